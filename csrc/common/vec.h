@@ -1,0 +1,148 @@
+// Vectors for CPU kernels: loads and stores of any floating dtype as vectors of its accumulation type.
+//
+// Written with the compiler's own vector types, so one source serves every instruction set; a library is built
+// once per level and exactly one is loaded. Only conversions the compiler does badly use intrinsics.
+#pragma once
+
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <cstdint>
+#include <cstring>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace vidops {
+
+using c10::BFloat16;
+using c10::Half;
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+// fp16, bf16 and fp32 accumulate in fp32, fp64 in fp64.
+template <class T>
+struct Accumulate {
+  using type = float;
+};
+template <>
+struct Accumulate<double> {
+  using type = double;
+};
+template <class T>
+using acc_t = typename Accumulate<T>::type;
+
+template <class A>
+struct VecOf;
+template <>
+struct VecOf<float> {
+  typedef float type __attribute__((vector_size(kVectorBytes)));
+  typedef float unaligned __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+};
+template <>
+struct VecOf<double> {
+  typedef double type __attribute__((vector_size(kVectorBytes)));
+  typedef double unaligned __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
+};
+template <class T>
+using Vec = typename VecOf<acc_t<T>>::type;
+template <class T>
+constexpr int kLanes = kVectorBytes / sizeof(acc_t<T>);
+
+template <class V, class A>
+inline V broadcast(A value) {
+  return V{} + value;
+}
+
+// Loads kLanes<T> elements.
+template <class T>
+inline Vec<T> load(const T* p) {
+  if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
+    return *reinterpret_cast<const typename VecOf<T>::unaligned*>(p);
+  } else if constexpr (std::is_same_v<T, BFloat16>) {
+    typedef uint16_t U16 __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
+    typedef uint32_t U32 __attribute__((vector_size(kVectorBytes)));
+    return (Vec<T>)(__builtin_convertvector(*reinterpret_cast<const U16*>(p), U32) << 16);
+  } else {
+#if defined(__AVX512F__)
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__F16C__)
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+    Vec<T> v;
+    for (int i = 0; i < kLanes<T>; ++i) v[i] = static_cast<float>(p[i]);
+    return v;
+#endif
+  }
+}
+
+// Rounds to nearest even, as PyTorch does; NaN stays NaN.
+template <class T>
+inline void store(T* p, Vec<T> v) {
+  if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
+    *reinterpret_cast<typename VecOf<T>::unaligned*>(p) = v;
+  } else if constexpr (std::is_same_v<T, BFloat16>) {
+    typedef uint16_t U16 __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
+    typedef uint32_t U32 __attribute__((vector_size(kVectorBytes)));
+    const U32 bits = (U32)v;
+    const U32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const U32 nan = (U32)(v != v);
+    *reinterpret_cast<U16*>(p) = __builtin_convertvector((rounded & ~nan) | (0x7fc0u & nan), U16);
+  } else {
+#if defined(__AVX512F__)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+#else
+    for (int i = 0; i < kLanes<T>; ++i) p[i] = static_cast<T>(v[i]);
+#endif
+  }
+}
+
+template <class T>
+inline acc_t<T> load1(const T* p) {
+  return static_cast<acc_t<T>>(*p);
+}
+template <class T>
+inline void store1(T* p, acc_t<T> value) {
+  *p = static_cast<T>(value);
+}
+
+// A store past the caches, for results too large to stay in them: it saves reading the line first. Pointers must
+// be aligned to kVectorBytes; fp32 and fp64 only, elsewhere an ordinary store.
+template <class T>
+inline void stream(T* p, Vec<T> v) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>) return _mm512_stream_ps(p, v);
+  if constexpr (std::is_same_v<T, double>) return _mm512_stream_pd(p, v);
+#elif defined(__AVX2__)
+  if constexpr (std::is_same_v<T, float>) return _mm256_stream_ps(p, v);
+  if constexpr (std::is_same_v<T, double>) return _mm256_stream_pd(p, v);
+#elif defined(__SSE2__)
+  if constexpr (std::is_same_v<T, float>) return _mm_stream_ps(p, v);
+  if constexpr (std::is_same_v<T, double>) return _mm_stream_pd(p, v);
+#endif
+  store(p, v);
+}
+inline void stream_fence() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+// The lanes of a vector summed in double, lowest first.
+template <class V>
+inline double sum_lanes(V v) {
+  double total = 0;
+  constexpr int lanes = sizeof(V) / sizeof(v[0]);
+  for (int i = 0; i < lanes; ++i) total += v[i];
+  return total;
+}
+
+}  // namespace vidops

@@ -1,0 +1,15 @@
+// Every vidops:: operator, declared once. No default arguments: they live in the public Python functions.
+#include <torch/csrc/stable/library.h>
+
+#include "common/namespace.h"
+
+#define VIDOPS_LIBRARY(ns, m) STABLE_TORCH_LIBRARY(ns, m)
+
+VIDOPS_LIBRARY(VIDOPS_NAMESPACE, m) {
+  m.def("temporal_conv(Tensor x, Tensor weight, Tensor? bias, int[] groups, int stride, str padding) -> Tensor");
+  m.def(
+      "temporal_conv_backward(Tensor grad, Tensor x, Tensor weight, int[] groups, int stride, str padding, "
+      "bool need_x, bool need_weight, bool need_bias) -> (Tensor, Tensor, Tensor)");
+  m.def("temporal_shift(Tensor x, int fold) -> Tensor");
+  m.def("temporal_shift_backward(Tensor grad, int fold) -> Tensor");
+}

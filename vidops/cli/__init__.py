@@ -1,0 +1,41 @@
+"""Command line: every module of this package is one command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``vidops COMMAND ...`` and return its exit status.
+
+    Each module ``vidops/cli/<command>.py`` gives ``HELP``, ``add_arguments(parser)`` and ``run(args)``.
+    Errors a user can mend are one line on standard error and status 2; ``--traceback`` shows where they arose.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="vidops", description="Fused video operators and action-recognition models.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    names = sorted(m.name for m in pkgutil.iter_modules(__path__))
+    # A command's module is imported only when it is called or when help over all of them is asked for.
+    chosen = [argv[0]] if argv and argv[0] in names else names
+    modules = {}
+    for name in chosen:
+        module = importlib.import_module(f"{__name__}.{name}")
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        command.add_argument("--traceback", action="store_true", help="show where an error arose")
+        module.add_arguments(command)
+        modules[name] = module
+    args = parser.parse_args(argv)
+    try:
+        return int(modules[args.command].run(args))
+    except KeyboardInterrupt:
+        print(f"vidops {args.command}: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        if args.traceback:
+            raise
+        print(f"vidops {args.command}: error: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,7 @@
+"""Fused video operators, each on several backends."""
+
+from .backends import explain, use_backend
+from .temporal_conv import temporal_conv
+from .temporal_shift import temporal_shift
+
+__all__ = ["explain", "temporal_conv", "temporal_shift", "use_backend"]

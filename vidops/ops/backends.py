@@ -1,0 +1,368 @@
+"""The one registry of backends: what can run where, why not, and which is preferred.
+
+An operator is one :class:`Operator`; ``vidops/ops/<op>.py`` makes it from its fake, autograd and FLOP rules and
+everything else (libraries, Triton modules, eager fast path, verdicts) follows from its name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from .. import _build
+
+__all__ = ["BACKENDS", "OPERATORS", "Backend", "Operator", "explain", "use_backend"]
+
+_log = logging.getLogger("vidops")
+
+
+class Backend:
+    """A way to run operators: a namespace of registered operators and the device it takes.
+
+    Args:
+        name: what ``backend=`` calls it.
+        namespace: where its operators are registered, or ``None`` for plain Python.
+        devices: device types its tensors may be on; empty for any.
+        missing: why the backend as a whole cannot run here, or ``""``.
+        key: dispatch key its kernels must be registered for, or ``None``.
+        module: Python package with one module an operator that registers the kernels on import, or ``None``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        namespace: str | None,
+        devices: Sequence[str],
+        missing: str = "",
+        key: str | None = None,
+        module: str | None = None,
+    ) -> None:
+        self.name = name
+        self.namespace = namespace
+        self.devices = tuple(devices)
+        self.missing = missing
+        self.key = key
+        self.module = module
+
+
+def _triton() -> Backend:
+    interpreted = os.environ.get("TRITON_INTERPRET", "") in ("1", "true", "True")
+    missing = ""
+    if not interpreted and torch.version.cuda is None:
+        missing = "this PyTorch has no CUDA, and Triton's interpreter is off (TRITON_INTERPRET=1 turns it on)"
+    else:
+        try:
+            importlib.import_module("triton")
+        except ImportError as error:
+            missing = f"triton does not import ({error}); install it with: pip install 'vidops[triton]'"
+    devices = ("cpu", "cuda") if interpreted else ("cuda",)
+    return Backend("triton", "vidops_triton", devices, missing, module="vidops.triton_kernels")
+
+
+def _native(name: str, key: str) -> Backend:
+    status = _build.status()[name]
+    return Backend(name, "vidops", (name,), "" if status.loaded else status.reason, key)
+
+
+BACKENDS: dict[str, Backend] = {
+    "reference": Backend("reference", None, ()),
+    "cpu": _native("cpu", "CPU"),
+    "cuda": _native("cuda", "CUDA"),
+    "triton": _triton(),
+}
+
+# The order in which an automatic choice tries backends, by the device of the first tensor.
+_PREFERENCE: dict[str, tuple[str, ...]] = {
+    "cpu": ("cpu", "reference"),
+    "cuda": ("cuda", "triton", "reference"),
+}
+
+OPERATORS: dict[str, Operator] = {}
+
+
+class _State(threading.local):
+    backend: str | None = None
+
+
+_state = _State()
+_environment: str | None = os.environ.get("VIDOPS_BACKEND") or None
+
+
+def _known(name: str, source: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"{source} must be one of {', '.join(BACKENDS)}, got {name!r}")
+    return name
+
+
+@contextmanager
+def use_backend(name: str | None) -> Iterator[None]:
+    """Run every operator of this thread on one backend inside a ``with`` block.
+
+    Args:
+        name: ``"reference"``, ``"cpu"``, ``"cuda"`` or ``"triton"``; ``None`` restores the automatic choice.
+
+    Raises:
+        ValueError: there is no backend of that name. An operator that cannot run on it raises when called.
+
+    Example:
+        >>> import torch, vidops
+        >>> with vidops.use_backend("reference"):
+        ...     y = vidops.ops.temporal_shift(torch.randn(1, 8, 4, 7, 7))
+    """
+    before = _state.backend
+    _state.backend = None if name is None else _known(name, "backend")
+    try:
+        yield
+    finally:
+        _state.backend = before
+
+
+class _Kernel:
+    """One registered operator with its autograd rule, called with little overhead in eager mode.
+
+    ``torch.library.register_autograd`` costs about 15 us a call without and 40 us with gradients, several times the
+    operator itself, so eager calls go below the Autograd key through a plain ``autograd.Function`` with the same
+    rule. Compilation, export and forward-mode AD see the registered operator.
+    """
+
+    def __init__(self, name: str, setup_context: Callable[..., None], backward: Callable[..., Any]) -> None:
+        namespace, op = name.split("::")
+        self.op = getattr(getattr(torch.ops, namespace), op).default
+        torch.library.register_autograd(name, backward, setup_context=setup_context)
+        target = self.op
+        below = torch._C._AutoDispatchBelowAutograd
+
+        def forward(ctx: Any, *args: Any) -> Any:
+            with below():
+                result = target(*args)
+            setup_context(ctx, args, result)
+            return result
+
+        self.below = below
+        self.function: Any = type(
+            op, (torch.autograd.Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+        )
+
+    def __call__(self, *args: Any) -> Any:
+        if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
+            return self.op(*args)
+        if torch.is_grad_enabled():
+            for arg in args:
+                if isinstance(arg, Tensor) and arg.requires_grad:
+                    return self.function.apply(*args)
+        with self.below():
+            return self.op(*args)
+
+
+def _no_context(ctx: Any, inputs: Any, output: Any) -> None:
+    pass
+
+
+class Operator:
+    """One operator on every backend.
+
+    Args:
+        name: its name in every folder and namespace; ``<name>_backward`` is its gradient.
+        reference: the definition in plain PyTorch.
+        fake: shape, dtype and strides of the result, as ``torch.library.register_fake`` wants it.
+        fake_backward: the same for ``<name>_backward``.
+        setup_context: saves what the gradient needs.
+        backward: ``backward(ctx, kernel, *grads)`` returns the gradients; ``kernel`` is ``<name>_backward``.
+        flops: multiply-adds times two of a call, from shapes, for ``FlopCounterMode``.
+        flops_backward: the same for ``<name>_backward``.
+        autocast: ``"lower"`` runs in autocast's dtype, ``"float32"`` in fp32.
+        limits: for a backend, a function of the call's arguments that says why it cannot run, or returns ``""``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        reference: Callable[..., Any],
+        fake: Callable[..., Any],
+        fake_backward: Callable[..., Any],
+        setup_context: Callable[..., None],
+        backward: Callable[..., Any],
+        flops: Callable[..., int],
+        flops_backward: Callable[..., int],
+        autocast: str = "lower",
+        limits: dict[str, Callable[..., str]] | None = None,
+    ) -> None:
+        self.name = name
+        self.reference = reference
+        self.autocast = autocast
+        self.limits = limits or {}
+        self._fakes = {name: fake, f"{name}_backward": fake_backward}
+        self._flops = {name: flops, f"{name}_backward": flops_backward}
+        self._setup_context = setup_context
+        self._backward = backward
+        self._attached: dict[str, _Kernel] = {}
+        # backend -> why this operator cannot run on it whatever the tensors ("" when it can)
+        self.missing: dict[str, str] = {}
+        self.kernels: dict[str, _Kernel] = {}
+        self._automatic: dict[str, tuple[str, ...]] = {}
+        self._told: set[str] = set()
+        if name in OPERATORS:
+            raise RuntimeError(f"operator {name} is registered twice")
+        OPERATORS[name] = self
+        for backend in BACKENDS.values():
+            self.add_backend(backend)
+
+    def add_backend(self, backend: Backend) -> None:
+        """Take a backend's kernels for this operator, or note why there are none."""
+        self.missing[backend.name] = backend.missing or self._attach(backend)
+        self._automatic = {
+            device: tuple(b for b in order if not self.missing.get(b, "unknown"))
+            for device, order in _PREFERENCE.items()
+        }
+
+    def _attach(self, backend: Backend) -> str:
+        if backend.namespace is None:
+            return ""
+        if backend.module is not None:
+            module = f"{backend.module}.{self.name}"
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                if error.name not in (module, backend.module):
+                    raise
+                return f"{module} does not exist"
+        name = f"{backend.namespace}::{self.name}"
+        for op in (name, f"{name}_backward"):
+            if not torch._C._dispatch_has_kernel(op):
+                return f"{op} is not registered"
+            if backend.key and not torch._C._dispatch_has_kernel_for_dispatch_key(op, backend.key):
+                return f"{op} has no {backend.key} kernel"
+        if backend.namespace not in self._attached:
+            self._attached[backend.namespace] = self._register(backend.namespace)
+        self.kernels[backend.name] = self._attached[backend.namespace]
+        return ""
+
+    def _register(self, namespace: str) -> _Kernel:
+        for op, fake in self._fakes.items():
+            torch.library.register_fake(f"{namespace}::{op}", fake, allow_override=True)
+
+        def twice(ctx: Any, *grads: Any) -> Any:
+            raise RuntimeError(
+                f"{self.name} has no double backward on this backend; use backend=\"reference\" for it"
+            )
+
+        gradient = _Kernel(f"{namespace}::{self.name}_backward", _no_context, twice)
+        rule = self._backward
+
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return rule(ctx, gradient, *grads)
+
+        kernel = _Kernel(f"{namespace}::{self.name}", self._setup_context, backward)
+        self._register_flops(namespace)
+        return kernel
+
+    def _register_flops(self, namespace: str) -> None:
+        from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+        for op, formula in self._flops.items():
+            packet = getattr(getattr(torch.ops, namespace), op)
+            if packet not in flop_registry:
+                register_flop_formula(packet)(formula)
+
+    def why_not(self, backend: str, device: str, *args: Any) -> str:
+        """Why a call on ``device`` cannot run on ``backend``, or ``""`` when it can."""
+        reason = self.missing[backend]
+        if reason:
+            return reason
+        devices = BACKENDS[backend].devices
+        if devices and device not in devices:
+            return f"x is on {device}; it takes tensors on {' or '.join(devices)}"
+        limit = self.limits.get(backend)
+        return limit(*args) if limit else ""
+
+    def choose(self, requested: str | None, device: str, *args: Any) -> str:
+        """Name the backend for a call: argument, then ``use_backend``, then ``VIDOPS_BACKEND``, then automatic.
+
+        Raises:
+            ValueError: the requested backend does not exist.
+            RuntimeError: the requested backend cannot run this call; the text says why.
+        """
+        source = "backend"
+        if requested is None:
+            requested = _state.backend
+            if requested is None and _environment is not None:
+                requested, source = _environment, "VIDOPS_BACKEND"
+        if requested is not None:
+            reason = self.why_not(_known(requested, source), device, *args)
+            if reason:
+                raise RuntimeError(f"{self.name} cannot run on backend {requested!r}: {reason}")
+            return requested
+        order = _PREFERENCE.get(device, ("reference",))
+        able = self._automatic.get(device, ("reference",))
+        for name in able:
+            limit = self.limits.get(name)
+            if limit is None or not limit(*args):
+                break
+        if name != order[0] and device not in self._told and not torch.compiler.is_compiling():
+            self._tell(name, device, order, args)
+        return name
+
+    def _tell(self, name: str, device: str, order: tuple[str, ...], args: tuple[Any, ...]) -> None:
+        self._told.add(device)
+        reasons = "; ".join(f"{b}: {self.why_not(b, device, *args)}" for b in order[: order.index(name)])
+        _log.warning("%s falls back to backend %r for %s tensors (%s)", self.name, name, device, reasons)
+
+    def cast(self, device: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The tensors as autocast wants them for this operator; unchanged outside autocast and for fp64."""
+        if not torch.is_autocast_enabled(device):
+            return tensors
+        dtype = torch.get_autocast_dtype(device) if self.autocast == "lower" else torch.float32
+        return tuple(
+            t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t
+            for t in tensors
+        )
+
+
+def explain(operator: str, x: Tensor, *args: Any) -> str:
+    """Print and return, for every backend, whether an operator could run on a tensor, and which would be chosen.
+
+    Args:
+        operator: operator name, for example ``"temporal_conv"``.
+        x: the operator's first tensor.
+        *args: the operator's further arguments, where a backend's limits depend on them.
+
+    Returns:
+        The printed table, one line a backend.
+
+    Raises:
+        ValueError: there is no operator of that name.
+
+    Example:
+        >>> import torch, vidops
+        >>> text = vidops.explain("temporal_shift", torch.randn(1, 8, 4, 7, 7))  # doctest: +ELLIPSIS
+        temporal_shift on cpu...
+    """
+    if operator not in OPERATORS:
+        raise ValueError(f"operator must be one of {', '.join(sorted(OPERATORS))}, got {operator!r}")
+    op, device = OPERATORS[operator], x.device.type
+    try:
+        chosen = op.choose(None, device, x, *args)
+        head = f"{operator} on {device}: backend {chosen!r} is chosen"
+    except (ValueError, RuntimeError) as error:
+        chosen, head = "", f"{operator} on {device}: {error}"
+    if _state.backend is not None:
+        head += " (by vidops.use_backend)"
+    elif _environment is not None:
+        head += " (by VIDOPS_BACKEND)"
+    lines = [head]
+    for name in op.missing:
+        reason = op.why_not(name, device, x, *args)
+        lines.append(f"  {name:<10} {'no: ' + reason if reason else 'yes'}{'  <- chosen' if name == chosen else ''}")
+    text = "\n".join(lines)
+    print(text)
+    return text

@@ -1,0 +1,42 @@
+"""Definition of temporal_conv in plain PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def temporal_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    groups: Sequence[tuple[int, int, int]],
+    stride: int = 1,
+    padding: str = "zeros",
+) -> Tensor:
+    """Mixed depthwise temporal convolution, one plain ``conv3d`` a group.
+
+    Shapes and meaning are those of :func:`vidops.ops.temporal_conv`; ``weight`` is the flat tensor.
+    """
+    reach = max(((k - 1) // 2 * d for c, k, d in groups if c), default=0)
+    if padding == "zeros":
+        x = F.pad(x, (0, 0, 0, 0, reach, reach))
+    elif padding == "replicate" and x.numel():
+        x = F.pad(x, (0, 0, 0, 0, reach, reach), mode="replicate")
+    outputs = []
+    channel = tap = 0
+    for c, k, d in groups:
+        if c == 0:
+            continue
+        trim = reach - (k - 1) // 2 * d
+        part = x[:, channel : channel + c, trim : x.shape[2] - trim]
+        taps = weight[tap : tap + c * k].view(c, 1, k, 1, 1)
+        b = None if bias is None else bias[channel : channel + c]
+        outputs.append(F.conv3d(part, taps, b, stride=(stride, 1, 1), dilation=(d, 1, 1), groups=c))
+        channel += c
+        tap += c * k
+    return torch.cat(outputs, 1)
