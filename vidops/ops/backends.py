@@ -90,7 +90,8 @@ OPERATORS: dict[str, Operator] = {}
 
 
 class _State(threading.local):
-    backend: str | None = None
+    def __init__(self) -> None:
+        self.backend: str | None = None
 
 
 _state = _State()
@@ -131,7 +132,7 @@ class _Kernel:
 
     ``torch.library.register_autograd`` costs about 15 us a call without and 40 us with gradients, several times the
     operator itself, so eager calls go below the Autograd key through a plain ``autograd.Function`` with the same
-    rule. Compilation, export and forward-mode AD see the registered operator.
+    rule. Compilation and export see the registered operator.
     """
 
     def __init__(self, name: str, setup_context: Callable[..., None], backward: Callable[..., Any]) -> None:
@@ -153,14 +154,22 @@ class _Kernel:
         )
 
     def __call__(self, *args: Any) -> Any:
-        if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
+        if torch.compiler.is_compiling():
             return self.op(*args)
+        if forward_ad._current_level >= 0:
+            self._refuse_tangents(args)
         if torch.is_grad_enabled():
             for arg in args:
                 if isinstance(arg, Tensor) and arg.requires_grad:
                     return self.function.apply(*args)
         with self.below():
             return self.op(*args)
+
+    def _refuse_tangents(self, args: tuple[Any, ...]) -> None:
+        if any(isinstance(a, Tensor) and forward_ad.unpack_dual(a).tangent is not None for a in args):
+            raise RuntimeError(
+                f"{self.op.name()} has no forward-mode derivative; use backend=\"reference\" for it"
+            )
 
 
 def _no_context(ctx: Any, inputs: Any, output: Any) -> None:

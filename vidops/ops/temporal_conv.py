@@ -42,7 +42,7 @@ class _Groups:
         self.flat = [value for triple in self.triples for value in triple]
         self.channels = sum(c for c, _, _ in self.triples)
         self.weights = sum(c * k for c, k, _ in self.triples)
-        self.reach = max(((k - 1) // 2 * d for c, k, d in self.triples if c), default=0)
+        self.reach = max([0, *[(k - 1) // 2 * d for c, k, d in self.triples if c]])
 
 
 _checked: dict[Any, _Groups] = {}

@@ -22,10 +22,15 @@ def temporal_conv(
 
     Shapes and meaning are those of :func:`vidops.ops.temporal_conv`; ``weight`` is the flat tensor.
     """
-    reach = max(((k - 1) // 2 * d for c, k, d in groups if c), default=0)
+    reach = max([0, *[(k - 1) // 2 * d for c, k, d in groups if c]])
+    if x.numel() == 0:
+        span = x.shape[2] - 2 * reach if padding == "valid" else x.shape[2]
+        frames = (span + stride - 1) // stride
+        nothing = weight.sum() if bias is None else weight.sum() + bias.sum()
+        return x[:, :, :1].sum(2, keepdim=True).expand(-1, -1, frames, -1, -1) + nothing
     if padding == "zeros":
         x = F.pad(x, (0, 0, 0, 0, reach, reach))
-    elif padding == "replicate" and x.numel():
+    elif padding == "replicate":
         x = F.pad(x, (0, 0, 0, 0, reach, reach), mode="replicate")
     outputs = []
     channel = tap = 0

@@ -1,0 +1,10 @@
+"""Settings that must stand before torch, Triton and vidops are imported."""
+
+import os
+
+import torch
+
+if not torch.cuda.is_available():
+    # Without a GPU the Triton kernels run in Triton's interpreter, on CPU tensors.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+os.environ.pop("VIDOPS_BACKEND", None)

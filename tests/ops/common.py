@@ -1,0 +1,109 @@
+"""What every operator's tests share: which backends can run here, layouts, poisoned memory, the error bound."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import host_cuda
+from vidops.ops import backends
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+LAYOUTS = ["NCTHW", "NTCHW", "NTHWC", "strided", "offset", "expanded"]
+EVERY_BACKEND = ["reference", "cpu", "cuda_host", "cuda", "triton"]
+
+
+@functools.cache
+def _register_host() -> str:
+    reason = host_cuda.available()
+    if not reason:
+        host_cuda.register()
+    return reason
+
+
+def device_for(backend: str, operator: str) -> str:
+    """Where ``operator`` runs on ``backend``; skips the test, with the reason, where it cannot."""
+    if backend == "cuda_host":
+        reason = _register_host()
+        if reason:
+            pytest.skip(f"cuda_host: {reason}")
+    device = "cuda" if backend in ("cuda", "triton") and torch.cuda.is_available() else "cpu"
+    reason = backends.OPERATORS[operator].why_not(backend, device)
+    if reason:
+        pytest.skip(f"{backend}: {reason}")
+    return device
+
+
+def in_layout(x: Tensor, layout: str) -> Tensor:
+    """The same clip in another memory layout."""
+    if layout == "NCTHW":
+        return x.contiguous()
+    if layout == "NTCHW":
+        return x.transpose(1, 2).contiguous().transpose(1, 2)
+    if layout == "NTHWC":
+        return x.permute(0, 2, 3, 4, 1).contiguous().permute(0, 4, 1, 2, 3)
+    if layout == "strided":  # every second frame and column of a larger clip
+        n, c, t, h, w = x.shape
+        big = x.new_full((n, c, 2 * t, h, 2 * w), float("nan"))
+        big[:, :, ::2, :, ::2] = x
+        return big[:, :, ::2, :, ::2]
+    if layout == "offset":  # starts one element past an aligned address
+        flat = x.new_full((x.numel() + 1,), float("nan"))
+        flat[1:] = x.reshape(-1)
+        return flat[1:].view(x.shape)
+    if layout == "expanded":  # all clips are the first one
+        return x[:1].contiguous().expand(x.shape) if len(x) else x
+    raise ValueError(layout)
+
+
+def poison(device: str, tensors: Iterable[Tensor]) -> None:
+    """Leave NaN in the blocks an allocator hands out next for such tensors, so that an unwritten element shows."""
+    blocks = [torch.full((t.numel(),), float("nan"), dtype=t.dtype, device=device) for t in tensors for _ in range(3)]
+    del blocks
+
+
+def assert_close(out: Tensor, same_dtype: Tensor, exact: Tensor, what: str) -> None:
+    """error(kernel) <= 2 x error(reference in the same dtype) + one unit in the last place.
+
+    fp64 is compared with itself: there the reference's own error is unknown and taken to be 8 units.
+    """
+    assert out.shape == exact.shape, f"{what}: shape {tuple(out.shape)}, expected {tuple(exact.shape)}"
+    assert out.dtype == same_dtype.dtype, f"{what}: dtype {out.dtype}, expected {same_dtype.dtype}"
+    if exact.numel() == 0:
+        return
+    exact, out, same_dtype = exact.cpu().double(), out.detach().cpu(), same_dtype.detach().cpu()
+    scale = exact.abs().max().item()
+    error = (out.double() - exact).abs().max().item()
+    eps = torch.finfo(out.dtype).eps
+    own = 8 * eps * scale if out.dtype == torch.float64 else (same_dtype.double() - exact).abs().max().item()
+    allowed = 2 * own + eps * scale
+    assert error <= allowed, f"{what}: error {error:.3e} is above {allowed:.3e} (largest value {scale:.3e})"
+
+
+def compare(
+    function: Callable[..., Tensor], inputs: list[Tensor], backend: str, device: str, *, grad_layout: str = "NCTHW"
+) -> None:
+    """Forward and backward of ``function(*inputs, backend=)`` against the reference in fp64 and in the same dtype."""
+    results: dict[str, list[Tensor]] = {}
+    generator = torch.Generator().manual_seed(7)
+    grad: Tensor | None = None
+    for run in ("exact", "reference", backend):
+        name = backend if run == backend else "reference"
+        leaves = []
+        for t in inputs:
+            leaf = t.detach().to(device) if run != "exact" else t.detach().double().to(device)
+            leaves.append(leaf.requires_grad_())
+        if run == backend:
+            poison(device, results["reference"])
+        out = function(*leaves, backend=name)
+        if grad is None:
+            grad = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(inputs[0].dtype)
+        g = in_layout(grad, grad_layout).to(device)
+        grads = torch.autograd.grad(out, leaves, g.double() if run == "exact" else g)
+        results[run] = [out, *grads]
+    for i, (out, same, exact) in enumerate(zip(results[backend], results["reference"], results["exact"], strict=True)):
+        assert_close(out, same, exact, "output" if i == 0 else f"gradient of input {i - 1}")

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.library import opcheck
+
+from tests.ops.common import DTYPES, EVERY_BACKEND, LAYOUTS, compare, device_for, in_layout
+from vidops import ops, reference
+from vidops.ops import backends
+from vidops.ops.layouts import layout_of
+
+FAST = ["cpu", "cuda_host", "cuda", "triton"]
+
+
+@pytest.mark.parametrize("channels,fold_div", [(16, 8), (17, 8), (5, 2), (3, 8), (8, 3)])
+def test_reference_is_the_definition(channels: int, fold_div: int) -> None:
+    x = torch.randn(2, channels, 5, 2, 3)
+    fold = channels // fold_div
+    expected = torch.zeros_like(x)
+    for c in range(channels):
+        step = 1 if c < fold else -1 if c < 2 * fold else 0
+        for t in range(5):
+            if 0 <= t + step < 5:
+                expected[:, c, t] = x[:, c, t + step]
+    assert torch.equal(reference.temporal_shift(x, fold_div), expected)
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_dtype_and_layout(backend: str, dtype: torch.dtype, layout: str) -> None:
+    device = device_for(backend, "temporal_shift")
+    x = torch.randn(2, 19, 5, 3, 5).to(dtype)
+    for grad_layout in LAYOUTS:
+        compare(functools.partial(ops.temporal_shift, fold_div=4), [in_layout(x, layout)], backend, device,
+                grad_layout=grad_layout)
+    y = ops.temporal_shift(in_layout(x, layout).to(device), 4, backend=backend)
+    if layout in ("NCTHW", "NTCHW", "NTHWC"):
+        assert layout_of(y) == layout
+
+
+@pytest.mark.parametrize("backend", FAST)
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    shape=st.tuples(*[st.integers(0, m) for m in (3, 40, 9, 6, 6)]), fold_div=st.integers(2, 12),
+    layout=st.sampled_from(LAYOUTS), dtype=st.sampled_from(DTYPES),
+)
+def test_random_calls(
+    backend: str, shape: tuple[int, ...], fold_div: int, layout: str, dtype: torch.dtype
+) -> None:
+    device = device_for(backend, "temporal_shift")
+    x = in_layout(torch.randn(shape).to(dtype), layout).to(device)
+    y = ops.temporal_shift(x, fold_div, backend=backend)
+    assert torch.equal(y, reference.temporal_shift(x, fold_div))
+
+
+@pytest.mark.parametrize("backend", EVERY_BACKEND)
+def test_gradcheck(backend: str) -> None:
+    device = device_for(backend, "temporal_shift")
+    x = torch.randn(1, 5, 3, 2, 1, dtype=torch.float64, device=device, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: ops.temporal_shift(x, 2, backend=backend), x)
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_nan_and_infinity_move_as_any_value(backend: str) -> None:
+    device = device_for(backend, "temporal_shift")
+    x = torch.randn(1, 8, 4, 2, 2, device=device)
+    x[0, 0, 1], x[0, 1, 2], x[0, 7, 0] = float("nan"), float("inf"), -float("inf")
+    y, z = ops.temporal_shift(x, 8, backend=backend), reference.temporal_shift(x, 8)
+    torch.testing.assert_close(y, z, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_double_backward_says_what_to_use(backend: str) -> None:
+    device = device_for(backend, "temporal_shift")
+    x = torch.randn(1, 8, 4, 2, 2, device=device, requires_grad=True)
+    (dx,) = torch.autograd.grad(ops.temporal_shift(x, backend=backend).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match='temporal_shift has no double backward.*backend="reference"'):
+        dx.sum().backward()
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_opcheck(backend: str, layout: str) -> None:
+    device = device_for(backend, "temporal_shift")
+    op = backends.OPERATORS["temporal_shift"].kernels[backend].op
+    gradient = getattr(torch.ops, op.namespace).temporal_shift_backward.default
+    x = in_layout(torch.randn(2, 9, 4, 2, 3), layout).to(device)
+    opcheck(op, (x.detach().requires_grad_(), 2))
+    opcheck(gradient, (x, 2))
+
+
+@pytest.mark.parametrize("backend", EVERY_BACKEND)
+@pytest.mark.parametrize(
+    "x,fold_div,error,text",
+    [
+        (torch.zeros(2, 3, 4, 5), 8, ValueError, r"x must be a clip \(N, C, T, H, W\), got 4 dimensions"),
+        (torch.zeros(1, 8, 4, 2, 2, dtype=torch.int64), 8, TypeError, "x must be float32"),
+        (torch.zeros(1, 8, 4, 2, 2), 1, ValueError, "fold_div must be at least 2, got 1"),
+        (torch.zeros(1, 8, 4, 2, 2), 8.0, TypeError, "fold_div must be an int, got float"),
+        ("x", 8, TypeError, "x must be a Tensor, got str"),
+    ],
+)
+def test_bad_input(backend: str, x: Any, fold_div: Any, error: type[Exception], text: str) -> None:
+    device_for(backend, "temporal_shift")
+    with pytest.raises(error, match=text):
+        ops.temporal_shift(x, fold_div, backend=backend)
