@@ -1,0 +1,65 @@
+"""Output files that are whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path`` to write to and rename it to ``path`` once the block ends well.
+
+    A reader sees the old file or the new one, never a part, whenever the writer is killed. The folder is made
+    if need be; after an exception the temporary file is removed and ``path`` is as it was.
+
+    Args:
+        path: the file to write.
+
+    Yields:
+        The temporary name, in the same folder.
+
+    Raises:
+        OSError: the folder or file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "report.txt"
+        >>> with replacing(target) as temporary:
+        ...     _ = temporary.write_text("whole")
+        >>> target.read_text(), [p.name for p in target.parent.iterdir()]
+        ('whole', ['report.txt'])
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Args:
+        path: the file.
+        text: its content, written as UTF-8.
+
+    Raises:
+        OSError: the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "new" / "notes.txt"
+        >>> write_text(target, "whole")
+        >>> target.read_text()
+        'whole'
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,51 @@
+"""Training: recipes, Lightning, checkpoints."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from vidops._extras import require
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint, read_checkpoint, restore
+    from .checks import NonFiniteLossError
+    from .config import Config, load_config
+    from .trainer import FitResult, fit
+
+__all__ = [
+    "Checkpoint",
+    "Config",
+    "FitResult",
+    "NonFiniteLossError",
+    "fit",
+    "load_config",
+    "read_checkpoint",
+    "restore",
+]
+
+# Lightning takes seconds to import: only what trains pays for it.
+_HOMES = {
+    "Checkpoint": "checkpoint",
+    "Config": "config",
+    "FitResult": "trainer",
+    "NonFiniteLossError": "checks",
+    "fit": "trainer",
+    "load_config": "config",
+    "read_checkpoint": "checkpoint",
+    "restore": "checkpoint",
+}
+_EXTRAS = {
+    "config": ("yaml", "pydantic"),
+    "checkpoint": ("yaml", "pydantic"),
+    "trainer": ("lightning", "tqdm"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    for module in _EXTRAS.get(home, ()):
+        require(module, extra="train")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

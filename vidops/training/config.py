@@ -1,0 +1,368 @@
+"""Training recipes: one YAML file, checked key by key before anything else happens."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+
+Natural = Annotated[int, Strict(), Field(ge=0)]
+Count = Annotated[int, Strict(), Field(ge=1)]
+NonNegative = Annotated[float, Strict(), Field(ge=0)]
+Positive = Annotated[float, Strict(), Field(gt=0)]
+Below1 = Annotated[float, Strict(), Field(gt=0, lt=1)]
+Share = Annotated[float, Strict(), Field(gt=0, le=1)]
+Bool = Annotated[bool, Strict()]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class ModelConfig(_Section):
+    """The network: its registered name, its options and the weights it starts from."""
+
+    name: str
+    num_classes: Count | None = Field(None, description="None: as many as the lists have class names")
+    num_segments: Count = 8
+    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of create_model")
+    weights: str | None = Field(None, description="initial weights, safetensors or a state dict")
+
+
+class DataConfig(_Section):
+    """Lists of videos, sampling, crops and loading.
+
+    A list is a ``path,label`` csv, its path and the videos' relative to ``root``, or a folder of class
+    folders.
+    """
+
+    root: str = "."
+    train: str
+    val: str
+    sampling: Literal["uniform"] = "uniform"
+    symmetric: Bool = Field(False, description="segments symmetric in time, for the motion dataset")
+    size: Count | None = Field(None, description="crop side in pixels; None: the model card's")
+    short_side: Count | None = Field(
+        None, description="short side that videos are decoded to; None: size * 8/7"
+    )
+    scales: list[Share] = Field([1.0, 0.875, 0.75, 0.66], min_length=1)
+    flip: Bool = Field(
+        True, description="mirror half of the training clips; not where left and right are classes"
+    )
+    mean: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
+    std: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = None
+    batch_size: Count = 32
+    eval_batch_size: Count | None = Field(None, description="None: batch_size")
+    workers: Natural = 0
+    cache: Literal["memory"] | None = Field(None, description="keep decoded videos in memory, in each worker")
+    max_broken: Annotated[float, Strict(), Field(ge=0, le=1)] = Field(
+        0.01, description="share of the training videos that may be broken before training stops"
+    )
+
+
+class SGDConfig(_Section):
+    """Stochastic gradient descent with momentum."""
+
+    name: Literal["sgd"]
+    lr: Positive
+    momentum: Annotated[float, Strict(), Field(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegative = 0.0
+
+
+class AdamWConfig(_Section):
+    """Adam with decoupled weight decay."""
+
+    name: Literal["adamw"]
+    lr: Positive
+    weight_decay: NonNegative = 0.01
+
+
+class OneCycleConfig(_Section):
+    """One-cycle policy: up to ``optimizer.lr`` over ``warmup`` of the run, then down to nearly nothing."""
+
+    name: Literal["one_cycle"]
+    warmup: Below1 = 0.3
+
+
+class CosineConfig(_Section):
+    """Linear warm-up over ``warmup_epochs``, then a half cosine to zero."""
+
+    name: Literal["cosine"]
+    warmup_epochs: NonNegative = 0.0
+
+
+class StepsConfig(_Section):
+    """The rate is multiplied by ``gamma`` at the start of each epoch of ``milestones``."""
+
+    name: Literal["steps"]
+    milestones: list[Count] = Field(min_length=1)
+    gamma: Below1 = 0.1
+
+
+class Config(_Section):
+    """A whole recipe: what ``vidops train`` runs and what a checkpoint carries.
+
+    Example:
+        >>> config = Config.model_validate(
+        ...     {
+        ...         "model": {"name": "tiny_mstnet"},
+        ...         "data": {"train": "train.csv", "val": "val.csv"},
+        ...         "optimizer": {"name": "adamw", "lr": 0.003},
+        ...         "schedule": {"name": "one_cycle"},
+        ...         "epochs": 3,
+        ...         "output": "runs/tiny",
+        ...     }
+        ... )
+        >>> config.data.batch_size, config.precision
+        (32, 'fp32')
+    """
+
+    model: ModelConfig
+    data: DataConfig
+    optimizer: Annotated[SGDConfig | AdamWConfig, Field(discriminator="name")]
+    schedule: Annotated[OneCycleConfig | CosineConfig | StepsConfig, Field(discriminator="name")]
+    epochs: Count
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    seed: Annotated[int, Strict(), Field(ge=0, lt=2**32)] = 0
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    backend: Literal["reference", "cpu", "cuda", "triton"] | None = Field(
+        None, description="backend of the operators; None: chosen automatically"
+    )
+    log_every: Count = Field(10, description="steps between two rows of the training loss in metrics.csv")
+    output: str
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Config:
+        schedule, size, short_side = self.schedule, self.data.size, self.data.short_side
+        if size and short_side and short_side < size:
+            raise ValueError(f"data.short_side: must be at least data.size={size}, got {short_side}")
+        if isinstance(schedule, CosineConfig) and schedule.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"schedule.warmup_epochs: must be below epochs={self.epochs}, got {schedule.warmup_epochs:g}"
+            )
+        if isinstance(schedule, StepsConfig):
+            milestones = schedule.milestones
+            if milestones != sorted(set(milestones)) or milestones[-1] >= self.epochs:
+                raise ValueError(
+                    f"schedule.milestones: must rise and stay below epochs={self.epochs}, got {milestones}"
+                )
+        return self
+
+
+# YAML 1.1 reads 3e-3 as a string for want of a point; people write it all the same.
+class _Loader(yaml.SafeLoader):
+    pass
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a recipe and check it.
+
+    Args:
+        path: the YAML file.
+        overrides: ``"key.sub=value"`` texts; each value is read as YAML, so ``epochs=3`` is a number,
+            ``data.scales=[1.0]`` a list and ``model.weights=null`` nothing.
+
+    Returns:
+        The checked recipe.
+
+    Raises:
+        FileNotFoundError: ``path`` does not exist.
+        ValueError: the file is no YAML mapping, or a key is unknown, missing, of the wrong type or out of
+            range; one line that names the file and each such key.
+
+    Example:
+        >>> load_config("configs/demo/tiny_mstnet.yaml", ["epochs=1", "optimizer.lr=1e-3"]).optimizer.lr
+        0.001
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"config {path}: no such file") from None
+    except (IsADirectoryError, UnicodeDecodeError) as error:
+        raise ValueError(f"config {path}: is not a text file") from error
+    content = _parse(text, f"config {path}")
+    if not isinstance(content, dict):
+        raise ValueError(f"config {path}: must hold keys such as `model:` and `data:`, not {_kind(content)}")
+    for override in overrides:
+        _override(content, override)
+    origin = f"config {path}" + (f" with {' '.join(overrides)}" if overrides else "")
+    return validate(content, origin)
+
+
+def validate(content: dict[str, Any], origin: str) -> Config:
+    """Check a recipe given as a mapping.
+
+    Args:
+        content: keys and values as YAML gives them.
+        origin: where they come from, for the error text.
+
+    Returns:
+        The checked recipe.
+
+    Raises:
+        ValueError: names ``origin`` and each bad key, in one line.
+
+    Example:
+        >>> validate({"epochs": 0}, "config x.yaml")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: config x.yaml: model: is missing; data: is missing; ...
+    """
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        problems = "; ".join(_explain(problem) for problem in error.errors())
+        raise ValueError(f"{origin}: {problems}") from None
+
+
+def differences(first: Config, second: Config, *, ignore: Sequence[str] = ()) -> list[tuple[str, Any, Any]]:
+    """List the keys in which two recipes differ.
+
+    Args:
+        first: one recipe.
+        second: the other.
+        ignore: dotted keys left out of the comparison.
+
+    Returns:
+        ``(key, value in first, value in second)`` for each differing key, in the order of the recipe.
+
+    Example:
+        >>> config = load_config("configs/demo/tiny_mstnet.yaml")
+        >>> differences(config, config.model_copy(update={"epochs": 99}))[0][0]
+        'epochs'
+    """
+    ours, theirs = (dict(_flatten(config.model_dump(mode="json"))) for config in (first, second))
+    keys = list(dict.fromkeys([*ours, *theirs]))
+    return [(k, ours.get(k), theirs.get(k)) for k in keys if k not in ignore and ours.get(k) != theirs.get(k)]
+
+
+def dump(config: Config) -> str:
+    """Write a recipe as YAML that :func:`load_config` reads back to the same recipe.
+
+    Args:
+        config: the recipe.
+
+    Returns:
+        YAML text.
+
+    Example:
+        >>> config = load_config("configs/demo/tiny_mstnet.yaml")
+        >>> validate(yaml.safe_load(dump(config)), "text") == config
+        True
+    """
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _flatten(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            yield from _flatten(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
+
+
+def _parse(text: str, origin: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(
+            f"{origin}{line}: is not YAML: {getattr(error, 'problem', None) or 'cannot parse'}"
+        ) from None
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise ValueError(f"override {override!r}: must read key=value or key.sub=value")
+    section = content
+    for i, part in enumerate(parts[:-1]):
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise ValueError(
+                f"override {override!r}: {'.'.join(parts[: i + 1])} holds {_kind(section)}, not keys"
+            )
+    section[parts[-1]] = _parse(value, f"override {override!r}")
+
+
+def _kind(value: Any) -> str:
+    names = {
+        dict: "keys",
+        list: "a list",
+        str: "text",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+    }
+    return "nothing" if value is None else names.get(type(value), type(value).__name__)
+
+
+def _explain(problem: Any) -> str:
+    """One pydantic problem as ``key: what is wrong, what was given``."""
+    loc = list(problem["loc"])
+    if len(loc) > 1 and loc[0] in ("optimizer", "schedule"):
+        del loc[1]  # the discriminator's value, which is no key
+    key = ".".join(str(part) for part in loc)
+    kind, given = problem["type"], problem["input"]
+    if kind == "missing":
+        return f"{key}: is missing"
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(str(loc[-1]), _known_keys(problem["loc"][:-1]), n=1)
+        return f"{key}: is no known key" + (f" (did you mean {near[0]}?)" if near else "")
+    if kind == "value_error":
+        return str(problem["ctx"]["error"])
+    if kind == "union_tag_not_found":
+        return f"{key}.name: is missing"
+    if kind == "union_tag_invalid":
+        return f"{key}.name: must be one of {problem['ctx']['expected_tags']}, got {problem['ctx']['tag']!r}"
+    if kind in ("too_short", "too_long"):
+        limit = problem["ctx"].get("min_length", problem["ctx"].get("max_length"))
+        bound = "at least" if kind == "too_short" else "at most"
+        return f"{key}: must hold {bound} {limit} values, got {_show(given)}"
+    if kind in _WORDS:
+        return f"{key}: must be {_WORDS[kind]}, got {_show(given)}"
+    message = problem["msg"].removeprefix("Input should be ")
+    return f"{key}: must be {message}, got {_show(given)}"
+
+
+_WORDS = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "keys",
+    "model_type": "keys",
+    "model_attributes_type": "keys",
+}
+
+
+def _show(value: Any) -> str:
+    return repr(value) if isinstance(value, (int, float, str, list)) else _kind(value)
+
+
+def _known_keys(loc: Sequence[Any]) -> list[str]:
+    sections: dict[tuple[Any, ...], type[BaseModel]] = {
+        (): Config,
+        ("model",): ModelConfig,
+        ("data",): DataConfig,
+        ("optimizer", "sgd"): SGDConfig,
+        ("optimizer", "adamw"): AdamWConfig,
+        ("schedule", "one_cycle"): OneCycleConfig,
+        ("schedule", "cosine"): CosineConfig,
+        ("schedule", "steps"): StepsConfig,
+    }
+    section = sections.get(tuple(loc))
+    return list(section.model_fields) if section else []
