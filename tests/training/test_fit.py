@@ -1,0 +1,324 @@
+"""Whole runs: files left behind, resume to the same bits, refusals."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+import signal
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vidops.training import NonFiniteLossError, fit, read_checkpoint
+from vidops.training.callbacks import BestAndLast, MetricsLog
+from vidops.training.module import Recognizer
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(path).weights
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for key, tensor in first.items():
+        assert torch.equal(tensor, second[key]), key
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the run may catch it and tidy up."""
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int) -> None:
+    step = Recognizer.training_step
+
+    def training_step(self: Recognizer, data: Any, batch_idx: int) -> torch.Tensor:
+        if (self.current_epoch, batch_idx) == (epoch, batch):
+            raise Killed
+        return step(self, data, batch_idx)
+
+    monkeypatch.setattr(Recognizer, "training_step", training_step)
+
+
+@pytest.mark.parametrize(
+    ("killed", "schedule"),
+    [
+        ((0, 1), {"name": "one_cycle"}),
+        ((1, 0), {"name": "cosine", "warmup_epochs": 1.0}),
+        ((2, 2), {"name": "one_cycle"}),
+        ((2, 0), {"name": "steps", "milestones": [1, 2]}),
+    ],
+    ids=["first-epoch", "epoch-start", "last-batch", "steps"],
+)
+def test_killed_and_resumed_ends_with_the_same_weights(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: Any, killed: tuple[int, int]
+) -> None:
+    unbroken = make_config(output=str(tmp_path / "unbroken"), schedule=schedule)
+    whole = fit(unbroken)
+    config = make_config(schedule=schedule)
+    with monkeypatch.context() as patch:
+        kill_at(patch, *killed)
+        with pytest.raises(Killed):
+            fit(config)
+    random.seed(1)
+    torch.manual_seed(1)  # a new process has another global generator
+    resumed = fit(config, resume=True)
+    assert_same(weights(whole.last), weights(resumed.last))
+    assert_same(weights(whole.best), weights(resumed.best))
+    first, second = (torch.load(r.last, weights_only=True)["optimizer_states"] for r in (whole, resumed))
+    for key, state in first[0]["state"].items():
+        assert_same(state, second[0]["state"][key])
+    assert resumed.metrics == whole.metrics
+    assert resumed.best_top1 == whole.best_top1
+    assert rows(whole.output) == rows(resumed.output)
+
+
+def rows(output: Path) -> list[dict[str, str]]:
+    found = list(csv.DictReader((output / "metrics.csv").open()))
+    for row in found:
+        del row["seconds"]
+    return found
+
+
+def test_weights_do_not_depend_on_the_workers(make_config: Any, tmp_path: Path) -> None:
+    alone = fit(make_config(output=str(tmp_path / "alone"), epochs=2))
+    helped = fit(make_config(output=str(tmp_path / "helped"), epochs=2, data__workers=2))
+    assert_same(weights(alone.last), weights(helped.last))
+
+
+def test_resume_with_workers(make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = fit(make_config(output=str(tmp_path / "whole")))
+    with monkeypatch.context() as patch:
+        kill_at(patch, 1, 1)
+        with pytest.raises(Killed):
+            fit(make_config(data__workers=1))
+    resumed = fit(make_config(data__workers=1), resume=True)
+    assert_same(weights(whole.last), weights(resumed.last))
+
+
+def test_every_epoch_sees_other_crops_in_another_order(
+    make_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, list[int], torch.Tensor]] = []
+    step = Recognizer.training_step
+
+    def training_step(self: Recognizer, data: Any, batch_idx: int) -> torch.Tensor:
+        seen.append((self.current_epoch, data["index"].tolist(), data["clip"].sum((1, 2, 3, 4))))
+        return step(self, data, batch_idx)
+
+    monkeypatch.setattr(Recognizer, "training_step", training_step)
+    fit(make_config(epochs=2))
+    orders = [[i for epoch, order, _ in seen if epoch == e for i in order] for e in (0, 1)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(24))
+    assert orders[0] != orders[1]
+    sums = [
+        dict(zip(orders[e], torch.cat([s for epoch, _, s in seen if epoch == e]).tolist(), strict=True))
+        for e in (0, 1)
+    ]
+    assert sum(sums[0][i] != sums[1][i] for i in range(24)) > 12
+
+
+def test_files_output_and_silence(
+    make_config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    state = torch.get_rng_state()
+    out = io.StringIO()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = fit(make_config(epochs=2), out=out)
+    assert [str(w.message) for w in caught] == []
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+    assert torch.equal(state, torch.get_rng_state())
+    assert list(elsewhere.iterdir()) == []
+    names = {p.name for p in result.output.iterdir()} - {"tensorboard"}
+    assert names == {"config.yaml", "metrics.csv", "best.ckpt", "last.ckpt"}
+    lines = out.getvalue().splitlines()
+    assert lines[0].startswith("tiny_tsm: ")
+    assert lines[0].endswith("4 classes, 24 training and 12 validation videos")
+    assert [line.split()[0] for line in lines[1:]] == ["epoch", "1/2", "2/2"]
+    assert len({len(line) for line in lines[1:]}) == 1
+    assert "\r" not in out.getvalue()
+    steps = [int(row["step"]) for row in rows(result.output)]
+    assert steps == [1, 2, 3, 3, 4, 5, 6, 6]
+
+
+def test_checkpoint_carries_recipe_classes_and_figures(make_config: Any) -> None:
+    config = make_config(epochs=2)
+    result = fit(config)
+    last = read_checkpoint(result.last)
+    assert last.config == config
+    assert last.classes == ["right", "left", "down", "up"]
+    assert last.epochs == 2
+    assert last.metrics == result.metrics
+    assert read_checkpoint(result.best).metrics["val_top1"] == result.best_top1 >= last.metrics["val_top1"]
+
+
+def test_a_run_is_not_overwritten(make_config: Any) -> None:
+    config = make_config(epochs=1)
+    result = fit(config)
+    before = {p: p.read_bytes() for p in result.output.iterdir() if p.is_file()}
+    with pytest.raises(FileExistsError, match=r"holds a run already .*--resume"):
+        fit(config)
+    out = io.StringIO()
+    again = fit(config, resume=True, out=out)
+    assert out.getvalue() == f"{result.output}: finished already, 1 of 1 epochs\n"
+    assert again == result
+    assert {p: p.read_bytes() for p in result.output.iterdir() if p.is_file()} == before
+
+
+def test_resume_refuses_another_recipe(make_config: Any) -> None:
+    fit(make_config(epochs=1))
+    with pytest.raises(ValueError, match=r"^optimizer.lr: the run in .* has 0.003, not 0.1; a resumed"):
+        fit(make_config(epochs=1, optimizer__lr=0.1), resume=True)
+    with pytest.raises(ValueError, match=r"^epochs: .* has 1, not 2"):
+        fit(make_config(epochs=2), resume=True)
+
+
+def test_resume_refuses_a_damaged_checkpoint(make_config: Any) -> None:
+    result = fit(make_config(epochs=1))
+    result.last.write_bytes(result.last.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=r"last.ckpt: is no checkpoint"):
+        fit(make_config(epochs=1), resume=True)
+
+
+def test_nothing_is_written_before_all_is_checked(make_config: Any, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    with pytest.raises(FileNotFoundError, match=r"none.csv"):
+        fit(make_config(data__train="none.csv"))
+    with pytest.raises(ValueError, match=r"data.batch_size: 25 is more than the 24 training videos"):
+        fit(make_config(data__batch_size=25))
+    with pytest.raises(ValueError, match=r"no model is named 'tiny_tms'"):
+        fit(make_config(model__name="tiny_tms"))
+    with pytest.raises(ValueError, match=r"precision: fp16 needs a GPU"):
+        fit(make_config(precision="fp16"))
+    assert not output.exists()
+    output.write_text("")
+    with pytest.raises(FileExistsError, match=r"is a file, not a folder"):
+        fit(make_config())
+
+
+def test_label_past_num_classes_names_list_and_line(make_config: Any, motion: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "lists" / "bad.csv"
+    bad.parent.mkdir()
+    bad.write_text("videos/right/train_00000.mp4,7\n")
+    with pytest.raises(ValueError, match=r"bad.csv, line 1: label 7"):
+        fit(make_config(data__train=str(bad)))
+    bad.write_text("")
+    with pytest.raises(ValueError, match=r"bad.csv: the list is empty"):
+        fit(make_config(data__train=str(bad)))
+
+
+def test_non_finite_loss_names_the_files_and_keeps_the_last_epoch(
+    make_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoned: list[str] = []
+    step = Recognizer.training_step
+
+    def training_step(self: Recognizer, data: Any, batch_idx: int) -> torch.Tensor:
+        if (self.current_epoch, batch_idx) == (1, 1):
+            data["clip"][3] = float("nan")
+            poisoned.extend(data["path"])
+        return step(self, data, batch_idx)
+
+    monkeypatch.setattr(Recognizer, "training_step", training_step)
+    config = make_config()
+    with pytest.raises(NonFiniteLossError, match=r"the loss is nan in epoch 2, batch 2") as caught:
+        fit(config)
+    assert len(poisoned) == 8
+    assert all(path in str(caught.value) for path in poisoned)
+    assert str(caught.value).endswith("last.ckpt holds the last good epoch")
+    last = read_checkpoint(Path(config.output) / "last.ckpt")
+    assert last.epochs == 1
+    assert all(torch.isfinite(t).all() for t in last.weights.values())
+
+
+def test_weights_that_turn_non_finite_in_the_last_step_are_not_kept(
+    make_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_train_batch_end(self: Recognizer, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (self.current_epoch, batch_idx) == (1, 2):
+            with torch.no_grad():
+                next(self.net.parameters()).fill_(float("nan"))
+
+    monkeypatch.setattr(Recognizer, "on_train_batch_end", on_train_batch_end)
+    config = make_config()
+    with pytest.raises(NonFiniteLossError, match=r"output is not finite for: .*val_00000.mp4"):
+        fit(config)
+    assert read_checkpoint(Path(config.output) / "last.ckpt").epochs == 1
+
+
+def test_interrupt_stays_an_interrupt(make_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def training_step(self: Recognizer, data: Any, batch_idx: int) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Recognizer, "training_step", training_step)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_config())
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_best_is_kept_when_later_epochs_are_worse(make_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.5, 0.75, 0.75])
+    end = Recognizer.on_validation_epoch_end
+
+    def on_validation_epoch_end(self: Recognizer) -> None:
+        end(self)
+        self.metrics["val_top1"] = next(scores)
+
+    monkeypatch.setattr(Recognizer, "on_validation_epoch_end", on_validation_epoch_end)
+    result = fit(make_config())
+    assert result.best_top1 == 0.75
+    assert read_checkpoint(result.best).epochs == 2
+    assert read_checkpoint(result.last).epochs == 3
+
+
+def test_best_survives_a_moved_folder(make_config: Any, tmp_path: Path) -> None:
+    fit(make_config(epochs=1))
+    (tmp_path / "run").rename(tmp_path / "moved")
+    state = torch.load(tmp_path / "moved" / "last.ckpt", weights_only=True)
+    assert state["callbacks"][BestAndLast.__qualname__]["best"] >= 0
+    assert str(tmp_path) not in str(state["callbacks"])
+
+
+def test_killed_while_a_checkpoint_is_written(make_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    save, config = torch.save, make_config()
+    saves = 0
+
+    def die_in_the_middle(content: Any, path: Path) -> None:
+        nonlocal saves
+        saves += 1
+        save(content, path)
+        if saves == 4 or (saves == 3 and content["vidops"]["epochs"] == 2):
+            path.write_bytes(path.read_bytes()[:5000])
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", die_in_the_middle)
+        with pytest.raises(Killed):
+            fit(config)
+    assert read_checkpoint(Path(config.output) / "last.ckpt").epochs == 1
+    assert not list(Path(config.output).glob("*.tmp"))
+    assert fit(config, resume=True).epochs == 3
+
+
+def test_log_of_a_resumed_run_drops_half_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    log = MetricsLog(path)
+    for step in (1, 2, 3):
+        log.add(1, step, {"train_loss": 0.5 / step})
+    with path.open("a") as file:
+        file.write("1,2")  # what was to be step 20
+    MetricsLog(path, step=2).add(2, 3, {"train_loss": 0.1})
+    assert [(r["step"], r["train_loss"]) for r in csv.DictReader(path.open())] == [
+        ("1", "0.5"),
+        ("2", "0.25"),
+        ("3", "0.1"),
+    ]

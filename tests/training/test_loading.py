@@ -1,0 +1,150 @@
+"""Order, substitutes for broken videos, batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vidops.data import VideoError
+from vidops.training import fit
+from vidops.training.config import Config
+from vidops.training.loading import (
+    ATTEMPTS,
+    EpochSampler,
+    TrainingSet,
+    build_dataset,
+    collate,
+    evaluation_loader,
+    read_list,
+    training_loader,
+)
+
+
+class Numbers:
+    """Ten samples whose clip is their (epoch, index); those in ``broken`` cannot be read."""
+
+    def __init__(self, broken: set[int]) -> None:
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key
+        if index in self.broken:
+            raise VideoError(f"{index}.mp4: cut short")
+        return {
+            "clip": torch.tensor([epoch, index]),
+            "label": index,
+            "index": index,
+            "path": f"{index}.mp4",
+        }
+
+
+def test_order_is_a_function_of_seed_and_epoch() -> None:
+    sampler = EpochSampler(50, seed=3)
+    first = list(sampler)
+    assert list(sampler) == first
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert [e for e, _ in second] == [1] * 50
+    assert sorted(i for _, i in second) == list(range(50))
+    assert [i for _, i in first] != [i for _, i in second]
+    assert list(EpochSampler(50, seed=3, epoch=1)) == second
+    assert list(EpochSampler(50, seed=4, epoch=1)) != second
+
+
+def test_a_broken_sample_is_substituted_the_same_way_each_time() -> None:
+    samples = TrainingSet(Numbers({2, 3}), seed=0)
+    found = [samples[(e, 2)] for e in range(20)]
+    again = [samples[(e, 2)] for e in range(20)]
+    assert [f["index"] for f in found] == [a["index"] for a in again]
+    assert len({f["index"] for f in found}) > 3
+    assert not {f["index"] for f in found} & {2, 3}
+    for epoch, item in enumerate(found):
+        assert item["broken"][0] == (2, "2.mp4: cut short")
+        assert item["clip"].tolist() == [epoch, item["index"]]
+    assert samples[(0, 5)]["broken"] == []
+
+
+def test_all_broken_ends_the_search() -> None:
+    samples = TrainingSet(Numbers(set(range(10))), seed=0)
+    item = samples[(0, 1)]
+    assert len(item["broken"]) == ATTEMPTS
+    batch = collate([item])
+    assert batch == {"path": [], "broken": item["broken"]}
+
+
+def damage(motion: Path, folder: Path, *names: str) -> str:
+    """Write a training list in which the named videos are cut short."""
+    lines = (motion / "train.csv").read_text().splitlines()
+    written = []
+    for line in lines[1:]:
+        path, label = line.rsplit(",", 1)
+        video = motion / path
+        if any(name in path for name in names):
+            video = folder / Path(path).name
+            video.write_bytes((motion / path).read_bytes()[:400])
+        written.append(f"{video},{label}")
+    target = folder / "damaged.csv"
+    target.write_text("\n".join(["path,label", *written]) + "\n")
+    (folder / "classes.txt").write_text((motion / "classes.txt").read_text())
+    return str(target)
+
+
+def test_training_leaves_few_broken_videos_out(
+    make_config: Any, motion: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = damage(motion, tmp_path, "right/train_00001")
+    result = fit(make_config(data__train=broken, data__max_broken=0.05, epochs=2))
+    assert len(result.broken) == 1
+    assert result.broken[0].startswith(str(tmp_path / "train_00001.mp4"))
+    named = [r.getMessage() for r in caplog.records if r.name == "vidops.training"]
+    assert len(named) == 1, "a file is named once, not once an epoch"
+    assert "train_00001.mp4" in named[0]
+
+
+def test_broken_videos_give_the_same_batches_with_workers(
+    make_config: Any, motion: Path, tmp_path: Path
+) -> None:
+    broken = damage(motion, tmp_path, "train_00001", "train_00003")
+    runs = []
+    for workers in (0, 2):
+        config: Config = make_config(data__train=broken, data__workers=workers)
+        dataset = build_dataset(config, read_list(config, "train"), training=True)
+        runs.append([(b["index"].tolist(), b["clip"]) for b in training_loader(config, dataset, epoch=1)])
+    for (indices, clips), (others, other_clips) in zip(*runs, strict=True):
+        assert indices == others
+        assert torch.equal(clips, other_clips)
+        assert len(indices) == 8
+
+
+def test_training_stops_at_too_many_with_the_list(make_config: Any, motion: Path, tmp_path: Path) -> None:
+    broken = damage(motion, tmp_path, "right/train_00001", "left/train_00002", "down/train_00004")
+    config = make_config(data__train=broken, data__max_broken=2 / 24, epochs=2)
+    with pytest.raises(VideoError, match=r"^3 of 24 training videos are broken, more than") as caught:
+        fit(config)
+    text = str(caught.value)
+    assert all(f"train_0000{i}.mp4" in text for i in (1, 2, 4))
+    assert "\n" not in text
+    assert not (Path(config.output) / "last.ckpt").exists()
+
+
+def test_a_broken_validation_video_is_an_error(make_config: Any, motion: Path, tmp_path: Path) -> None:
+    broken = damage(motion, tmp_path, "right/train_00001")
+    for workers in (0, 1):
+        config = make_config(
+            data__val=broken, data__workers=workers, epochs=1, output=str(tmp_path / f"run{workers}")
+        )
+        with pytest.raises(VideoError, match=r"train_00001.mp4: ") as caught:
+            fit(config)
+        assert "\n" not in str(caught.value)
+
+
+def test_evaluation_batches_hold_every_sample_once_in_order(make_config: Any) -> None:
+    config: Config = make_config()
+    loader = evaluation_loader(config, build_dataset(config, read_list(config, "val"), training=False))
+    assert [b["index"].tolist() for b in loader] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]

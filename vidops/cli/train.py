@@ -1,0 +1,42 @@
+"""``vidops train``: train a network as a recipe says."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+HELP = "train a network as a recipe (YAML) says"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="the recipe, for example configs/demo/tiny_mstnet.yaml",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="keys of the recipe to change, such as epochs=5 data.root=clips",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last finished epoch in the output folder; start anew if there is none",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and say where the files lie."""
+    from vidops.training import fit, load_config
+
+    result = fit(load_config(args.config, args.overrides), resume=args.resume, out=sys.stdout)
+    print(
+        f"validation top-1 {result.metrics['val_top1']:.2%} after epoch {result.epochs}, best"
+        f" {result.best_top1:.2%}; weights: {result.best}, {result.last.name}; curves:"
+        f" {result.output / 'metrics.csv'}"
+    )
+    return 0

@@ -1,0 +1,271 @@
+"""What happens around the steps: checkpoints, broken videos, logs and the lines on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from tqdm import tqdm
+
+from vidops._files import replacing, write_text
+from vidops.data import VideoError
+
+from .checks import refuse_broken
+from .module import Recognizer
+
+log = logging.getLogger("vidops.training")
+
+BEST, LAST, METRICS = "best.ckpt", "last.ckpt", "metrics.csv"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints are written beside their name and renamed, and read without executing anything."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint whole or not at all."""
+        with replacing(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> Any:
+        """Read a checkpoint that holds tensors and plain values only."""
+        return torch.load(path, map_location=map_location, weights_only=True)
+
+
+class BestAndLast(Checkpoint):
+    """Writes ``last.ckpt`` after every epoch, ``best.ckpt`` after one with a higher validation top-1.
+
+    Lightning's ModelCheckpoint stores absolute paths, so that a run forgets its best score when its folder
+    moves.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.best = -math.inf
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the best score."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the best score from a checkpoint."""
+        self.best = state_dict["best"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the best one first: killed in between, the epoch is run again and finds the same best."""
+        assert isinstance(pl_module, Recognizer)
+        if pl_module.metrics["val_top1"] > self.best:
+            self.best = pl_module.metrics["val_top1"]
+            trainer.save_checkpoint(self.folder / BEST)
+        trainer.save_checkpoint(self.folder / LAST)
+
+
+class BrokenVideos(Callback):
+    """Counts the training videos that could not be read, names each once, and stops past a share of them.
+
+    A broken video met in validation is an error at once.
+
+    Args:
+        total: training videos.
+        share: of them that may be broken.
+    """
+
+    def __init__(self, total: int, share: float) -> None:
+        self.total, self.share = total, share
+        self.broken: dict[int, str] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep what was broken."""
+        return {"broken": self.broken}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what was broken from a checkpoint."""
+        self.broken = dict(state_dict["broken"])
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note a batch's broken videos."""
+        for index, reason in batch["broken"]:
+            if index not in self.broken:
+                self.broken[index] = reason
+                log.warning("broken video left out: %s", reason)
+        # Compared as counts: 1 % of 300 is 3 videos in spite of 0.01 * 300 = 3.0000000000000004 and the like.
+        if len(self.broken) > math.floor(self.share * self.total + 1e-9):
+            reasons = "; ".join(self.broken.values())
+            raise VideoError(
+                f"{len(self.broken)} of {self.total} training videos are broken, more than"
+                f" data.max_broken={self.share:g} allows: {reasons}"
+            )
+
+    def on_validation_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Refuse to measure on a part of the list."""
+        refuse_broken(batch)
+
+
+COLUMNS = ["epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "seconds"]
+
+
+class MetricsLog:
+    """``metrics.csv``: a row with the loss every few steps, a row with all figures at an epoch's end.
+
+    A resumed run drops the rows past its checkpoint and goes on, where Lightning's CSVLogger starts anew.
+
+    Args:
+        path: the file.
+        step: steps done before this start.
+        tensorboard: a SummaryWriter that gets the same figures, or None.
+    """
+
+    def __init__(self, path: Path, *, step: int = 0, tensorboard: Any | None = None) -> None:
+        self.path, self.tensorboard = path, tensorboard
+        kept: list[dict[str, str]] = []
+        if step and path.is_file():
+            # A killed run may have left half a line at the end.
+            whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+            kept = [row for row in csv.DictReader(io.StringIO(whole)) if int(row["step"]) <= step]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept)
+        write_text(path, text.getvalue())
+
+    def add(self, epoch: int, step: int, figures: dict[str, float]) -> None:
+        """Append a row.
+
+        Args:
+            epoch: from 1.
+            step: optimizer steps done.
+            figures: any of the columns' values.
+        """
+        row = {
+            "epoch": str(epoch),
+            "step": str(step),
+            **{key: f"{value:.6g}" for key, value in figures.items()},
+        }
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
+        if self.tensorboard is not None:
+            for key, value in figures.items():
+                self.tensorboard.add_scalar(key, value, step)
+
+    def close(self) -> None:
+        """Write out what TensorBoard holds back."""
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+
+
+class Terminal(Callback):
+    """Shows a progress bar on a terminal and one aligned line an epoch everywhere; writes the log's rows.
+
+    Args:
+        metrics: the log.
+        every: steps between two rows of the training loss.
+        out: where the lines go; None shows nothing.
+    """
+
+    def __init__(self, metrics: MetricsLog, *, every: int, out: TextIO | None = sys.stdout) -> None:
+        self.metrics, self.every, self.out = metrics, every, out
+        self.bar: Any = None
+        self.headed = False
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar."""
+        self.started = time.perf_counter()
+        self._open(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", trainer.num_training_batches)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the rate of the step; after it the optimizer holds the next one's."""
+        self.rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar; every few steps read the loss."""
+        if trainer.global_step % self.every == 0:
+            loss = float(outputs["loss"])
+            figures = {"train_loss": loss, "lr": self.rate}
+            self.metrics.add(trainer.current_epoch + 1, trainer.global_step, figures)
+            if self.bar is not None:
+                self.bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+        if self.bar is not None:
+            self.bar.update(1)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open validation's bar in place of training's."""
+        self._open("validation", int(sum(trainer.num_val_batches)))
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Move the bar."""
+        if self.bar is not None:
+            self.bar.update(1)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the epoch's line and row."""
+        assert isinstance(pl_module, Recognizer)
+        self._close()
+        seconds = time.perf_counter() - self.started
+        figures = {**pl_module.training_metrics(), **pl_module.metrics, "seconds": seconds}
+        epoch = trainer.current_epoch + 1
+        self.metrics.add(epoch, trainer.global_step, {**figures, "lr": self.rate})
+        if self.out is not None:
+            if not self.headed:
+                print(self._line("epoch", *COLUMNS[3:8], "time"), file=self.out)
+                self.headed = True
+            cells = [f"{figures[key]:.2%}" if "top" in key else f"{figures[key]:.4f}" for key in COLUMNS[3:8]]
+            line = self._line(f"{epoch}/{trainer.max_epochs}", *cells, f"{seconds:.1f} s")
+            print(line, file=self.out, flush=True)
+
+    @staticmethod
+    def _line(*cells: str) -> str:
+        """Align an epoch's cells to the right."""
+        return "  ".join(f"{cell.replace('_', ' '):>10}" for cell in cells)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Leave no bar behind."""
+        self._close()
+
+    def _open(self, text: str, total: float) -> None:
+        self._close()
+        if self.out is not None and self.out.isatty():
+            self.bar = tqdm(
+                total=int(total), desc=text, unit="batch", leave=False, file=self.out, dynamic_ncols=True
+            )
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

@@ -1,0 +1,285 @@
+"""From a recipe to batches: lists, datasets, and loaders whose order is a function of seed and epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from vidops import data
+from vidops.data import transforms
+from vidops.models import model_card
+
+from .config import Config
+
+# Streams of random numbers drawn from one seed: (seed, stream, ...) never meet.
+ORDER, SUBSTITUTE, STEP = 0, 1, 2
+ATTEMPTS = 8
+
+
+def derive_seed(*key: int) -> int:
+    """Derive a seed from a key of numbers, the same on every machine.
+
+    Args:
+        key: non-negative integers, such as seed, stream, epoch and index.
+
+    Returns:
+        A number below 2**63; keys that differ give unrelated numbers.
+
+    Example:
+        >>> derive_seed(0, ORDER, 1) == derive_seed(0, ORDER, 1), derive_seed(0, 1) == derive_seed(1, 0)
+        (True, False)
+    """
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Permutation of a dataset that is a function of seed and epoch; yields ``(epoch, index)``.
+
+    The epoch travels with the index, so that workers kept alive over epochs and workers that fetch ahead draw
+    the random numbers of the right epoch.
+
+    Args:
+        length: number of samples.
+        seed: of the run.
+        epoch: the first epoch, that of a resumed run.
+
+    Example:
+        >>> sampler = EpochSampler(4, seed=0, epoch=2)
+        >>> sorted(sampler), list(sampler) == list(sampler)
+        ([(2, 0), (2, 1), (2, 2), (2, 3)], True)
+    """
+
+    def __init__(self, length: int, *, seed: int, epoch: int = 0) -> None:
+        self.length, self.seed, self.epoch = length, seed, epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration gives.
+
+        Args:
+            epoch: counted from 0.
+        """
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Return the epoch's order."""
+        epoch = self.epoch
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, ORDER, epoch))
+        return iter([(epoch, i) for i in torch.randperm(self.length, generator=generator).tolist()])
+
+
+class TrainingSet(Dataset[dict[str, Any]]):
+    """A dataset read by ``(epoch, index)`` that puts another sample in a broken video's place.
+
+    The substitute is a function of (seed, epoch, index), so batches keep their size and are the same whatever
+    the number of workers. What was broken is reported in the item's ``"broken"``: a list of ``(index,
+    reason)``.
+
+    Args:
+        dataset: takes ``(epoch, index)`` and raises `vidops.data.VideoError` for a broken video.
+        seed: of the run.
+    """
+
+    def __init__(self, dataset: Any, *, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """Return the sample, or a substitute, or after several broken ones nothing but their list."""
+        epoch, index = key
+        broken: list[tuple[int, str]] = []
+        substitutes = np.random.default_rng((self.seed, SUBSTITUTE, epoch, index))
+        for _ in range(ATTEMPTS):
+            try:
+                return {**self.dataset[(epoch, index)], "broken": broken}
+            except data.VideoError as error:
+                broken.append((index, str(error)))
+                index = int(substitutes.integers(len(self.dataset)))
+        return {"broken": broken}
+
+
+class EvaluationSet(Dataset[dict[str, Any]]):
+    """A dataset that reports a broken video as data: an exception from a worker is no single line any more.
+
+    Args:
+        dataset: raises `vidops.data.VideoError` for a broken video.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return the sample, or the reason why there is none."""
+        try:
+            return {**self.dataset[index], "broken": []}
+        except data.VideoError as error:
+            return {"broken": [(index, str(error))]}
+
+
+def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Join samples to a batch.
+
+    Args:
+        items: samples with ``clip`` (3, T, H, W), ``label``, ``index``, ``path`` and ``broken``; one without
+            a clip is left out.
+
+    Returns:
+        ``clip`` (N, 3, T, H, W), ``label`` and ``index`` (N,), ``path`` and ``broken`` lists; without clips,
+        ``path`` is empty and the tensors are missing.
+    """
+    whole = [item for item in items if "clip" in item]
+    batch: dict[str, Any] = {
+        "path": [item["path"] for item in whole],
+        "broken": [b for i in items for b in i["broken"]],
+    }
+    if whole:
+        batch.update(
+            default_collate([{key: item[key] for key in ("clip", "label", "index")} for item in whole])
+        )
+    return batch
+
+
+def build_dataset(config: Config, annotations: data.AnnotationList, *, training: bool) -> data.VideoDataset:
+    """Build the dataset of a list of videos as a recipe samples, crops and normalises it.
+
+    Args:
+        config: the recipe; size, mean and std default to the model card's.
+        annotations: the videos.
+        training: random segment frames and crops, else the centres.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        ValueError: no model has the recipe's name, or the crop is larger than the frames.
+    """
+    section, card = config.data, model_card(config.model.name)
+    size = section.size or card.input_size[-1]
+    short_side = section.short_side or round(size * 8 / 7)
+    crop: transforms.Transform = (
+        transforms.TrainCrops(size, flip=section.flip, scales=section.scales)
+        if training
+        else transforms.CenterCrop(size, short_side)
+    )
+    normalize = transforms.Normalize(section.mean or card.mean, section.std or card.std)
+    return data.VideoDataset(
+        annotations,
+        sampling=data.UniformSampling(config.model.num_segments, training, symmetric=section.symmetric),
+        transform=transforms.Compose([crop, normalize]),
+        seed=config.seed,
+        short_side=short_side,
+        cache=section.cache,
+    )
+
+
+def read_list(config: Config, split: str, classes: Sequence[str] | None = None) -> data.AnnotationList:
+    """Read one list of a recipe.
+
+    Args:
+        config: the recipe.
+        split: ``"train"`` or ``"val"``.
+        classes: class names in the order of the labels; None takes those that the list or its classes.txt
+            gives.
+
+    Returns:
+        Videos, labels and class names. Where there are no names the numbers serve as names.
+
+    Raises:
+        FileNotFoundError: the list or a video of it is missing.
+        ValueError: the list is empty or malformed, a label is past the classes, or their number is not known.
+    """
+    root = Path(config.data.root)
+    source = root / getattr(config.data, split)
+    count = config.model.num_classes
+    found = data.read_annotations(
+        source, root=None if source.is_dir() else root, num_classes=count, classes=classes
+    )
+    if found.classes is None and count is None:
+        raise ValueError(f"{source}: no classes.txt names the classes; write one, or give model.num_classes")
+    return data.AnnotationList(found.samples, found.classes or [str(i) for i in range(count or 0)])
+
+
+def training_loader(config: Config, dataset: Any, *, epoch: int = 0) -> DataLoader[dict[str, Any]]:
+    """Build the loader of training batches.
+
+    Args:
+        config: the recipe.
+        dataset: what :func:`build_dataset` gives.
+        epoch: the first epoch to run.
+
+    Returns:
+        A loader whose ``sampler`` has ``set_epoch``; the last partial batch of an epoch is dropped.
+
+    Raises:
+        ValueError: there are fewer samples than one batch holds.
+    """
+    section = config.data
+    if len(dataset) < section.batch_size:
+        raise ValueError(
+            f"data.batch_size: {section.batch_size} is more than the {len(dataset)} training videos"
+        )
+    return DataLoader(
+        TrainingSet(dataset, seed=config.seed),
+        batch_size=section.batch_size,
+        sampler=EpochSampler(len(dataset), seed=config.seed, epoch=epoch),
+        num_workers=section.workers,
+        collate_fn=collate,
+        drop_last=True,
+        persistent_workers=section.workers > 0,
+        pin_memory=on_gpu(config),
+        generator=torch.Generator(),  # a loader draws a number at every start: not from the global stream
+    )
+
+
+def evaluation_loader(config: Config, dataset: Any) -> DataLoader[dict[str, Any]]:
+    """Build the loader of evaluation batches: every sample once, in order, the last batch as it comes.
+
+    Args:
+        config: the recipe.
+        dataset: what :func:`build_dataset` gives.
+
+    Returns:
+        The loader.
+    """
+    section = config.data
+    return DataLoader(
+        EvaluationSet(dataset),
+        batch_size=section.eval_batch_size or section.batch_size,
+        num_workers=section.workers,
+        collate_fn=collate,
+        persistent_workers=section.workers > 0,
+        pin_memory=on_gpu(config),
+        generator=torch.Generator(),
+    )
+
+
+def on_gpu(config: Config) -> bool:
+    """Tell whether a recipe runs on a GPU here.
+
+    Args:
+        config: the recipe.
+
+    Returns:
+        True for ``accelerator: cuda``, and for ``auto`` where torch finds a GPU.
+
+    Raises:
+        ValueError: the recipe asks for a GPU and there is none.
+    """
+    if config.accelerator == "cuda" and not torch.cuda.is_available():
+        raise ValueError("accelerator: is cuda, but torch finds no GPU")
+    return config.accelerator != "cpu" and torch.cuda.is_available()

@@ -1,0 +1,291 @@
+"""Run a recipe: check everything, then train, log and keep checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+
+from vidops._files import write_text
+from vidops.models import count_params, create_model
+
+from .callbacks import (
+    BEST,
+    LAST,
+    METRICS,
+    AtomicCheckpointIO,
+    BestAndLast,
+    BrokenVideos,
+    MetricsLog,
+    Terminal,
+)
+from .checkpoint import Checkpoint, read_checkpoint
+from .checks import NonFiniteLossError
+from .config import Config, differences, dump
+from .loading import build_dataset, derive_seed, evaluation_loader, on_gpu, read_list, training_loader
+from .module import Recognizer
+
+CONFIG = "config.yaml"
+PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+# A run may be resumed with other values of these: they change where and how fast, not what.
+FREE = (
+    "output",
+    "accelerator",
+    "backend",
+    "log_every",
+    "data.root",
+    "data.workers",
+    "data.cache",
+    "data.eval_batch_size",
+    "data.max_broken",
+)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run came to.
+
+    Args:
+        output: its folder.
+        epochs: epochs finished.
+        metrics: ``val_loss``, ``val_top1``, ``val_top5`` after the last of them.
+        best_top1: the highest validation top-1 of any epoch, that of ``best.ckpt``.
+        broken: reasons why training videos were left out.
+    """
+
+    output: Path
+    epochs: int
+    metrics: dict[str, float]
+    best_top1: float
+    broken: list[str]
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the highest validation top-1."""
+        return self.output / BEST
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint of the last finished epoch."""
+        return self.output / LAST
+
+
+def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> FitResult:
+    """Train a network as a recipe says.
+
+    The output folder gets ``config.yaml``, ``metrics.csv``, ``best.ckpt``, ``last.ckpt`` and, with
+    TensorBoard installed, its events in ``tensorboard``. Checkpoints are written at the end of an epoch;
+    killed at any moment and resumed, a run ends with the weights of one that was never killed (fp32, same
+    machine). Weights, crops, order and dropout are functions of the seed; torch's global generator is left as
+    it was.
+
+    Args:
+        config: the recipe, see :func:`~vidops.training.load_config`.
+        resume: go on from ``last.ckpt`` of the output folder; without one, start at the beginning. A finished
+            run is returned as it is.
+        out: where progress is shown; None shows nothing.
+
+    Returns:
+        Folder and figures.
+
+    Raises:
+        FileNotFoundError: a list, a listed video or the initial weights are missing.
+        FileExistsError: the output folder holds a run and ``resume`` is False.
+        ValueError: the recipe does not fit its data, or differs from that of the run to resume.
+        NonFiniteLossError: a batch's loss is not finite; the last good checkpoint is kept.
+        VideoError: too many training videos are broken, or one validation video.
+
+    Example:
+        >>> from vidops.training import load_config
+        >>> fit(load_config("configs/demo/tiny_tsn.yaml", ["data.root=no/such/folder"]))
+        Traceback (most recent call last):
+        FileNotFoundError: no/such/folder/train.csv: no such annotation file or folder
+    """
+    output = Path(config.output)
+    earlier = find_run(config, resume=resume)
+    if earlier is not None and earlier.epochs >= config.epochs:
+        _say(out, f"{output}: finished already, {earlier.epochs} of {config.epochs} epochs")
+        state = torch.load(earlier.path, map_location="cpu", weights_only=True)["callbacks"]
+        return FitResult(
+            output,
+            earlier.epochs,
+            earlier.metrics,
+            state[BestAndLast.__qualname__]["best"],
+            list(state[BrokenVideos.__qualname__]["broken"].values()),
+        )
+    gpu = on_gpu(config)
+    if config.precision == "fp16" and not gpu:
+        raise ValueError("precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    train = read_list(config, "train")
+    classes = list(train.classes or [])
+    val = read_list(config, "val", classes)
+    start = earlier.epochs if earlier is not None else 0
+    train_loader = training_loader(config, build_dataset(config, train, training=True), epoch=start)
+    val_loader = evaluation_loader(config, build_dataset(config, val, training=False))
+    devices = list(range(torch.cuda.device_count())) if gpu else []
+    with torch.random.fork_rng(devices):
+        net = build_network(config, len(classes))
+        _say(
+            out,
+            f"{config.model.name}: {count_params(net):,} parameters, {len(classes)} classes, {len(train):,}"
+            f" training and {len(val):,} validation videos",
+        )
+        if start:
+            _say(out, f"resuming {output} after epoch {start}")
+        write_text(output / CONFIG, dump(config))
+        module = Recognizer(config, net, classes, len(train_loader))
+        metrics = MetricsLog(
+            output / METRICS, step=start * len(train_loader), tensorboard=_tensorboard(output, start)
+        )
+        best, broken = BestAndLast(output), BrokenVideos(len(train), config.data.max_broken)
+        with _quiet():
+            trainer = pl.Trainer(
+                accelerator="cuda" if gpu else "cpu",
+                devices=1,
+                max_epochs=config.epochs,
+                precision=PRECISIONS[config.precision],
+                default_root_dir=output,
+                logger=False,
+                plugins=[AtomicCheckpointIO()],
+                callbacks=[broken, Terminal(metrics, every=config.log_every, out=out), best],
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,
+            )
+            try:
+                _run(trainer, module, train_loader, val_loader, earlier)
+            except NonFiniteLossError as error:
+                kept = (
+                    f"{output / LAST} holds the last good epoch"
+                    if (output / LAST).exists()
+                    else "no epoch was finished"
+                )
+                raise NonFiniteLossError(f"{error}; {kept}") from None
+            finally:
+                metrics.close()
+    if broken.broken:
+        _say(out, f"{len(broken.broken)} of {len(train):,} training videos were broken and left out")
+    return FitResult(output, config.epochs, module.metrics, best.best, list(broken.broken.values()))
+
+
+def find_run(config: Config, *, resume: bool) -> Checkpoint | None:
+    """Look for an earlier run in a recipe's output folder.
+
+    Args:
+        config: the recipe.
+        resume: whether the run may be continued.
+
+    Returns:
+        Its last checkpoint, or None to start at the beginning.
+
+    Raises:
+        FileExistsError: there is a run and ``resume`` is False, or the output is a file.
+        ValueError: the run's recipe differs, or its checkpoint is damaged.
+    """
+    output = Path(config.output)
+    if output.exists() and not output.is_dir():
+        raise FileExistsError(f"output: {output} is a file, not a folder")
+    traces = [name for name in (CONFIG, LAST, BEST, METRICS) if (output / name).exists()]
+    if not resume:
+        if traces:
+            raise FileExistsError(
+                f"output: {output} holds a run already ({', '.join(traces)}); continue it with --resume, or"
+                " choose another folder with output=..."
+            )
+        return None
+    if not (output / LAST).exists():
+        return None
+    earlier = read_checkpoint(output / LAST)
+    changed = differences(earlier.config, config, ignore=FREE)
+    if changed:
+        key, before, now = changed[0]
+        more = f" (and {len(changed) - 1} more keys)" if len(changed) > 1 else ""
+        raise ValueError(
+            f"{key}: the run in {output} has {before!r}, not {now!r}{more}; a resumed run keeps its recipe"
+        )
+    return earlier
+
+
+def build_network(config: Config, num_classes: int) -> nn.Module:
+    """Build a recipe's network with initial weights that are a function of its seed.
+
+    Args:
+        config: the recipe.
+        num_classes: classes of the head.
+
+    Returns:
+        The network on the CPU. torch's global generator is seeded.
+
+    Raises:
+        FileNotFoundError: ``model.weights`` is missing.
+        ValueError: no model has that name, or the weights are another network's.
+    """
+    torch.manual_seed(derive_seed(config.seed))
+    model = config.model
+    net = create_model(
+        model.name,
+        num_classes=num_classes,
+        num_segments=model.num_segments,
+        backend=config.backend,
+        **model.options,
+    )
+    if model.weights is not None:
+        from vidops.models import load_weights
+
+        load_weights(net, model.weights)
+    return net
+
+
+def _run(trainer: pl.Trainer, module: Recognizer, train: Any, val: Any, earlier: Checkpoint | None) -> None:
+    """Fit, and turn Lightning's exit on Ctrl-C back into KeyboardInterrupt."""
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if in_main else None
+    try:
+        trainer.fit(module, train, val, ckpt_path=earlier.path if earlier is not None else None)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        raise KeyboardInterrupt from None
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+
+
+def _tensorboard(output: Path, start: int) -> Any | None:
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(output / "tensorboard")
+
+
+def _say(out: TextIO | None, text: str) -> None:
+    if out is not None:
+        print(text, file=out, flush=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's tips and hints off the terminal: they are about options that are decided here."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            yield
+    finally:
+        logger.setLevel(level)
