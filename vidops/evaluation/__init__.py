@@ -1,0 +1,34 @@
+"""Evaluation: exact accuracies of a network on a list of videos, and predictions for single files."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from vidops._extras import require
+
+if TYPE_CHECKING:
+    from .evaluator import evaluate
+    from .metrics import Counts, Report
+    from .predictor import Prediction, predict
+
+__all__ = ["Counts", "Prediction", "Report", "evaluate", "predict"]
+
+# evaluator and predictor read recipes, for which they need training, which needs the counts of metrics.
+_HOMES = {
+    "Counts": "metrics",
+    "Prediction": "predictor",
+    "Report": "metrics",
+    "evaluate": "evaluator",
+    "predict": "predictor",
+}
+_EXTRAS = {"evaluator": ("yaml", "pydantic", "tqdm"), "predictor": ("yaml", "pydantic", "tqdm")}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    for module in _EXTRAS.get(home, ()):
+        require(module, extra="train")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
