@@ -95,4 +95,27 @@ inline TermTable term_table(const Group& g, int64_t frames_in, int64_t frames_ou
   return table;
 }
 
+// Every (result frame, input frame) pair a tap joins: pairs[begin[tap] .. begin[tap+1]), result frames ascending.
+struct TapTable {
+  struct Pair {
+    int32_t out, in;
+  };
+  std::vector<int32_t> begin;
+  std::vector<Pair> pairs;
+};
+
+inline TapTable tap_table(const Group& g, const TermTable& terms) {
+  TapTable table;
+  for (int32_t tap = 0; tap < g.taps; ++tap) {
+    table.begin.push_back(static_cast<int32_t>(table.pairs.size()));
+    for (size_t out = 0; out + 1 < terms.begin.size(); ++out) {
+      for (int32_t i = terms.begin[out]; i < terms.begin[out + 1]; ++i) {
+        if (terms.terms[i].tap == tap) table.pairs.push_back({static_cast<int32_t>(out), terms.terms[i].frame});
+      }
+    }
+  }
+  table.begin.push_back(static_cast<int32_t>(table.pairs.size()));
+  return table;
+}
+
 }  // namespace vidops

@@ -114,6 +114,20 @@ inline void store1(T* p, acc_t<T> value) {
   *p = static_cast<T>(value);
 }
 
+// The first `count` lanes only, others zero or untouched; a count of lanes or more is a plain load or store.
+template <class T>
+inline Vec<T> load_part(const T* p, int64_t count) {
+  if (count >= kLanes<T>) return load(p);
+  Vec<T> v{};
+  for (int64_t i = 0; i < count; ++i) v[i] = load1(p + i);
+  return v;
+}
+template <class T>
+inline void store_part(T* p, Vec<T> v, int64_t count) {
+  if (count >= kLanes<T>) return store(p, v);
+  for (int64_t i = 0; i < count; ++i) store1(p + i, v[i]);
+}
+
 // A store past the caches, for results too large to stay in them: it saves reading the line first. Pointers must
 // be aligned to kVectorBytes; fp32 and fp64 only, elsewhere an ordinary store.
 template <class T>

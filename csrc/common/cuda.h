@@ -1,0 +1,57 @@
+// What every CUDA operator needs of its surroundings: the device and stream of a call, and the one way to launch.
+//
+// The tests build the same sources with a host compiler, whose "cuda_host.h" (tests/host_cuda) brings the few CUDA
+// names that kernels use and runs a launch on the CPU.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#else
+#include "cuda_host.h"
+#endif
+
+namespace vidops {
+
+#ifdef __CUDACC__
+// Makes a tensor's device the current one while it lives; `stream` is PyTorch's current stream there.
+class DeviceScope {
+ public:
+  explicit DeviceScope(const torch::stable::Tensor& x) : guard_(x.get_device_index()) {
+    void* current = nullptr;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &current));
+    stream = static_cast<cudaStream_t>(current);
+  }
+  cudaStream_t stream = nullptr;
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+};
+
+// kernel<<<grid, block, shared_bytes, stream>>>(args...); raises what a launch reports.
+template <class... Parameters, class... Args>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, const DeviceScope& scope,
+            Args... args) {
+  kernel<<<grid, block, shared_bytes, scope.stream>>>(args...);
+  const cudaError_t error = cudaGetLastError();
+  STD_TORCH_CHECK(error == cudaSuccess, "CUDA kernel launch failed: ", cudaGetErrorString(error));
+}
+
+// The block's dynamic shared memory.
+template <class T>
+__device__ __forceinline__ T* dynamic_shared() {
+  extern __shared__ double vidops_dynamic_shared[];
+  return reinterpret_cast<T*>(vidops_dynamic_shared);
+}
+#endif
+
+}  // namespace vidops
