@@ -1,0 +1,64 @@
+# make demo, make test: everything in .venv, made on first use. An existing environment: make test VENV=
+VENV   ?= .venv
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+TRITON ?= triton==3.7.1
+VIDEO  ?=
+NET    ?=
+OUT    ?= demo
+
+ifeq ($(strip $(VENV)),)
+BIN   :=
+READY :=
+else
+BIN   := $(VENV)/bin/
+READY := $(VENV)/.ready
+endif
+PY := $(BIN)$(if $(strip $(VENV)),python,$(PYTHON))
+
+SOURCES := pyproject.toml setup.py _build_backend.py CMakeLists.txt $(wildcard csrc/*.cpp csrc/*/*)
+CPP     := $(wildcard csrc/*.cpp csrc/*/*.h csrc/*/*.cuh csrc/*/*.cpp csrc/*/*.cu tests/*/*.h tests/*/*.cpp)
+
+.PHONY: help setup demo test test-slow learn check format bench clean
+.DEFAULT_GOAL := help
+
+help: ## say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## make the environment
+
+$(VENV)/.ready: $(SOURCES)
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade "setuptools>=77" wheel ninja "cmake>=3.22" "pybind11>=2.13"
+	$(VENV)/bin/python -m pip install --quiet $(TORCH) $(TRITON)
+	$(VENV)/bin/python -m pip install --quiet --no-build-isolation --editable ".[all,dev]"
+	touch $@
+
+demo: $(READY) ## train fused networks on real video files and leave a report; VIDEO=file predicts it too
+	$(PY) -m vidops demo $(OUT) $(if $(VIDEO),--video "$(VIDEO)")
+
+test: $(READY) ## the tests that take seconds
+	$(PY) -m pytest -m "not slow"
+
+test-slow: $(READY) ## the tests that take minutes: installs, sanitizers, nvcc
+	$(PY) -m pytest -m slow
+
+learn: $(READY) ## train every tiny temporal network on the motion dataset and check its accuracy; NET="tiny_tsn ..."
+	$(PY) -m vidops.training.learn $(NET)
+
+bench: $(READY) ## measure the kernels against eager PyTorch
+	$(PY) -m vidops bench
+
+check: $(READY) ## lint, formats, types
+	$(BIN)ruff check .
+	$(BIN)ruff format --check .
+	$(BIN)mypy
+	$(BIN)clang-format --dry-run --Werror $(CPP)
+
+format: $(READY) ## put everything into its format
+	$(BIN)ruff check --fix .
+	$(BIN)ruff format .
+	$(BIN)clang-format -i $(CPP)
+
+clean: ## remove what was built, not the environment
+	rm -rf build dist *.egg-info vidops/*.so vidops/_build_record.json $(OUT)
