@@ -98,7 +98,10 @@ def test_folder_keeps_the_given_order_and_missing_classes(root):
         ("a/1.mp4,0,1\n", "line 1: expected 2 columns (path,label), found 3"),
         ("a/1.mp4,\n", "line 1: the label is empty"),
         (",3\n", "line 1: the path is empty"),
-        ("a/1.mp4,apple\n", "line 1: label 'apple' is a name, but neither classes= nor a classes.txt is given"),
+        (
+            "a/1.mp4,apple\n",
+            "line 1: label 'apple' is a name, but neither classes= nor a classes.txt is given",
+        ),
         ("a/1.mp4,1.5\n", "line 1: label '1.5' is a name"),
         ("a/1.mp4,0\npath,label\n", "line 2: label 'label' is a name"),
         ('a/1.mp4,0\n"a/2.avi,0\n', "line 2: unexpected end of data"),

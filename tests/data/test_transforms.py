@@ -142,7 +142,10 @@ def test_compose_is_deterministic_and_leaves_its_input_alone():
         (lambda: CenterCrop(48, 40), r"size \(48\) must not be larger than short_side \(40\)"),
         (lambda: Normalize([0.5], [0.5]), "three numbers each"),
         (lambda: Normalize([0.5] * 3, [0.5, 0, 1]), "std must be above 0"),
-        (lambda: CenterCrop(8, 8)(np.zeros((8, 8, 3), np.uint8), rng()), r"shape \(T, H, W, 3\), got \(8, 8, 3\)"),
+        (
+            lambda: CenterCrop(8, 8)(np.zeros((8, 8, 3), np.uint8), rng()),
+            r"shape \(T, H, W, 3\), got \(8, 8, 3\)",
+        ),
         (lambda: CenterCrop(8, 8)(np.zeros((0, 8, 8, 3), np.uint8), rng()), "shape"),
     ],
 )

@@ -28,7 +28,10 @@ KINDS = {
     "fragmented.mp4": {"container_options": {"movflags": "frag_keyframe+empty_moov"}},
     "mpeg4.avi": {"codec": "mpeg4", "options": {"bf": "2"}},
     "mjpeg.mov": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
-    "vp9_altref.webm": {"codec": "libvpx-vp9", "options": {"auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "8"}},
+    "vp9_altref.webm": {
+        "codec": "libvpx-vp9",
+        "options": {"auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "8"},
+    },
     "mpeg2.mpg": {"codec": "mpeg2video"},
     "x264.ts": {},
     "odd.mp4": {"width": 63, "height": 47, "pix_fmt": "yuv444p"},
@@ -159,7 +162,12 @@ def test_short_side(make_video):
 
 @pytest.mark.parametrize(
     "size, short, expected",
-    [((240, 320), 120, (120, 160)), ((320, 240), 120, (160, 120)), ((100, 100), 7, (7, 7)), ((256, 341), 128, (128, 171))],
+    [
+        ((240, 320), 120, (120, 160)),
+        ((320, 240), 120, (160, 120)),
+        ((100, 100), 7, (7, 7)),
+        ((256, 341), 128, (128, 171)),
+    ],
 )
 def test_scaled_size(size, short, expected):
     assert scaled_size(*size, short) == expected
@@ -242,7 +250,9 @@ def test_cover_picture_is_not_a_video(tmp_path):
         cover = container.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
         cover.disposition = av.stream.Disposition.attached_pic
-        container.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        container.mux(
+            cover.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24"))
+        )
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
         frame.sample_rate = 8000
         container.mux(sound.encode(frame))
@@ -371,7 +381,9 @@ def test_short_side_must_be_positive(make_video, short_side):
         read_frames(make_video(), [0], short_side=short_side)
 
 
-@pytest.mark.parametrize("name", ["data:1.mp4", "concat:x|y.mp4", "-i.mp4", "spa ce.mp4", "Grün 視頻.mp4", "%03d.mp4"])
+@pytest.mark.parametrize(
+    "name", ["data:1.mp4", "concat:x|y.mp4", "-i.mp4", "spa ce.mp4", "Grün 視頻.mp4", "%03d.mp4"]
+)
 def test_names_are_only_names(tmp_path, monkeypatch, name):
     write_video(tmp_path / "plain.mp4")
     os.rename(tmp_path / "plain.mp4", tmp_path / name)

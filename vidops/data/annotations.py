@@ -134,7 +134,9 @@ def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from error
+        raise ValueError(
+            f"{file}: not a text file in UTF-8 ({error.reason} at byte {error.start})"
+        ) from error
 
 
 def _read_folder(source: Path, names: list[str] | None, num_classes: int | None) -> AnnotationList:
@@ -205,7 +207,9 @@ def _label(text: str, index: dict[str, int], limit: int | None, where: str, name
             return index[text]
         if named:
             raise ValueError(f"{where}: {text!r} is not one of the {len(index)} classes")
-        raise ValueError(f"{where}: label {text!r} is a name, but neither classes= nor a classes.txt is given")
+        raise ValueError(
+            f"{where}: label {text!r} is a name, but neither classes= nor a classes.txt is given"
+        )
     label = int(text)
     if label < 0:
         raise ValueError(f"{where}: label {label} is negative")

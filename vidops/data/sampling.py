@@ -50,7 +50,9 @@ class UniformSampling:
         if self.num_segments < 1:
             raise ValueError(f"num_segments must be at least 1, got {self.num_segments}")
 
-    def __call__(self, num_frames: int, generator: np.random.Generator | None = None) -> npt.NDArray[np.int64]:
+    def __call__(
+        self, num_frames: int, generator: np.random.Generator | None = None
+    ) -> npt.NDArray[np.int64]:
         """Return the indices of the frames of a clip.
 
         Args:

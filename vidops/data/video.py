@@ -106,7 +106,9 @@ def read_frames(
         if not remaining:
             break
     if remaining:
-        raise ValueError(f"indices: frame {max(remaining)} is past the end of {path}, which has {count} frames")
+        raise ValueError(
+            f"indices: frame {max(remaining)} is past the end of {path}, which has {count} frames"
+        )
     return np.stack([frames[i] for i in wanted])
 
 

@@ -1,0 +1,161 @@
+"""A dataset of video files for ``torch.utils.data.DataLoader``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from .annotations import AnnotationList, Sample
+from .transforms import Transform
+from .video import Frames, VideoError, _Info, _sample
+
+
+class Sampling(Protocol):
+    """Which frames of a video make a clip: called with the number of frames and a random generator."""
+
+    def __call__(self, num_frames: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Return frame indices, int64."""
+        ...
+
+
+class VideoDataset(Dataset[dict[str, Any]]):
+    """Clips of video files, each a function of (seed, epoch, index) alone.
+
+    The random numbers of a sample come from a generator of its own, seeded with (seed, epoch, index), so that
+    batches are the same with any number of workers and in any order of reading. ``set_epoch`` reaches workers
+    that live on between epochs.
+
+    Args:
+        annotations: the list of samples.
+        sampling: picks the frames, for example ``UniformSampling(8, training=True)``.
+        transform: turns uint8 frames (T, H, W, 3) into a clip (3, T, H, W), given a generator.
+        seed: start of all random numbers, at least 0.
+        short_side: resize the frames so while decoding, before the transform; None keeps the file's size.
+        cache: ``"memory"`` keeps the decoded, resized frames of a whole video once it has been read.
+        cache_bytes: limit of that cache, in each process that reads; videos that no longer fit are decoded anew
+            every time.
+
+    Raises:
+        ValueError: the list is empty, or an argument is out of range.
+
+    Example:
+        >>> from vidops.data import AnnotationList, UniformSampling
+        >>> VideoDataset(AnnotationList([], None), sampling=UniformSampling(8, True), transform=lambda f, g: f)
+        Traceback (most recent call last):
+        ValueError: annotations: the list is empty
+    """
+
+    def __init__(
+        self,
+        annotations: AnnotationList,
+        *,
+        sampling: Sampling,
+        transform: Transform,
+        seed: int = 0,
+        short_side: int | None = None,
+        cache: str | None = None,
+        cache_bytes: int = 1 << 30,
+    ) -> None:
+        if not annotations.samples:
+            raise ValueError("annotations: the list is empty")
+        if seed < 0:
+            raise ValueError(f"seed must be at least 0, got {seed}")
+        if cache not in (None, "memory"):
+            raise ValueError(f'cache must be None or "memory", got {cache!r}')
+        if cache_bytes < 0:
+            raise ValueError(f"cache_bytes must be at least 0, got {cache_bytes}")
+        if short_side is not None and short_side < 1:
+            raise ValueError(f"short_side must be at least 1 or None, got {short_side}")
+        self.annotations = annotations
+        self.sampling = sampling
+        self.transform = transform
+        self.seed = seed
+        self.short_side = short_side
+        self.cache_bytes = cache_bytes if cache == "memory" else 0
+        # Shared memory: workers that outlive an epoch see the new number.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._cache: dict[str, Frames] = {}
+        self._cached = 0
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The samples in the order of their indices."""
+        return self.annotations.samples
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose random numbers are in use."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose random numbers are used from now on, in this process and in its workers.
+
+        Args:
+            epoch: at least 0. Call it before the loader's iterator is made: that starts to read ahead.
+
+        Raises:
+            ValueError: the epoch is negative.
+        """
+        if epoch < 0:
+            raise ValueError(f"epoch must be at least 0, got {epoch}")
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.samples)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> dict[str, Any]:
+        """Return one sample.
+
+        Args:
+            item: its index, or (epoch, index) from a sampler that says the epoch itself.
+
+        Returns:
+            ``clip`` float tensor (3, T, H, W), ``label``, ``index`` and ``path``.
+
+        Raises:
+            VideoError: the file is missing or damaged.
+            IndexError: there is no such sample.
+        """
+        epoch, index = item if isinstance(item, tuple) else (self.epoch, item)
+        index = int(index)
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} is outside the {len(self)} samples")
+        sample = self.samples[index]
+        generator = np.random.default_rng((self.seed, int(epoch), index))
+        frames = self._read(sample.path, generator)
+        clip = self.transform(frames, generator)
+        return {"clip": clip, "label": sample.label, "index": index, "path": sample.path}
+
+    def _read(self, path: str, generator: np.random.Generator) -> Frames:
+        video = self._cache.get(path)
+        if video is not None:
+            return video[self.sampling(len(video), generator)]
+        whole = False
+
+        def choose(info: _Info) -> Sequence[int] | npt.NDArray[np.int64]:
+            nonlocal whole
+            whole = self._cached + info.num_frames * info.height * info.width * 3 <= self.cache_bytes
+            return range(info.num_frames) if whole else self._indices(path, info.num_frames, generator)
+
+        frames, _ = _sample(path, choose, self.short_side)
+        if not whole:
+            return frames
+        self._cache[path] = frames
+        self._cached += frames.nbytes
+        return frames[self._indices(path, len(frames), generator)]
+
+    def _indices(self, path: str, num_frames: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+        try:
+            return self.sampling(num_frames, generator)
+        except ValueError as error:
+            raise VideoError(f"{path}: {error}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the cached frames behind when the dataset is sent to a worker."""
+        return self.__dict__ | {"_cache": {}, "_cached": 0}
