@@ -64,8 +64,7 @@ inline Tensor empty_clip(const Tensor& like, const Clip& shape, int64_t T, Layou
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(5, sizes, strides, dtype, device_type, device_index, &handle));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(5, sizes, strides, dtype, device_type, device_index, &handle));
   return Tensor(handle);
 }
 

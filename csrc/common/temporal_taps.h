@@ -70,8 +70,8 @@ struct TermTable {
 
 // The table of one group: result frame `out` reads input frame `in`. Transposed it gives the input's gradient:
 // result frame `in` reads gradient frame `out`. Terms are in tap order, so sums have a fixed order.
-inline TermTable term_table(const Group& g, int64_t frames_in, int64_t frames_out, int64_t stride,
-                            Padding padding, int64_t reach, bool transposed) {
+inline TermTable term_table(const Group& g, int64_t frames_in, int64_t frames_out, int64_t stride, Padding padding,
+                            int64_t reach, bool transposed) {
   const int64_t rows = transposed ? frames_in : frames_out;
   const int64_t offset = padding == Padding::kValid ? reach : 0;
   const auto each = [&](auto&& visit) {

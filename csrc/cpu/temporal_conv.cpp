@@ -27,12 +27,12 @@
 namespace vidops {
 namespace {
 
-constexpr int kUnroll = 4;                  // vectors summed side by side
-constexpr int64_t kStripBytes = 16 << 10;   // a strip of all frames: half of a first-level cache
-constexpr int64_t kStreamBytes = 4 << 20;   // results from here on are streamed
-constexpr int64_t kGrain = 16 << 10;        // elements a thread should have at least
-constexpr int64_t kPositions = 32;          // channels last: positions summed in fp32 before fp64 takes over
-constexpr int64_t kShares = 16;             // channels last: shares of the clips that sum their gradients apart
+constexpr int kUnroll = 4;                 // vectors summed side by side
+constexpr int64_t kStripBytes = 16 << 10;  // a strip of all frames: half of a first-level cache
+constexpr int64_t kStreamBytes = 4 << 20;  // results from here on are streamed
+constexpr int64_t kGrain = 16 << 10;       // elements a thread should have at least
+constexpr int64_t kPositions = 32;         // channels last: positions summed in fp32 before fp64 takes over
+constexpr int64_t kShares = 16;            // channels last: shares of the clips that sum their gradients apart
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -54,9 +54,9 @@ struct Plan {
   const Groups& groups;
   bool last;
   std::vector<TermTable> tables;
-  std::vector<int32_t> group_of;   // planar: a channel's group
-  std::vector<Run> runs;           // channels last
-  int64_t padded = 0;              // length of the padded taps
+  std::vector<int32_t> group_of;  // planar: a channel's group
+  std::vector<Run> runs;          // channels last
+  int64_t padded = 0;             // length of the padded taps
   std::vector<acc_t<T>> taps;
 
   Plan(const Groups& groups, bool last, int64_t frames_in, int64_t frames_result, int64_t frames_strip, int64_t stride,
@@ -90,8 +90,7 @@ struct Plan {
       const Group& g = groups.items[r.group];
       for (int64_t c = 0; c < r.channels; ++c) {
         for (int64_t k = 0; k < g.taps; ++k) {
-          visit(g.weight + (r.channel - g.channel + c) * g.taps + k,
-                r.taps + k * round_up(r.channels, kLanes<T>) + c);
+          visit(g.weight + (r.channel - g.channel + c) * g.taps + k, r.taps + k * round_up(r.channels, kLanes<T>) + c);
         }
       }
     }
@@ -190,7 +189,8 @@ void run_planar(const Plan<T>& plan, const T* x, const Clip& cx, T* y, const Cli
           if (whole < count) {
             const int64_t width = round_up(count - whole, lanes);
             gather(from + whole, cx.sT, cx.T, count - whole, rows.get(), width);
-            combine_strip<T, false, false>(rows.get(), width, table, taps, 0, b, count - whole, to + whole, cy.sT, cy.T);
+            combine_strip<T, false, false>(rows.get(), width, table, taps, 0, b, count - whole, to + whole, cy.sT,
+                                           cy.T);
           }
         }
         if (kStream) stream_fence();
@@ -365,8 +365,8 @@ T* pointer(Tensor& tensor, bool wanted) {
   return wanted ? static_cast<T*>(tensor.data_ptr()) : nullptr;
 }
 
-Tensor temporal_conv(Tensor x, Tensor weight, std::optional<Tensor> bias, std::vector<int64_t> groups,
-                     int64_t stride, std::string padding) {
+Tensor temporal_conv(Tensor x, Tensor weight, std::optional<Tensor> bias, std::vector<int64_t> groups, int64_t stride,
+                     std::string padding) {
   const Groups parsed = parse_groups(groups);
   const Padding pad = parse_padding(padding);
   x = native_clip(x);

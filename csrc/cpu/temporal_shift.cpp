@@ -33,28 +33,28 @@ Tensor shift(const Tensor& input, int64_t fold, int64_t step) {
     }
   };
   if (cx.channels_last()) {
-    torch::stable::parallel_for(
-        0, cx.N * cx.T * cx.P, std::max<int64_t>(1, kGrain / cx.C), [&](int64_t begin, int64_t end) {
-          for (int64_t i = begin; i < end; ++i) {
-            const int64_t n = i / (cx.T * cx.P), t = i / cx.P % cx.T, p = i % cx.P;
-            const char* frame0 = source + (n * cx.sN + p * cx.sP) * size;
-            char* to = result + (n * cy.sN + t * cy.sT + p * cy.sP) * size;
-            move(to, frame0, cx.sT, t + step, fold);
-            move(to + fold * size, frame0 + fold * size, cx.sT, t - step, fold);
-            move(to + 2 * fold * size, frame0 + 2 * fold * size, cx.sT, t, cx.C - 2 * fold);
-          }
-        });
+    torch::stable::parallel_for(0, cx.N * cx.T * cx.P, std::max<int64_t>(1, kGrain / cx.C),
+                                [&](int64_t begin, int64_t end) {
+                                  for (int64_t i = begin; i < end; ++i) {
+                                    const int64_t n = i / (cx.T * cx.P), t = i / cx.P % cx.T, p = i % cx.P;
+                                    const char* frame0 = source + (n * cx.sN + p * cx.sP) * size;
+                                    char* to = result + (n * cy.sN + t * cy.sT + p * cy.sP) * size;
+                                    move(to, frame0, cx.sT, t + step, fold);
+                                    move(to + fold * size, frame0 + fold * size, cx.sT, t - step, fold);
+                                    move(to + 2 * fold * size, frame0 + 2 * fold * size, cx.sT, t, cx.C - 2 * fold);
+                                  }
+                                });
     return y;
   }
-  torch::stable::parallel_for(
-      0, cx.N * cx.C * cx.T, std::max<int64_t>(1, kGrain / cx.P), [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          const int64_t n = i / (cx.C * cx.T), c = i / cx.T % cx.C, t = i % cx.T;
-          const int64_t from = c < fold ? t + step : c < 2 * fold ? t - step : t;
-          move(result + (n * cy.sN + c * cy.sC + t * cy.sT) * size, source + (n * cx.sN + c * cx.sC) * size, cx.sT,
-               from, cx.P);
-        }
-      });
+  torch::stable::parallel_for(0, cx.N * cx.C * cx.T, std::max<int64_t>(1, kGrain / cx.P),
+                              [&](int64_t begin, int64_t end) {
+                                for (int64_t i = begin; i < end; ++i) {
+                                  const int64_t n = i / (cx.C * cx.T), c = i / cx.T % cx.C, t = i % cx.T;
+                                  const int64_t from = c < fold ? t + step : c < 2 * fold ? t - step : t;
+                                  move(result + (n * cy.sN + c * cy.sC + t * cy.sT) * size,
+                                       source + (n * cx.sN + c * cx.sC) * size, cx.sT, from, cx.P);
+                                }
+                              });
   return y;
 }
 
