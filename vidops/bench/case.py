@@ -1,0 +1,183 @@
+"""What a benchmark case holds, and where the cases are."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Baseline", "Benchmark", "Target", "Workload", "in_layout", "load_benchmarks"]
+
+Params = Mapping[str, Any]
+Tensors = tuple[Tensor, ...]
+Run = Callable[[Params, Tensors], Any]
+
+# What is timed: the operator, its gradients alone, or the cost of a call on a clip too small to matter.
+DIRECTIONS = ("forward", "backward", "call", "call_grad")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure that a kernel has to reach.
+
+    Attributes:
+        direction: ``"forward"``, ``"backward"``, ``"call"`` or ``"call_grad"``.
+        metric: ``"speedup"`` (baseline time / kernel time, at least ``limit``), or at most ``limit`` of
+            ``"floor"`` (multiples of the least possible time), ``"copy"`` (multiples of
+            ``empty_like(x).copy_(x)``) or ``"seconds"``.
+        limit: the figure.
+        against: the baseline of a speed-up, by name; None for the fastest one.
+        layouts: memory layouts that it holds for; empty for all.
+    """
+
+    direction: str
+    metric: str
+    limit: float
+    against: str | None = None
+    layouts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the words."""
+        if self.direction not in DIRECTIONS or self.metric not in ("speedup", "floor", "copy", "seconds"):
+            raise ValueError(f"target {self} has an unknown direction or metric")
+
+    def met(self, value: float) -> bool:
+        """Tell whether a measured figure reaches the target.
+
+        Example:
+            >>> Target("forward", "speedup", 8.0).met(9.1), Target("forward", "copy", 1.4).met(1.5)
+            (True, False)
+        """
+        return value >= self.limit if self.metric == "speedup" else value <= self.limit
+
+    def text(self) -> str:
+        """Say the target in words.
+
+        Example:
+            >>> Target("forward", "copy", 1.4).text()
+            'forward <= 1.4 x copy'
+        """
+        direction = _WORDS.get(self.direction, self.direction)
+        if self.metric == "speedup":
+            return f"{direction} >= {self.limit:g} x {self.against or 'eager'}"
+        if self.metric == "seconds":
+            return f"{direction} <= {self.limit * 1e6:g} us"
+        return f"{direction} <= {self.limit:g} x {self.metric}"
+
+
+_WORDS = {"call": "call without gradients", "call_grad": "call with gradients"}
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Another way to compute the same thing.
+
+    Attributes:
+        run: ``run(params, tensors)`` returns what the operator returns.
+        layout: the memory layout it is fastest in; its clips are given in it.
+    """
+
+    run: Run
+    layout: str = "NCTHW"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One size of one operator on one kind of device.
+
+    Attributes:
+        name: short name, unique for the operator and device.
+        device: ``"cpu"`` or ``"cuda"``.
+        params: what ``Benchmark.inputs`` and ``Benchmark.call`` read: shapes and options.
+        dtypes: names of ``torch`` dtypes.
+        layouts: memory layouts of the clips.
+        directions: of ``"forward"``, ``"backward"``, ``"call"`` and ``"call_grad"``.
+        quick: whether ``--quick`` keeps it, in its first layout and dtype.
+        targets: figures to reach.
+    """
+
+    name: str
+    device: str
+    params: Params
+    dtypes: tuple[str, ...] = ("float32",)
+    layouts: tuple[str, ...] = ("NCTHW",)
+    directions: tuple[str, ...] = ("forward", "backward")
+    quick: bool = False
+    targets: tuple[Target, ...] = ()
+
+
+def _no_products(params: Params, direction: str) -> int:
+    return 0
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Everything the harness has to know of an operator.
+
+    Attributes:
+        operator: its name in the registry and of the file in ``vidops/bench/cases``.
+        inputs: ``inputs(params, generator)`` returns one set of fp64 or integer tensors on the CPU, clips
+            contiguous.
+        call: ``call(params, tensors, backend)`` runs the public operator. It returns a tensor or a tuple of
+            tensors; None among them is left out.
+        eager: plain PyTorch forms of it, by name.
+        workloads: sizes to time.
+        small: parameters of small inputs that reach every special case; for memory checkers.
+        library: the nearest library kernels, by name.
+        products: ``products(params, direction)``: multiply-adds that must be done.
+        traffic: ``traffic(direction, inputs, outputs)``: bytes that must move, from the tensors; None: every
+            input is read once and every result written once.
+        clips: which inputs are clips, whose memory layout varies.
+    """
+
+    operator: str
+    inputs: Callable[[Params, torch.Generator], Tensors]
+    call: Callable[[Params, Tensors, str | None], Any]
+    eager: Mapping[str, Baseline]
+    workloads: tuple[Workload, ...]
+    small: tuple[Params, ...]
+    library: Mapping[str, Baseline] = field(default_factory=dict)
+    products: Callable[[Params, str], int] = _no_products
+    traffic: Callable[[str, Tensors, Tensors], int] | None = None
+    clips: tuple[int, ...] = (0,)
+
+
+def load_benchmarks() -> dict[str, Benchmark]:
+    """Find every case: ``vidops/bench/cases/<op>.py`` holds ``BENCHMARK``.
+
+    Returns:
+        Cases by operator name, in alphabetical order.
+
+    Raises:
+        RuntimeError: a file holds the case of another operator.
+
+    Example:
+        >>> "temporal_conv" in load_benchmarks()
+        True
+    """
+    from . import cases
+
+    found = {}
+    for module in sorted(pkgutil.iter_modules(cases.__path__), key=lambda m: m.name):
+        benchmark: Benchmark = importlib.import_module(f"{cases.__name__}.{module.name}").BENCHMARK
+        if benchmark.operator != module.name:
+            raise RuntimeError(f"bench/cases/{module.name}.py holds the case of {benchmark.operator}")
+        found[module.name] = benchmark
+    return found
+
+
+def in_layout(x: Tensor, layout: str) -> Tensor:
+    """Return a dense copy of a clip ``(N, C, T, H, W)`` in a native memory layout.
+
+    Example:
+        >>> in_layout(torch.zeros(1, 4, 2, 3, 3), "NTHWC").stride()
+        (72, 1, 36, 12, 4)
+    """
+    order = {"NCTHW": (0, 1, 2, 3, 4), "NTCHW": (0, 2, 1, 3, 4), "NTHWC": (0, 2, 3, 4, 1)}[layout]
+    back = [order.index(axis) for axis in range(5)]
+    return x.permute(order).clone(memory_format=torch.contiguous_format).permute(back)

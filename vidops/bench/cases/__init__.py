@@ -1,0 +1,1 @@
+"""One file an operator, holding ``BENCHMARK``; found by its name."""

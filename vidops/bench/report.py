@@ -1,0 +1,262 @@
+"""The table on the terminal, and the JSON file beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .._files import write_text
+from .harness import FORMAT, Record
+
+__all__ = ["compare_lines", "group_lines", "head_lines", "read_report", "summary_lines", "write_report"]
+
+# title, width; numbers are set to the right
+_COLUMNS = (
+    ("", 15),
+    ("layout", 7),
+    ("time", 10),
+    ("GB/s", 7),
+    ("x floor", 8),
+    ("x copy", 7),
+    ("vs eager", 9),
+    ("+memory", 9),
+    ("error", 8),
+)
+_LEFT = 2
+_DIRECTIONS = {"call": "one call, no gradients", "call_grad": "one call, with gradients"}
+
+
+def head_lines(report: dict[str, Any]) -> list[str]:
+    """Say what was measured where.
+
+    Example:
+        >>> machine = {"cpu": "X", "cores": 2, "cpu_level": "avx2", "gpu": None, "revision": None}
+        >>> head_lines({"date": "2026-01-01", "machine": {**machine, "versions": {}}})[0]
+        'X, 2 cores, avx2 kernels'
+    """
+    machine = report["machine"]
+    gpu = f"{machine['gpu']['name']}; " if machine["gpu"] else ""
+    level = f", {machine['cpu_level']} kernels" if machine["cpu_level"] else ", no CPU kernels"
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    revision = f" ({machine['revision']})" if machine["revision"] else ""
+    return [
+        f"{gpu}{machine['cpu']}, {machine['cores']} cores{level}",
+        f"{versions}{revision}; {report['date']}",
+    ]
+
+
+def group_lines(records: Sequence[Record]) -> list[str]:
+    """Lay the records of one group out: a heading, a line a variant, a line a target.
+
+    Args:
+        records: of one group, as the harness gives them.
+
+    Returns:
+        Lines of at most 110 columns.
+
+    Example:
+        >>> from .harness import Options, run
+        >>> report = run(Options("temporal_shift/cpu/1x8x4x2x2*call", ("reference",), threads=(1,)))
+        >>> group_lines(report["results"])[0]
+        'temporal_shift  1x8x4x2x2 float32 on cpu, 1 thread: one call, no gradients'
+    """
+    first = records[0]
+    threads = "" if first["threads"] is None else f", {first['threads']} thread{'s' * (first['threads'] > 1)}"
+    direction = _DIRECTIONS.get(first["direction"], first["direction"])
+    size = f"{first['workload']} {first['dtype']}"
+    lines = [
+        f"{first['operator']}  {size} on {first['device']}{threads}: {direction}",
+        *_conditions(records),
+        "  " + _row([title for title, _ in _COLUMNS]).rstrip(),
+    ]
+    best = next((r["best"].get("eager", {}).get("variant") for r in records if r.get("best")), None)
+    for record in records:
+        if record["status"] != "ok":
+            word = "WRONG" if record["status"] == "wrong" else "not run"
+            lines.append(f"  {_label(record):<15}  {record['layout']:<7}  {word}: {record['reason']}"[:110])
+            continue
+        mark = " *" if record["variant"] == best and record["kind"] == "eager" else ""
+        lines.append("  " + _row(_cells(record)).rstrip() + mark)
+    for record in records:
+        for target in record.get("targets", ()):
+            lines.append("  " + _target_line(record, target))
+    return lines
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "  ".join(
+        f"{cell:<{width}}" if i < _LEFT else f"{cell:>{width}}"
+        for i, (cell, (_, width)) in enumerate(zip(cells, _COLUMNS, strict=True))
+    )
+
+
+def _label(record: Record) -> str:
+    return record["variant"] if record["kind"] == "kernel" else f"- {record['variant']}"
+
+
+def _cells(record: Record) -> list[str]:
+    ratio = record.get("best", {}).get("eager", {}).get("ratio")
+    return [
+        _label(record),
+        record["layout"],
+        seconds_text(record["seconds"]),
+        _number(record.get("bytes_per_second"), 1e9),
+        _number(record.get("floor_multiple")),
+        _number(record.get("copy_multiple")),
+        "" if ratio is None else f"{_number(ratio)} x",
+        "" if record.get("extra_bytes") is None else f"{record['extra_bytes'] / 2**20:.1f} MiB",
+        "exact" if record["error"] == 0 else f"{record['error']:.0e}",
+    ]
+
+
+def _conditions(records: Sequence[Record]) -> list[str]:
+    """The ceiling that was measured beside these variants, and the load of the machine."""
+    done = [r for r in records if r["status"] == "ok"]
+    if not done:
+        return []
+    record, parts = done[0], []
+    if "copy_bytes_per_second" in record:
+        megabytes, rate = record["bytes"] / 1e6, record["copy_bytes_per_second"] / 1e9
+        floor = f"floor {seconds_text(record['floor_seconds'])} ({record['floor_by']})"
+        parts.append(f"{megabytes:.1f} MB to move, copied at {rate:.1f} GB/s; {floor}")
+    if record["device"] == "cpu":
+        load = record["foreign_load"]
+        parts.append("foreign load unknown" if load is None else f"foreign load {load:.2f}")
+    return ["  " + "; ".join(parts)] if parts else []
+
+
+def _target_line(record: Record, target: dict[str, Any]) -> str:
+    value = target["value"]
+    if value is None:
+        shown = "-"
+    elif target["metric"] == "seconds":
+        shown = seconds_text(value)
+    else:
+        shown = f"{_number(value)} x"
+    verdict = {"met": "met", "missed": "MISSED"}.get(target["verdict"], "not judged")
+    why = f" ({target['why']})" if target["why"] else ""
+    return f"target {record['variant']} {record['layout']}: {target['text']}: {shown}, {verdict}{why}"
+
+
+def seconds_text(seconds: float) -> str:
+    """Write a time with a unit that suits it.
+
+    Example:
+        >>> seconds_text(0.00123), seconds_text(2.5e-5), seconds_text(1.5)
+        ('1.23 ms', '25.0 us', '1.50 s')
+    """
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.1f} us"
+    return f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def _number(value: float | None, unit: float = 1.0) -> str:
+    if value is None:
+        return ""
+    value /= unit
+    return f"{value:.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def summary_lines(report: dict[str, Any]) -> list[str]:
+    """Count what came of the checks and targets.
+
+    Example:
+        >>> summary_lines({"results": []})
+        ['0 kernels measured, no targets']
+    """
+    kernels = [r for r in report["results"] if r["kind"] == "kernel"]
+    targets = [t for r in kernels for t in r["targets"]]
+    counts = {
+        verdict: sum(t["verdict"] == verdict for t in targets) for verdict in ("met", "missed", "not judged")
+    }
+    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    lines = [f"{len(kernels)} kernels measured, {f'targets: {told}' if told else 'no targets'}"]
+    wrong = [r for r in report["results"] if r["status"] == "wrong"]
+    lines += [f"WRONG: {r['variant']} in {r['group']}: {r['reason']}" for r in wrong]
+    return lines
+
+
+def write_report(path: str | Path, report: dict[str, Any]) -> None:
+    """Write a report as JSON, whole or not at all.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "bench.json"
+        >>> write_report(file, {"format": 1, "results": []})
+        >>> read_report(file)["results"]
+        []
+    """
+    write_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
+
+
+def read_report(path: str | Path) -> dict[str, Any]:
+    """Read a report that :func:`write_report` wrote.
+
+    Args:
+        path: the JSON file.
+
+    Returns:
+        The report.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not such a report.
+
+    Example:
+        >>> read_report("none.json")
+        Traceback (most recent call last):
+        FileNotFoundError: report none.json: no such file
+    """
+    path = Path(path)
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"report {path}: no such file") from None
+    except (IsADirectoryError, ValueError) as error:
+        raise ValueError(f"report {path}: is not JSON") from error
+    if not isinstance(report, dict) or report.get("format") != FORMAT or "results" not in report:
+        raise ValueError(f"report {path}: was not written by `vidops bench --json` of this version")
+    return report
+
+
+def _key(record: Record) -> tuple[Any, ...]:
+    return record["group"], record["variant"], record["layout"]
+
+
+def compare_lines(report: dict[str, Any], before: dict[str, Any]) -> list[str]:
+    """Set the kernels of a report against an older one.
+
+    Ratios of times are given beside ratios of multiples of the floor, which the machine's state moves less.
+
+    Args:
+        report: the new report.
+        before: the old one.
+
+    Returns:
+        Lines, the greatest change first.
+
+    Example:
+        >>> compare_lines({"results": []}, {"date": "2026-01-01", "results": []})
+        ['against the report of 2026-01-01: no measurement in common']
+    """
+    old = {_key(r): r for r in _kernels(before)}
+    pairs = [(r, old[_key(r)]) for r in _kernels(report) if _key(r) in old]
+    if not pairs:
+        return [f"against the report of {before['date']}: no measurement in common"]
+    lines = [f"against the report of {before['date']} (below 1: faster now)"]
+    pairs.sort(key=lambda pair: pair[0]["seconds"] / pair[1]["seconds"])
+    for new, past in pairs:
+        ratio = new["seconds"] / past["seconds"]
+        floors = new.get("floor_multiple"), past.get("floor_multiple")
+        multiple = f", multiple of the floor {floors[0] / floors[1]:.2f}" if floors[0] and floors[1] else ""
+        lines.append(
+            f"  {new['group']} {new['variant']} {new['layout']}: time {ratio:.2f}{multiple}"
+            f"  ({seconds_text(past['seconds'])} -> {seconds_text(new['seconds'])})"
+        )
+    return lines
+
+
+def _kernels(report: dict[str, Any]) -> Iterable[Record]:
+    return (r for r in report["results"] if r["kind"] == "kernel" and r["status"] == "ok")

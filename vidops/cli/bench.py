@@ -1,0 +1,85 @@
+"""``vidops bench``: speed of the operators beside eager PyTorch and the machine's own ceilings."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+HELP = (
+    "measure the operators: time, bandwidth, multiple of the least possible time, speed-up over eager PyTorch"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument(
+        "pattern", nargs="?", default="", metavar="PATTERN", help="part of a name of --list; * and ?"
+    )
+    parser.add_argument("--list", action="store_true", help="list what can be measured here and stop")
+    parser.add_argument(
+        "--backend", type=_names, metavar="A,B", help="kernels to time (default: all that can run here)"
+    )
+    parser.add_argument("--threads", type=_counts, metavar="1,2", help="CPU threads (default: one and all)")
+    parser.add_argument("--quick", action="store_true", help="few sizes and samples")
+    parser.add_argument(
+        "--compile", action="store_true", help="time torch.compile(reference) too; takes minutes"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write every figure")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw the result (also .svg, .pdf)")
+    parser.add_argument("--against", metavar="FILE", help="compare with an older --json file")
+    parser.add_argument(
+        "--strict", action="store_true", help="exit with status 1 when a judged target is missed"
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(count) for count in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be whole numbers separated by commas, got {text!r}") from None
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, write; return 1 where a result was wrong (or, with --strict, a target missed)."""
+    from vidops.bench import harness, report
+
+    options = harness.Options(args.pattern, args.backend, args.threads, args.quick, args.compile)
+    groups = harness.plan(options)
+    if args.list:
+        print("\n".join(group.name for group in groups))
+        return 0
+    before = report.read_report(args.against) if args.against else None
+    if args.plot:
+        from vidops.visualize import check_picture
+
+        check_picture(args.plot)
+    progress = sys.stderr.isatty()
+
+    def started(name: str, number: int, count: int) -> None:
+        if progress:
+            print(f"\r\033[K[{number}/{count}] {name}", end="", file=sys.stderr, flush=True)
+
+    def finished(records: list[harness.Record]) -> None:
+        if progress:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        print("\n".join(report.group_lines(records)), end="\n\n", flush=True)
+
+    result = harness.run(options, started=started, finished=finished)
+    print("\n".join([*report.head_lines(result), *report.summary_lines(result)]))
+    if before:
+        print("\n".join(["", *report.compare_lines(result, before)]))
+    if args.json:
+        report.write_report(args.json, result)
+        print(f"figures: {args.json}")
+    if args.plot:
+        from vidops.visualize import benchmark_bars, save
+
+        save(benchmark_bars(result), args.plot)
+        print(f"picture: {args.plot}")
+    wrong = any(r["status"] == "wrong" for r in result["results"])
+    missed = any(t["verdict"] == "missed" for r in result["results"] for t in r.get("targets", ()))
+    return 1 if wrong or (args.strict and missed) else 0

@@ -1,0 +1,105 @@
+"""A report of ``vidops bench`` as bars."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .figures import COLORS, new_figure, plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["benchmark_bars"]
+
+
+def benchmark_bars(report: dict[str, Any]) -> Figure:
+    """Draw, for every kernel, its multiple of the least possible time and its speed-up over eager PyTorch.
+
+    Args:
+        report: what :func:`vidops.bench.run` returned, or ``vidops.bench.report.read_report`` read.
+
+    Returns:
+        The figure: a bar a kernel, size, dtype, layout, direction and number of threads.
+
+    Raises:
+        ValueError: the report holds no kernel that was measured against a floor.
+
+    Example:
+        >>> from vidops.bench import Options, run
+        >>> options = Options("temporal_shift/cpu/1x256*forward", ("reference",), quick=True, threads=(1,))
+        >>> figure = benchmark_bars(run(options))
+    """
+    records = [r for r in report["results"] if r["kind"] == "kernel" and "floor_multiple" in r]
+    if not records:
+        raise ValueError("the report holds no kernel with a floor to draw")
+    records = records[::-1]  # the first one on top
+    places = range(len(records))
+    colors = {name: COLORS[i] for i, name in enumerate(("cpu", "cuda", "triton", "reference"))}
+    fill = [colors[r["variant"]] for r in records]
+    figure = new_figure(11, 1.6 + 0.3 * len(records))
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1))
+
+    floors = [r["floor_multiple"] for r in records]
+    left.barh(places, floors, color=fill, height=0.7)
+    left.axvline(1, color="0.2", linewidth=1)
+    left.set_xlim(0, max(*floors, 1.5) * 1.18)
+    left.set_title("time, in multiples of the least possible (1 = floor)", fontsize=10)
+    for place, record in zip(places, records, strict=True):
+        value = record["floor_multiple"]
+        inside = {"ha": "right", "color": "white"} if value > 0.15 * left.get_xlim()[1] else {}
+        left.text(value, place, f" {value:.2f} ", va="center", fontsize=8, **inside)
+    limits = [
+        (p, t["limit"])
+        for p, r in zip(places, records, strict=True)
+        for t in r["targets"]
+        if t["metric"] == "floor"
+    ]
+    if limits:
+        left.plot(
+            [x for _, x in limits], [p for p, _ in limits], "|", color="black", markersize=11, label="target"
+        )
+        left.legend(frameon=False, fontsize=8, loc="lower right")
+
+    right.set_title("speed-up over the fastest eager PyTorch", fontsize=10)
+    right.axvline(1, color="0.2", linewidth=1)
+    bests = [r["best"].get("eager") for r in records]
+    ratios = [b["ratio"] if b else 0.0 for b in bests]
+    right.barh(places, ratios, color=fill, height=0.7)
+    right.set_xlim(0, max(*ratios, 1.5) * 1.6)
+    for place, record, ratio in zip(places, records, ratios, strict=True):
+        right.text(ratio, place, _ratios(record), va="center", fontsize=8)
+
+    left.set_yticks(list(places), [_label(r) for r in records], fontsize=8)
+    left.set_ylim(-0.6, len(records) - 0.4)
+    for axes in (left, right):
+        plain(axes)
+        axes.grid(axis="x", alpha=0.25)
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="y", length=0)
+    figure.suptitle(_title(report), fontsize=8, color="0.3")
+    return figure
+
+
+def _label(record: dict[str, Any]) -> str:
+    threads = "" if record["threads"] is None else f", {record['threads']} thr."
+    dtype = record["dtype"].replace("bfloat", "bf").replace("float", "fp")
+    return (
+        f"{record['operator']} {record['workload']} {dtype} {record['layout']}\n"
+        f"{record['direction']}, {record['variant']}{threads}"
+    )
+
+
+def _ratios(record: dict[str, Any]) -> str:
+    """The speed-ups over the three fastest baselines, the fastest first."""
+    nearest = sorted((ratio, name) for name, ratio in record["ratios"].items())[:3]
+    return (
+        " " + ", ".join(f"{ratio:.1f} x {name}" for ratio, name in nearest) if nearest else " no baseline ran"
+    )
+
+
+def _title(report: dict[str, Any]) -> str:
+    machine = report["machine"]
+    name = machine["gpu"]["name"] if machine["gpu"] else f"{machine['cpu']}, {machine['cores']} cores"
+    load = report.get("foreign_load")
+    busy = "" if load is None or machine["gpu"] else f"; {load:.2f} cores busy with other work"
+    return f"{name}, torch {machine['versions']['torch']}, {report['date']}{busy}"
