@@ -41,15 +41,15 @@ class CMakeBuild(build_ext):
             plan, torch = backend.current_plan()
             jobs = backend.max_jobs()
             target = ROOT / "vidops" if self.inplace else Path(self.build_lib).resolve() / "vidops"
+            built = self._compile(plan, torch, jobs) if plan.cpu and torch else []
             target.mkdir(parents=True, exist_ok=True)
             for pattern in ("_C.*.so", "_ops_*.so", RECORD):
                 for old in target.glob(pattern):
-                    old.unlink()
-            if plan.cpu:
-                assert torch is not None
-                out = self._compile(plan, torch, jobs)
-                for name in products(plan):
-                    shutil.copy2(out / name, target / name)
+                    if old.name not in products(plan):
+                        old.unlink()
+            for file in built:
+                shutil.copy2(file, target / f".{file.name}.new")
+                os.replace(target / f".{file.name}.new", target / file.name)  # a process may run the old one
         except backend.BuildError as error:
             raise SetupError(str(error)) from None
         record = {
@@ -63,8 +63,8 @@ class CMakeBuild(build_ext):
         for name in ("cpu", "cuda"):
             print(f"vidops: {name} kernels: {record[name]['reason'] or 'built'}", file=sys.stderr)
 
-    def _compile(self, plan: backend.Plan, torch: backend.Torch, jobs: int) -> Path:
-        """Configure, compile and return the folder of the results."""
+    def _compile(self, plan: backend.Plan, torch: backend.Torch, jobs: int) -> list[Path]:
+        """Configure, compile and return the results."""
         compiler, cmake, ninja = backend.find_compiler(), backend.find_cmake(), backend.find_program("ninja")
         assert compiler is not None
         assert cmake is not None
@@ -99,7 +99,7 @@ class CMakeBuild(build_ext):
         with open(folder / "build.log", "w", encoding="utf-8") as log:
             run([cmake, "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *define], log, "configuring")
             run([cmake, "--build", str(folder), "--parallel", str(jobs)], log, "compiling")
-        return folder / "out"
+        return [folder / "out" / name for name in products(plan)]
 
     def get_outputs(self) -> list[str]:
         """Return what the build leaves under ``build_lib`` (or would, were it not in place)."""
