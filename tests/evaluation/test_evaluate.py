@@ -73,7 +73,7 @@ def test_bare_weights_need_a_recipe(run: Path, tmp_path: Path) -> None:
     bare = tmp_path / "weights.pth"
     torch.save(restore(checkpoint).state_dict(), bare)
     assert (evaluate(bare, checkpoint.config).confusion == evaluate(run / "best.ckpt").confusion).all()
-    with pytest.raises(ValueError, match=r"weights.pth: holds bare weights and no recipe"):
+    with pytest.raises(ValueError, match=r"weights.pth: holds no recipe, so it is no checkpoint"):
         evaluate(bare)
 
 

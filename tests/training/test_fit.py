@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from vidops.models import create_model, load_weights
 from vidops.training import NonFiniteLossError, fit, read_checkpoint
 from vidops.training.callbacks import BestAndLast, MetricsLog
 from vidops.training.module import Recognizer
@@ -149,6 +150,18 @@ def test_files_output_and_silence(
     assert steps == [1, 2, 3, 3, 4, 5, 6, 6]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"precision": "bf16"}, {"optimizer": {"name": "sgd", "lr": 0.01, "weight_decay": 5e-4}}],
+    ids=["bf16", "sgd"],
+)
+def test_other_precision_and_optimizer(make_config: Any, changes: dict[str, Any]) -> None:
+    result = fit(make_config(epochs=1, **changes))
+    first = weights(result.last)
+    assert all(t.dtype != torch.bfloat16 for t in first.values())
+    assert 0 < result.metrics["val_loss"] < 10
+
+
 def test_checkpoint_carries_recipe_classes_and_figures(make_config: Any) -> None:
     config = make_config(epochs=2)
     result = fit(config)
@@ -158,6 +171,24 @@ def test_checkpoint_carries_recipe_classes_and_figures(make_config: Any) -> None
     assert last.epochs == 2
     assert last.metrics == result.metrics
     assert read_checkpoint(result.best).metrics["val_top1"] == result.best_top1 >= last.metrics["val_top1"]
+
+
+def test_training_starts_from_given_weights(make_config: Any, tmp_path: Path) -> None:
+    first = fit(make_config(epochs=1))
+    net = create_model("tiny_tsm", num_classes=4)
+    load_weights(net, first.best)  # a checkpoint is a file of weights too
+    assert_same(net.state_dict(), weights(first.best))
+    changes = {"model__weights": str(first.best), "optimizer__lr": 1e-30, "epochs": 1}
+    for part, same in (("all", True), ("features", False)):
+        tuned = fit(make_config(output=str(tmp_path / part), model__part=part, **changes))
+        parameters = dict(net.named_parameters())
+        kept = {k: torch.equal(v, weights(tuned.last)[k]) for k, v in parameters.items()}
+        assert kept.pop("fc.weight") is same
+        assert kept.pop("fc.bias") or not same
+        assert all(kept.values())
+    with pytest.raises(FileNotFoundError, match=r"none.pt: no such"):
+        fit(make_config(output=str(tmp_path / "x"), model__weights="none.pt"))
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_run_is_not_overwritten(make_config: Any) -> None:
@@ -245,7 +276,7 @@ def test_weights_that_turn_non_finite_in_the_last_step_are_not_kept(
     def on_train_batch_end(self: Recognizer, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (self.current_epoch, batch_idx) == (1, 2):
             with torch.no_grad():
-                next(self.net.parameters()).fill_(float("nan"))
+                next(self.model.parameters()).fill_(float("nan"))
 
     monkeypatch.setattr(Recognizer, "on_train_batch_end", on_train_batch_end)
     config = make_config()

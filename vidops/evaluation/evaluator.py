@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from vidops._files import write_text
 from vidops.data import AnnotationList
-from vidops.models import create_model
+from vidops.models import create_model, load_weights
 from vidops.training.checkpoint import is_checkpoint, read_checkpoint, restore
 from vidops.training.checks import check_finite, refuse_broken
 from vidops.training.config import Config, differences
@@ -91,6 +91,7 @@ def measure(
     device = torch.device("cuda" if on_gpu(config) else "cpu")
     counts = Counts(len(classes), device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
     shown = out is not None and out.isatty()
     net = net.to(device).eval()
     with torch.inference_mode(), autocast(config, device):
@@ -103,7 +104,15 @@ def measure(
             labels = batch["label"].to(device)
             counts.update(logits, labels)
             loss += F.cross_entropy(logits, labels, reduction="sum")
-    return Report(classes, counts.confusion, counts.top5, float(loss) / counts.samples)
+            kept.append((logits, batch["label"]))
+    return Report(
+        classes,
+        counts.confusion,
+        counts.top5,
+        float(loss) / counts.samples,
+        logits=torch.cat([logits for logits, _ in kept]).cpu().numpy(),
+        labels=torch.cat([labels for _, labels in kept]).numpy(),
+    )
 
 
 def autocast(config: Config, device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -124,7 +133,7 @@ def autocast(config: Config, device: torch.device) -> contextlib.AbstractContext
 def _prepare(weights: Path, config: Config | None, split: str) -> tuple[nn.Module, Config, AnnotationList]:
     if split not in ("train", "val"):
         raise ValueError(f"split must be train or val, got {split!r}")
-    if is_checkpoint(weights):
+    if config is None or is_checkpoint(weights):
         checkpoint = read_checkpoint(weights)
         if config is None:
             config = checkpoint.config
@@ -135,8 +144,6 @@ def _prepare(weights: Path, config: Config | None, split: str) -> tuple[nn.Modul
                 )
         net = restore(checkpoint, backend=config.backend)
         return net, config, read_list(config, split, checkpoint.classes)
-    if config is None:
-        raise ValueError(f"{weights}: holds bare weights and no recipe; give the recipe too")
     annotations = read_list(config, split)
     model = config.model
     net = create_model(
@@ -146,7 +153,5 @@ def _prepare(weights: Path, config: Config | None, split: str) -> tuple[nn.Modul
         backend=config.backend,
         **model.options,
     )
-    from vidops.models import load_weights
-
     load_weights(net, weights)
     return net, config, annotations

@@ -80,6 +80,8 @@ class Report:
         top5: share of samples whose class is among the five highest scores.
         loss: mean cross-entropy.
         origin: what was measured: model, weights, list.
+        logits: of every sample in the order of the list, float32 (N, K), or None.
+        labels: class of every sample, int64 (N,), or None.
 
     Example:
         >>> report = Report(["a", "b"], np.array([[3, 1], [0, 0]]), top5=1.0, loss=0.5)
@@ -92,6 +94,8 @@ class Report:
     top5: float
     loss: float
     origin: dict[str, str] = field(default_factory=dict)
+    logits: npt.NDArray[np.float32] | None = None
+    labels: npt.NDArray[np.int64] | None = None
 
     @property
     def samples(self) -> int:

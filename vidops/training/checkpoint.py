@@ -15,7 +15,7 @@ from vidops.models import create_model
 from .config import Config, validate
 
 KEY = "vidops"
-PREFIX = "net."
+PREFIX = "model."  # one that vidops.load_weights takes off
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,10 @@ def is_checkpoint(path: str | Path) -> bool:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is neither.
+        ValueError: the file looks like one that torch wrote, but cannot be read.
     """
-    return Path(path).suffix != ".safetensors" and KEY in _load(Path(path), mmap=True)
+    _check_exists(Path(path))
+    return zipfile.is_zipfile(path) and KEY in _load(Path(path), mmap=True)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -132,9 +133,13 @@ def restore(checkpoint: Checkpoint, *, backend: str | None = None) -> nn.Module:
     return net.eval()
 
 
-def _load(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+def _check_exists(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file" if not path.exists() else f"{path}: is not a file")
+
+
+def _load(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    _check_exists(path)
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path}: is no checkpoint (or only a part of one)")
     try:

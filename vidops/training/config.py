@@ -31,7 +31,8 @@ class ModelConfig(_Section):
     num_classes: Count | None = Field(None, description="None: as many as the lists have class names")
     num_segments: Count = 8
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of create_model")
-    weights: str | None = Field(None, description="initial weights, safetensors or a state dict")
+    weights: str | None = Field(None, description="initial weights, a file that load_weights reads")
+    part: Literal["all", "features", "backbone"] = Field("all", description="which of these weights to load")
 
 
 class DataConfig(_Section):

@@ -40,7 +40,7 @@ class Recognizer(pl.LightningModule):
 
     def __init__(self, config: Config, net: nn.Module, classes: Sequence[str], steps_per_epoch: int) -> None:
         super().__init__()
-        self.config, self.net, self.classes = config, net, list(classes)
+        self.config, self.model, self.classes = config, net, list(classes)
         self.steps_per_epoch = steps_per_epoch
         self.metrics: dict[str, float] = {}
 
@@ -52,7 +52,7 @@ class Recognizer(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Compute a batch's loss; its random numbers are a function of seed, epoch and position."""
         torch.manual_seed(derive_seed(self.config.seed, STEP, self.current_epoch, batch_idx))
-        logits = self.net(batch["clip"])
+        logits = self.model(batch["clip"])
         loss = F.cross_entropy(logits, batch["label"])
         # One look at the loss before the backward pass keeps weights and optimizer clean of a bad batch.
         if not torch.isfinite(loss):
@@ -81,7 +81,7 @@ class Recognizer(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Count a batch."""
-        logits = self.net(batch["clip"]).float()
+        logits = self.model(batch["clip"]).float()
         check_finite(logits, batch["path"])
         self._val_loss += F.cross_entropy(logits, batch["label"], reduction="sum")
         self._counts.update(logits, batch["label"])
@@ -94,7 +94,7 @@ class Recognizer(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build optimizer and schedule; the rate changes every step."""
-        optimizer = build_optimizer(self.config, self.net)
+        optimizer = build_optimizer(self.config, self.model)
         scheduler = build_schedule(self.config, optimizer, self.steps_per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

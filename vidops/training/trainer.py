@@ -16,9 +16,10 @@ from typing import Any, TextIO
 import lightning.pytorch as pl
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from vidops._files import write_text
-from vidops.models import count_params, create_model
+from vidops.models import count_params, create_model, load_weights
 
 from .callbacks import (
     BEST,
@@ -113,71 +114,34 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
         Traceback (most recent call last):
         FileNotFoundError: no/such/folder/train.csv: no such annotation file or folder
     """
-    output = Path(config.output)
     earlier = find_run(config, resume=resume)
     if earlier is not None and earlier.epochs >= config.epochs:
-        _say(out, f"{output}: finished already, {earlier.epochs} of {config.epochs} epochs")
-        state = torch.load(earlier.path, map_location="cpu", weights_only=True)["callbacks"]
-        return FitResult(
-            output,
-            earlier.epochs,
-            earlier.metrics,
-            state[BestAndLast.__qualname__]["best"],
-            list(state[BrokenVideos.__qualname__]["broken"].values()),
-        )
-    gpu = on_gpu(config)
-    if config.precision == "fp16" and not gpu:
-        raise ValueError("precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
-    train = read_list(config, "train")
-    classes = list(train.classes or [])
-    val = read_list(config, "val", classes)
+        return _finished(earlier, config, out)
     start = earlier.epochs if earlier is not None else 0
-    train_loader = training_loader(config, build_dataset(config, train, training=True), epoch=start)
-    val_loader = evaluation_loader(config, build_dataset(config, val, training=False))
-    devices = list(range(torch.cuda.device_count())) if gpu else []
-    with torch.random.fork_rng(devices):
+    train, val, classes = _loaders(config, start)
+    output, videos = Path(config.output), len(train.dataset)  # type: ignore[arg-type]
+    with torch.random.fork_rng(list(range(torch.cuda.device_count())) if on_gpu(config) else []):
         net = build_network(config, len(classes))
-        _say(
-            out,
-            f"{config.model.name}: {count_params(net):,} parameters, {len(classes)} classes, {len(train):,}"
-            f" training and {len(val):,} validation videos",
-        )
+        _say(out, f"{config.model.name}: {count_params(net):,} parameters, {len(classes)} classes", end=", ")
+        _say(out, f"{videos:,} training and {len(val.dataset):,} validation videos")  # type: ignore[arg-type]
         if start:
             _say(out, f"resuming {output} after epoch {start}")
         write_text(output / CONFIG, dump(config))
-        module = Recognizer(config, net, classes, len(train_loader))
-        metrics = MetricsLog(
-            output / METRICS, step=start * len(train_loader), tensorboard=_tensorboard(output, start)
-        )
-        best, broken = BestAndLast(output), BrokenVideos(len(train), config.data.max_broken)
-        with _quiet():
-            trainer = pl.Trainer(
-                accelerator="cuda" if gpu else "cpu",
-                devices=1,
-                max_epochs=config.epochs,
-                precision=PRECISIONS[config.precision],
-                default_root_dir=output,
-                logger=False,
-                plugins=[AtomicCheckpointIO()],
-                callbacks=[broken, Terminal(metrics, every=config.log_every, out=out), best],
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-                use_distributed_sampler=False,
-            )
-            try:
-                _run(trainer, module, train_loader, val_loader, earlier)
-            except NonFiniteLossError as error:
-                kept = (
-                    f"{output / LAST} holds the last good epoch"
-                    if (output / LAST).exists()
-                    else "no epoch was finished"
-                )
-                raise NonFiniteLossError(f"{error}; {kept}") from None
-            finally:
-                metrics.close()
+        module = Recognizer(config, net, classes, len(train))
+        metrics = _open_log(output, start * len(train))
+        best, broken = BestAndLast(output), BrokenVideos(videos, config.data.max_broken)
+        try:
+            with _quiet():
+                trainer = _trainer(config, [broken, Terminal(metrics, every=config.log_every, out=out), best])
+                _run(trainer, module, train, val, earlier)
+        except NonFiniteLossError as error:
+            last = output / LAST
+            kept = f"{last} holds the last good epoch" if last.exists() else "no epoch was finished"
+            raise NonFiniteLossError(f"{error}; {kept}") from None
+        finally:
+            metrics.close()
     if broken.broken:
-        _say(out, f"{len(broken.broken)} of {len(train):,} training videos were broken and left out")
+        _say(out, f"{len(broken.broken)} of {videos:,} training videos were broken and left out")
     return FitResult(output, config.epochs, module.metrics, best.best, list(broken.broken.values()))
 
 
@@ -243,10 +207,47 @@ def build_network(config: Config, num_classes: int) -> nn.Module:
         **model.options,
     )
     if model.weights is not None:
-        from vidops.models import load_weights
-
-        load_weights(net, model.weights)
+        load_weights(net, model.weights, part=model.part)
     return net
+
+
+def _finished(earlier: Checkpoint, config: Config, out: TextIO | None) -> FitResult:
+    output = Path(config.output)
+    _say(out, f"{output}: finished already, {earlier.epochs} of {config.epochs} epochs")
+    states = torch.load(earlier.path, map_location="cpu", weights_only=True)["callbacks"]
+    best, broken = states[BestAndLast.__qualname__]["best"], states[BrokenVideos.__qualname__]["broken"]
+    return FitResult(output, earlier.epochs, earlier.metrics, best, list(broken.values()))
+
+
+def _loaders(config: Config, start: int) -> tuple[DataLoader[Any], DataLoader[Any], list[str]]:
+    """Build the loaders of training, from epoch ``start``, and of validation, and find the classes."""
+    if config.precision == "fp16" and not on_gpu(config):
+        raise ValueError("precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    train = read_list(config, "train")
+    classes = list(train.classes or [])
+    val = read_list(config, "val", classes)
+    return (
+        training_loader(config, build_dataset(config, train, training=True), epoch=start),
+        evaluation_loader(config, build_dataset(config, val, training=False)),
+        classes,
+    )
+
+
+def _trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cuda" if on_gpu(config) else "cpu",
+        devices=1,
+        max_epochs=config.epochs,
+        precision=PRECISIONS[config.precision],
+        default_root_dir=config.output,
+        logger=False,
+        plugins=[AtomicCheckpointIO()],
+        callbacks=callbacks,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
 
 
 def _run(trainer: pl.Trainer, module: Recognizer, train: Any, val: Any, earlier: Checkpoint | None) -> None:
@@ -264,17 +265,19 @@ def _run(trainer: pl.Trainer, module: Recognizer, train: Any, val: Any, earlier:
             signal.signal(signal.SIGINT, handler)
 
 
-def _tensorboard(output: Path, start: int) -> Any | None:
-    if importlib.util.find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
+def _open_log(output: Path, steps: int) -> MetricsLog:
+    """Open metrics.csv and, if TensorBoard is installed, its events, both cut off after ``steps``."""
+    writer = None
+    if importlib.util.find_spec("tensorboard") is not None:
+        from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(output / "tensorboard")
+        writer = SummaryWriter(output / "tensorboard", purge_step=steps + 1 if steps else None)
+    return MetricsLog(output / METRICS, step=steps, tensorboard=writer)
 
 
-def _say(out: TextIO | None, text: str) -> None:
+def _say(out: TextIO | None, text: str, end: str = "\n") -> None:
     if out is not None:
-        print(text, file=out, flush=True)
+        print(text, file=out, flush=True, end=end)
 
 
 @contextlib.contextmanager
