@@ -1,0 +1,86 @@
+"""Judging what was learned, and one backend's loss curve against another's."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vidops.data import MOTION_PAIRS
+from vidops.evaluation import Report
+from vidops.ops.backends import BACKENDS
+from vidops.training import fit
+from vidops.training.learn import judge, learn, loss_curve, within_pairs
+
+CLASSES = [name for pair in list(MOTION_PAIRS.values())[:2] for name in pair]
+
+
+def report(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Report:
+    confusion = np.zeros((4, 4), np.int64)
+    np.add.at(confusion, (labels, logits.argmax(1)), 1)
+    return Report(CLASSES, confusion, 1.0, 0.0, {}, logits.astype(np.float32), labels)
+
+
+def test_within_pairs_by_hand() -> None:
+    labels = np.array([0, 1, 2, 3])
+    logits = np.array([[1, 0, 9, 9], [0, 2, 9, 9], [9, 9, 1, 3], [9, 9, 2, 2]])
+    assert within_pairs(report(logits, labels)) == (1 + 1 + 0 + 0.5) / 4
+    with pytest.raises(ValueError, match=r"report: holds no logits"):
+        within_pairs(Report(CLASSES, np.eye(4, dtype=np.int64), 1.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "passed"),
+    [
+        ("tiny_mstnet", 388, True),
+        ("tiny_mstnet", 387, False),
+        ("tiny_tsm", 360, True),
+        ("tiny_tsm", 359, False),
+        ("tiny_tsn", 200, True),
+        ("tiny_tsn", 230, True),
+        ("tiny_tsn", 170, True),
+        ("tiny_tsn", 231, False),
+        ("tiny_tsn", 169, False),
+    ],
+)
+def test_judgement_on_400_clips(name: str, right: int, passed: bool) -> None:
+    labels = np.arange(400) % 4
+    told = np.where(np.arange(400) < right, labels, labels ^ 1)
+    result = judge(name, report(np.eye(4)[told], labels))
+    assert (result.samples, result.top1, result.within_pairs) == (400, right / 400, right / 400)
+    assert result.passed is passed
+
+
+def test_too_few_clips_to_judge() -> None:
+    labels = np.arange(399) % 4
+    with pytest.raises(ValueError, match=r"399 validation clips are too few"):
+        judge("tiny_tsn", report(np.eye(4)[labels], labels))
+
+
+def test_learn_checks_names_before_it_makes_data(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no_net.yaml: no such file"):
+        learn(["no_net"], data=tmp_path / "motion", output=tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("model", ["tiny_tsm", "tiny_mstnet"])
+def test_loss_curves_of_reference_and_cpu_are_the_same(make_config: Any, model: str) -> None:
+    if BACKENDS["cpu"].missing:
+        pytest.skip(BACKENDS["cpu"].missing)
+    # The first steps of a long one-cycle run: at high rates rounding alone drives two runs apart.
+    changes = {"model__name": model, "epochs": 75, "optimizer__lr": 1e-3, "data__size": 32}
+    reference, cpu = (np.array(loss_curve(make_config(backend=b, **changes))) for b in ("reference", "cpu"))
+    assert reference.shape == (20,)
+    assert (reference != reference[0]).any()
+    assert np.abs(cpu / reference - 1).max() <= 1e-4
+
+
+def test_loss_curve_is_that_of_a_run(make_config: Any) -> None:
+    config = make_config(epochs=2)
+    result = fit(config)
+    with (result.output / "metrics.csv").open() as file:
+        logged = [float(row["train_loss"]) for row in csv.DictReader(file) if row["seconds"] == ""]
+    assert loss_curve(config, 20) == pytest.approx(logged, rel=1e-5)

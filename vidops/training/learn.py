@@ -1,0 +1,233 @@
+"""Does it learn? Tiny networks trained on the motion dataset, and loss curves of one backend against another.
+
+    python -m vidops.training.learn [NETWORK ...] --data runs/motion --output runs/learn
+
+trains each recipe of ``configs/demo`` (or those named), measures it and exits with 1 if one falls short.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from vidops.data import MOTION_PAIRS, make_motion
+from vidops.evaluation import Report, evaluate
+
+from .config import Config, load_config
+from .loading import STEP, build_dataset, derive_seed, read_list, training_loader
+from .module import build_optimizer, build_schedule
+from .trainer import build_network, fit
+
+# What a network must reach on the motion dataset; one that sees no order must stay at chance within pairs.
+REQUIRED = {"tiny_mstnet": 0.97}
+REQUIRED_OF_OTHERS = 0.90
+ORDERLESS = frozenset({"tiny_tsn"})
+SAMPLES = 400
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a network learned.
+
+    Args:
+        name: of the network and its recipe.
+        samples: validation clips.
+        top1: accuracy over all classes.
+        within_pairs: accuracy when only a clip's class and its mirrored class are asked.
+        requirement: what had to hold.
+        passed: whether it held.
+        seconds: of training and measuring.
+    """
+
+    name: str
+    samples: int
+    top1: float
+    within_pairs: float
+    requirement: str
+    passed: bool
+    seconds: float
+
+
+def learn(
+    names: Sequence[str] = (),
+    *,
+    data: str | Path,
+    output: str | Path,
+    configs: str | Path = "configs/demo",
+    overrides: Sequence[str] = (),
+    out: TextIO | None = None,
+) -> list[Learned]:
+    """Train tiny networks on the motion dataset and hold each against what it must reach.
+
+    Args:
+        names: recipes in ``configs``, by name; none for all of them.
+        data: folder of the motion dataset; made, with four pairs, 2,400 and 400 clips, if it does not exist.
+        output: folder for the runs, one folder a network; an earlier run of the same network is replaced.
+        configs: folder of recipes.
+        overrides: ``key=value`` texts for every recipe.
+        out: where progress is shown; None shows nothing.
+
+    Returns:
+        One result a network.
+
+    Raises:
+        FileNotFoundError: there is no such recipe.
+        ValueError: a recipe is wrong, or the dataset has too few validation clips to tell.
+
+    Example:
+        >>> learn(["no_net"], data="runs/motion", output="runs/learn")
+        Traceback (most recent call last):
+        FileNotFoundError: config configs/demo/no_net.yaml: no such file
+    """
+    folder, data, output = Path(configs), Path(data), Path(output)
+    names = list(names) or sorted(path.stem for path in folder.glob("tiny_*.yaml"))
+    recipes = [
+        load_config(folder / f"{n}.yaml", [f"data.root={data}", f"output={output / n}", *overrides])
+        for n in names
+    ]
+    if not data.exists():
+        make_motion(data, progress=out is not None and out.isatty())
+    results = []
+    for name, config in zip(names, recipes, strict=True):
+        start = time.perf_counter()
+        shutil.rmtree(config.output, ignore_errors=True)
+        report = evaluate(fit(config, out=out).last)
+        results.append(judge(name, report, time.perf_counter() - start))
+    return results
+
+
+def judge(name: str, report: Report, seconds: float = 0.0) -> Learned:
+    """Hold a report on the motion dataset against what its network must reach.
+
+    Args:
+        name: of the network.
+        report: with logits, on at least 400 clips.
+        seconds: that it took.
+
+    Returns:
+        The result.
+
+    Raises:
+        ValueError: there are too few clips to tell.
+    """
+    if report.samples < SAMPLES:
+        raise ValueError(
+            f"{name}: {report.samples} validation clips are too few to judge by, it takes {SAMPLES}"
+        )
+    pairs = within_pairs(report)
+    if name in ORDERLESS:
+        sigma = math.sqrt(0.25 / report.samples)
+        passed, requirement = abs(pairs - 0.5) <= 3 * sigma, f"50 % +- {3 * sigma:.1%} within pairs"
+    else:
+        least = REQUIRED.get(name, REQUIRED_OF_OTHERS)
+        passed, requirement = report.top1 >= least, f"top-1 at least {least:.0%}"
+    return Learned(name, report.samples, report.top1, pairs, requirement, passed, seconds)
+
+
+def within_pairs(report: Report) -> float:
+    """Measure how well a network tells a motion from its mirror image in time.
+
+    Args:
+        report: on classes of the motion dataset, with logits.
+
+    Returns:
+        Share of clips whose class has a higher logit than its mirrored class; equal logits count half.
+
+    Raises:
+        ValueError: the report has no logits, or a class has no mirrored class in it.
+
+    Example:
+        >>> scores = np.array([[2.0, 1.0], [2.0, 1.0]], np.float32)
+        >>> labels = np.array([0, 1])
+        >>> within_pairs(Report(["right", "left"], np.array([[1, 0], [1, 0]]), 1.0, 0.1, {}, scores, labels))
+        0.5
+    """
+    if report.logits is None or report.labels is None:
+        raise ValueError("report: holds no logits")
+    mirrored = {a: b for pair in MOTION_PAIRS.values() for a, b in itertools.permutations(pair)}
+    alone = [name for name in report.classes if mirrored.get(name) not in report.classes]
+    if alone:
+        raise ValueError(f"report: class {alone[0]!r} has no mirrored class in it")
+    partner = np.array([list(report.classes).index(mirrored[name]) for name in report.classes])
+    rows = np.arange(len(report.labels))
+    own, other = report.logits[rows, report.labels], report.logits[rows, partner[report.labels]]
+    return float(np.mean((own > other) + 0.5 * (own == other)))
+
+
+def loss_curve(config: Config, steps: int = 20) -> list[float]:
+    """Run a recipe's first training steps in this process, on the CPU, without logs or files.
+
+    Called with recipes that differ in ``backend`` alone, it shows whether two backends train alike.
+
+    Args:
+        config: the recipe.
+        steps: how many.
+
+    Returns:
+        The loss of each step.
+
+    Raises:
+        ValueError: the recipe does not fit its data.
+    """
+    annotations = read_list(config, "train")
+    loader = training_loader(config, build_dataset(config, annotations, training=True))
+    losses: list[float] = []
+    with torch.random.fork_rng([]):
+        net = build_network(config, len(annotations.classes or [])).train()
+        optimizer = build_optimizer(config, net)
+        schedule = build_schedule(config, optimizer, len(loader))
+        for epoch in range(config.epochs):
+            loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+            for i, batch in enumerate(loader):
+                if len(losses) == steps:
+                    return losses
+                torch.manual_seed(derive_seed(config.seed, STEP, epoch, i))
+                loss = F.cross_entropy(net(batch["clip"]), batch["label"])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                losses.append(loss.item())
+    return losses
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, print a table, and tell by the exit status whether all networks reached what they must.
+
+    Args:
+        argv: arguments; None takes those of the command line.
+
+    Returns:
+        0, or 1 if a network fell short.
+    """
+    parser = argparse.ArgumentParser(prog="python -m vidops.training.learn")
+    parser.description = "Train tiny networks on the motion dataset and check what they reach."
+    parser.add_argument("names", nargs="*", metavar="NETWORK", help="recipes in configs/demo (default: all)")
+    parser.add_argument("--data", default="runs/motion", help="motion dataset, made if it is not there")
+    parser.add_argument(
+        "--output", default="runs/learn", help="folder for the runs; earlier ones are replaced"
+    )
+    args = parser.parse_args(argv)
+    results = learn(args.names, data=args.data, output=args.output, out=sys.stdout)
+    width = max(len(r.name) for r in results)
+    print(f"\n{'network':{width}}    clips     top-1   in pairs      time   required")
+    for r in results:
+        figures = f"{r.samples:6d}   {r.top1:7.2%}   {r.within_pairs:8.2%}   {r.seconds:5.0f} s"
+        print(f"{r.name:{width}}   {figures}   {r.requirement}: {'yes' if r.passed else 'NO'}")
+    return 0 if all(r.passed for r in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
