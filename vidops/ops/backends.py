@@ -328,7 +328,7 @@ class Operator:
 
     def cast(self, device: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         """The tensors as autocast wants them for this operator; unchanged outside autocast and for fp64."""
-        if not torch.is_autocast_enabled(device):
+        if device == "meta" or not torch.is_autocast_enabled(device):
             return tensors
         dtype = torch.get_autocast_dtype(device) if self.autocast == "lower" else torch.float32
         return tuple(

@@ -145,7 +145,7 @@ def temporal_conv(
         weight, triples = _flatten(weight, groups)
         spec = _check_groups(triples)
     device = x.device.type
-    if torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):
         x, weight, bias = _operator.cast(device, x, weight, bias)  # type: ignore[assignment]
     if x.shape[1] != spec.channels:
         raise ValueError(f"groups must hold as many channels as x, {x.shape[1]}, got {spec.channels}")
