@@ -1,0 +1,213 @@
+"""What is known of a model: where it comes from, what was published about it, what ours measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A published accuracy in percent: dataset, frames a clip, top-1 and top-5 (None where not given)."""
+
+    dataset: str
+    frames: int | None
+    top1: float
+    top5: float | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One published row of parameters or multiply-adds.
+
+    Args:
+        source: where the row stands.
+        clip: (C, T, H, W) of the input.
+        num_classes: classes of the head.
+        gmacs: published multiply-adds of one clip in 10^9; a range is two numbers.
+        params: published parameters in 10^6.
+        options: options of `create_model` that make the row's configuration.
+        over: the model that ``gmacs`` are more than: compare the difference between the two, as printed
+            beside each other, not the absolute value.
+        over_gmacs: what the same source prints for ``over``.
+        contradiction: why the row cannot be reproduced, where it cannot.
+    """
+
+    source: str
+    clip: tuple[int, int, int, int] = (3, 8, 224, 224)
+    num_classes: int = 400
+    gmacs: float | tuple[float, float] | None = None
+    params: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    over: str | None = None
+    over_gmacs: float = 0.0
+    contradiction: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ours beside a published row: params in 10^6, gmacs in 10^9 (over `Figure.over` where the row says so).
+
+    ``published_gmacs`` is the row's range; ``*_off`` is the relative distance to it, None where nothing is
+    published.
+    """
+
+    params: float
+    gmacs: float
+    published_gmacs: tuple[float, float] | None
+    params_off: float | None
+    gmacs_off: float | None
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A model's name, origin, input and figures; `num_params` and `gmacs` are counted, not stored.
+
+    Args:
+        name: registry name.
+        build: the function behind the name.
+        paper: title of the paper that proposes the network.
+        source: what our version follows.
+        input_size: (C, T, H, W) of a clip at the published input; T is the default ``num_segments``.
+        num_classes: classes of the head by default.
+        options: names of the options that `create_model` takes.
+        mean: of each input channel, for pixels in 0..1.
+        std: likewise.
+        scores: published accuracies.
+        figures: published parameters and multiply-adds.
+    """
+
+    name: str
+    build: Callable[..., nn.Module]
+    paper: str
+    source: str
+    input_size: tuple[int, int, int, int]
+    num_classes: int
+    options: tuple[str, ...]
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    scores: tuple[Score, ...] = ()
+    figures: tuple[Figure, ...] = ()
+
+    @property
+    def num_segments(self) -> int:
+        """Segments a clip by default."""
+        return self.input_size[1]
+
+    @cached_property
+    def num_params(self) -> int:
+        """Parameters of the model with its default options."""
+        return self.measure()[0]
+
+    @cached_property
+    def gmacs(self) -> float:
+        """Multiply-adds (10^9) of one clip of ``input_size`` with default options."""
+        return self.measure()[1]
+
+    def measure(self, figure: Figure | None = None) -> tuple[int, float]:
+        """Count parameters and multiply-adds in the configuration of a published row.
+
+        Nothing is computed: the model is built on the meta device, with ``backend="reference"``.
+
+        Args:
+            figure: the row; None for the model's defaults.
+
+        Returns:
+            Parameters, and multiply-adds of one clip in 10^9.
+
+        Example:
+            >>> from vidops.models import model_card
+            >>> model_card("tsn_resnet50").measure()[0]
+            24327632
+        """
+        clip = self.input_size if figure is None else figure.clip
+        classes = self.num_classes if figure is None else figure.num_classes
+        options = {} if figure is None else figure.options
+        with torch.device("meta"):
+            model = self.build(num_classes=classes, num_segments=clip[1], backend="reference", **options)
+        return count_params(model), count_gmacs(model, clip)
+
+    def compare(self, figure: Figure) -> Comparison:
+        """Measure a published row's configuration and set it beside what is published.
+
+        Args:
+            figure: one of the card's rows.
+
+        Returns:
+            Both sides and the distance between them.
+
+        Example:
+            >>> from vidops.models import model_card
+            >>> card = model_card("tsn_resnet50")
+            >>> round(card.compare(card.figures[0]).gmacs_off, 3)
+            -0.009
+        """
+        from .registry import model_card
+
+        count, gmacs = self.measure(figure)
+        published = None
+        if figure.gmacs is not None:
+            low, high = figure.gmacs if isinstance(figure.gmacs, tuple) else (figure.gmacs, figure.gmacs)
+            published = (round(low - figure.over_gmacs, 6), round(high - figure.over_gmacs, 6))
+        if figure.over is not None:
+            gmacs -= model_card(figure.over).measure(replace(figure, options={}))[1]
+        off = None
+        if published is not None:
+            nearest = min(max(gmacs, published[0]), published[1])
+            off = gmacs / nearest - 1
+        params = count / 1e6
+        return Comparison(
+            params, gmacs, published, None if figure.params is None else params / figure.params - 1, off
+        )
+
+
+def count_params(model: nn.Module) -> int:
+    """Count the parameters of a model.
+
+    Args:
+        model: any module.
+
+    Returns:
+        The number of elements of all its parameters.
+
+    Example:
+        >>> count_params(nn.Linear(3, 2))
+        8
+    """
+    return sum(p.numel() for p in model.parameters())
+
+
+def count_gmacs(model: nn.Module, clip: Sequence[int]) -> float:
+    """Count the multiply-adds of one clip, as `FlopCounterMode` counts them, halved.
+
+    Only convolutions and matrix products count. Build the model with ``backend="reference"`` for figures as
+    the sources count them, and on ``torch.device("meta")`` for speed.
+
+    Args:
+        model: a network over clips.
+        clip: (C, T, H, W).
+
+    Returns:
+        Multiply-adds in 10^9.
+
+    Example:
+        >>> count_gmacs(nn.Conv3d(3, 4, 1), (3, 1, 1000, 1000))
+        0.012
+    """
+    parameter = next(model.parameters())
+    counter = FlopCounterMode(display=False)
+    training = model.training
+    model.eval()
+    with counter, torch.no_grad():
+        model(torch.empty(1, *clip, device=parameter.device, dtype=parameter.dtype))
+    model.train(training)
+    return counter.get_total_flops() / 2e9

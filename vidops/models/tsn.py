@@ -1,0 +1,139 @@
+"""TSN: a 2-D network on every segment, its logits averaged.
+
+| model | blocks | input | published |
+|---|---|---|---|
+| tsn_resnet50 | 3, 4, 6, 3 | 8x224x224 | 33 G, 24.3 M |
+| tsn_resnet101 | 3, 4, 23, 3 | 8x224x224 | - |
+| tiny_tsn | 1, 1, 1, 1, basic, width 16 | 8x64x64 | ours, for tests and demos |
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from .cards import Figure, Score
+from .registry import register_model
+from .resnet import BasicBlock, ResNet
+
+RESNET50: dict[str, Any] = {"blocks": (3, 4, 6, 3)}
+RESNET101: dict[str, Any] = {"blocks": (3, 4, 23, 3)}
+TINY: dict[str, Any] = {
+    "blocks": (1, 1, 1, 1),
+    "width": 16,
+    "block": BasicBlock,
+    "small": True,
+    "dropout": 0.0,
+}
+
+PAPER = "Temporal Segment Networks for Action Recognition in Videos (Wang et al., TPAMI 2018)"
+SOURCE = "MixTConv slides' TSN baseline (Shan et al., 2020); segment consensus before softmax"
+
+
+class TSN(ResNet):
+    """Temporal segment network on a ResNet: frames are classified one by one and a clip's logits averaged.
+
+    Args:
+        num_classes: classes of the head.
+        num_segments: T, frames a clip.
+        dropout: probability before the classifier.
+        backbone: further arguments of `ResNet`; ResNet-50's blocks by default.
+
+    Returns:
+        Calling it on normalised clips ``(N, 3, T, H, W)`` returns logits ``(N, num_classes)``.
+
+    Raises:
+        ValueError: the clip's shape is not ``(N, 3, num_segments, H, W)``.
+        TypeError: the clip is not of a floating dtype.
+
+    Source: Wang et al., Temporal Segment Networks, eq. 1 with average consensus.
+
+    Example:
+        >>> import torch
+        >>> net = TSN(5, blocks=(1, 1), width=8)
+        >>> net(torch.rand(2, 3, 8, 32, 32)).shape
+        torch.Size([2, 5])
+    """
+
+    def __init__(
+        self, num_classes: int, num_segments: int = 8, *, dropout: float = 0.5, **backbone: Any
+    ) -> None:
+        arguments = {**RESNET50, **backbone}
+        super().__init__(num_classes=num_classes, num_segments=num_segments, dropout=dropout, **arguments)
+        self.num_segments = num_segments
+        nn.init.normal_(self.fc.weight, std=0.001)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Compute logits ``(N, num_classes)`` of clips ``(N, 3, T, H, W)``."""
+        check_clip(clip, self.num_segments)
+        logits = super().forward(clip.transpose(1, 2).flatten(0, 1))
+        return logits.unflatten(0, (-1, self.num_segments)).mean(1)
+
+
+def check_clip(clip: Tensor, frames: int) -> None:
+    """Raise unless a clip is a floating tensor ``(N, 3, frames, H, W)``.
+
+    Args:
+        clip: what a network was called with.
+        frames: T that the network was built for.
+
+    Raises:
+        ValueError: the shape is another.
+        TypeError: the dtype is not floating.
+
+    Example:
+        >>> import torch
+        >>> check_clip(torch.rand(2, 3, 8, 32, 32), 8)
+    """
+    shape = tuple(clip.shape)
+    if len(shape) != 5:
+        raise ValueError(f"clip must be (N, 3, T, H, W), got {len(shape)} dimensions: {shape}")
+    if shape[1] != 3:
+        raise ValueError(f"clip must have 3 channels, (N, 3, T, H, W), got {shape[1]}: {shape}")
+    if shape[2] != frames:
+        raise ValueError(
+            f"clip must have T = {frames} frames as the network was built for, got {shape[2]}: {shape}"
+        )
+    if not clip.is_floating_point():
+        raise TypeError(f"clip must be of a floating dtype, normalised, got {clip.dtype}")
+
+
+register = partial(register_model, TSN, paper=PAPER)
+
+
+@register(
+    source=SOURCE,
+    input_size=(3, 8, 224, 224),
+    scores=(
+        Score("Kinetics-400", None, 68.8, 88.3),
+        Score("UCF101", None, 91.5, 99.2),
+        Score("Something-Something v1", 8, 19.7, 46.6),
+        Score("Something-Something v2", 8, 27.8, 57.6),
+        Score("Jester", None, 83.9, 99.6),
+    ),
+    figures=(Figure("MixTConv slides, comparison table", gmacs=33, params=24.3),),
+)
+def tsn_resnet50(
+    num_classes: int = 400, num_segments: int = 8, *, backend: str | None = None, **options: Any
+) -> TSN:
+    """TSN on ResNet-50; it holds no operator, so ``backend`` changes nothing."""
+    return TSN(num_classes, num_segments, **{**RESNET50, **options})
+
+
+@register(source=SOURCE, input_size=(3, 8, 224, 224))
+def tsn_resnet101(
+    num_classes: int = 400, num_segments: int = 8, *, backend: str | None = None, **options: Any
+) -> TSN:
+    """TSN on ResNet-101; it holds no operator, so ``backend`` changes nothing."""
+    return TSN(num_classes, num_segments, **{**RESNET101, **options})
+
+
+@register(source="TSN with channels and depth cut", input_size=(3, 8, 64, 64))
+def tiny_tsn(
+    num_classes: int = 8, num_segments: int = 8, *, backend: str | None = None, **options: Any
+) -> TSN:
+    """TSN cut down for tests and demos; it holds no operator, so ``backend`` changes nothing."""
+    return TSN(num_classes, num_segments, **{**TINY, **options})

@@ -1,0 +1,209 @@
+"""Weights from a file into a model: checked whole, then loaded whole."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .._extras import require
+from ..layers import FoldTime
+
+PARTS = ("all", "features", "backbone")
+CONTAINERS = ("state_dict", "model")
+PREFIXES = ("module.", "model.", "net.", "base_model.", "_orig_mod.")
+# TSM's release wraps conv1 and replaces the classifier.
+RENAMES = ((".conv1.net.", ".conv1."), ("new_fc.", "fc."))
+SHOWN = 3
+
+
+class LoadResult(NamedTuple):
+    """State-dict keys that were loaded, that the file lacked, and that the model has no place for."""
+
+    loaded: list[str]
+    missing: list[str]
+    unexpected: list[str]
+
+
+def load_weights(
+    model: nn.Module, path: str | os.PathLike[str], strict: bool = True, *, part: str = "all"
+) -> LoadResult:
+    """Load a model's weights from a file.
+
+    The file is a ``.safetensors`` file, or what `torch.save` wrote of a state dict or of a checkpoint that
+    holds one under ``"state_dict"`` or ``"model"``; it is read with ``weights_only=True``. The prefixes that
+    DataParallel, Lightning, `torch.compile` and the releases of TSN and TSM put before the keys are taken
+    off.
+
+    Args:
+        model: the network.
+        path: the file.
+        strict: whether every key must match; otherwise the keys that match are loaded, shapes included, and
+            the others reported.
+        part: ``"all"``; ``"features"``: all but the classifier, to fine-tune on other classes;
+            ``"backbone"``: neither the classifier nor the temporal layers inside the 2-D backbone, to start
+            from ImageNet weights. What is left out keeps its values.
+
+    Returns:
+        The keys loaded, missing in the file, and unexpected by the model.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds no weights, or weights of another network; the text names the file and the
+            first keys. The model is as it was.
+        ImportError: the file is a safetensors file and safetensors is not installed.
+
+    Example:
+        >>> import tempfile, vidops
+        >>> net, path = vidops.models.create_model("tiny_tsn"), tempfile.mkdtemp() + "/tiny.pt"
+        >>> torch.save(net.state_dict(), path)
+        >>> load_weights(net, path).missing
+        []
+    """
+    if part not in PARTS:
+        raise ValueError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
+    path = Path(path)
+    own = model.state_dict()
+    found = {model_key(key, own): value for key, value in read_weights(path).items()}
+    left_out = outside(model, part)
+    wanted = {key: value for key, value in own.items() if not left_out(key)}
+    given = {key: value for key, value in found.items() if not left_out(key)}
+
+    loaded = [key for key in wanted if key in given]
+    # Weights older than batch norm's counter lack it; it only matters to a momentum of None.
+    missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in given if key not in wanted]
+    reshaped = [
+        f"{key} is {tuple(given[key].shape)} there, {tuple(wanted[key].shape)} here"
+        for key in loaded
+        if given[key].shape != wanted[key].shape
+    ]
+    problems = [
+        first(kind, keys) for kind, keys in (("missing", missing), ("unexpected", unexpected)) if keys
+    ]
+    if not strict and loaded:
+        problems = []
+    if reshaped:
+        problems.append(first("of another shape", reshaped))
+    if problems:
+        text = f"{path}: not weights of this {type(model).__name__}: {'; '.join(problems)}"
+        raise ValueError(text + advice(model, part, missing, unexpected, reshaped))
+    model.load_state_dict({**own, **{key: given[key] for key in loaded}})
+    return LoadResult(loaded, missing, unexpected)
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read the state dict of a weights file, keys as they stand there.
+
+    Args:
+        path: a ``.safetensors`` file, or one of `torch.save`.
+
+    Returns:
+        The tensors by key, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read, or holds anything but tensors by name.
+        ImportError: the file is a safetensors file and safetensors is not installed.
+
+    Example:
+        >>> read_weights("missing.pt")
+        Traceback (most recent call last):
+        FileNotFoundError: missing.pt: no such weights file
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such weights file")
+    content: Any
+    if path.suffix == ".safetensors":
+        safetensors = require("safetensors.torch", extra="weights")
+        failure: type[Exception] = require("safetensors", extra="weights").SafetensorError
+        try:
+            content = safetensors.load_file(path)
+        except failure as error:
+            raise ValueError(f"{path}: not a whole safetensors file ({one_line(error)})") from error
+    else:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f"{path}: not a weights file, or it holds objects other than tensors, which are not loaded"
+            ) from error
+        except (RuntimeError, EOFError, KeyError, ValueError) as error:
+            raise ValueError(f"{path}: not a whole weights file ({one_line(error)})") from error
+    for container in CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
+            content = content[container]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"{path}: holds no state dict")
+    other = [
+        key for key, value in content.items() if not isinstance(key, str) or not isinstance(value, Tensor)
+    ]
+    if other:
+        raise ValueError(f"{path}: holds no state dict, {other[0]!r} is no tensor")
+    return dict(content)
+
+
+def model_key(key: str, own: Mapping[str, Tensor]) -> str:
+    """Take off prefixes that are not the model's own, and undo the renames of other releases."""
+    while key not in own:
+        prefix = next((p for p in PREFIXES if key.startswith(p)), None)
+        if prefix is None:
+            break
+        key = key[len(prefix) :]
+    if key not in own:
+        renamed = key
+        for old, new in RENAMES:
+            renamed = renamed.replace(old, new)
+        key = renamed if renamed in own else key
+    return key
+
+
+def outside(model: nn.Module, part: str) -> Callable[[str], bool]:
+    """Make the test whether a key is left out of a part."""
+    prefixes: list[str] = []
+    if part != "all":
+        classifier = getattr(model, "classifier", None)
+        if not isinstance(classifier, str):
+            raise ValueError(
+                f"part={part!r} needs a model that names its classifier; {type(model).__name__} does not"
+            )
+        prefixes.append(f"{classifier}.")
+    if part == "backbone":
+        prefixes += [f"{name}." for name, module in model.named_modules() if isinstance(module, FoldTime)]
+    return lambda key: key.startswith(tuple(prefixes))
+
+
+def first(kind: str, keys: list[str]) -> str:
+    """Show the first of some keys and count the rest."""
+    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    return f"{kind} {', '.join(keys[:SHOWN])}{more}"
+
+
+def advice(
+    model: nn.Module, part: str, missing: list[str], unexpected: list[str], reshaped: list[str]
+) -> str:
+    """Name the part that would load, where one would."""
+    classifier = f"{getattr(model, 'classifier', None)}."
+    if (
+        part == "all"
+        and not missing
+        and not unexpected
+        and all(line.startswith(classifier) for line in reshaped)
+    ):
+        return "; its classes are others: part='features' leaves out the classifier"
+    away = outside(model, "backbone") if hasattr(model, "classifier") else None
+    if away and part != "backbone" and not unexpected and all(away(key) for key in missing + reshaped):
+        return "; it has no temporal layers: part='backbone' leaves them and the classifier as they are"
+    return ""
+
+
+def one_line(error: Exception) -> str:
+    """Give an error's first line."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
