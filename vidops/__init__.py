@@ -1,7 +1,36 @@
 """Fused video operators for PyTorch and the action-recognition models built from them."""
 
-from . import ops, reference
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from . import layers, models, ops, reference
+from .models import create_model, list_models, load_weights
 from .ops import explain, use_backend
 
 __version__ = "0.1.0"
-__all__ = ["explain", "ops", "reference", "use_backend"]
+__all__ = [
+    "create_model",
+    "explain",
+    "layers",
+    "list_models",
+    "load_weights",
+    "models",
+    "ops",
+    "reference",
+    "use_backend",
+]
+
+# Imported when first asked for: most of them need an extra.
+_LAZY = ("bench", "data", "evaluation", "training", "visualize")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
