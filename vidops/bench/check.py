@@ -41,7 +41,11 @@ def tensors_of(results: object) -> tuple[Tensor, ...]:
 
 
 def compare(
-    results: Sequence[Tensor], same_dtype: Sequence[Tensor], exact: Sequence[Tensor], slack: float = 1.0
+    results: Sequence[Tensor],
+    same_dtype: Sequence[Tensor],
+    exact: Sequence[Tensor],
+    slack: float = 1.0,
+    rounding: float = 1.0,
 ) -> Verdict:
     """Hold results against the reference in fp64.
 
@@ -50,6 +54,7 @@ def compare(
         same_dtype: what the reference returns from the same inputs.
         exact: what the reference returns from the same inputs in fp64.
         slack: how many times a kernel's bound is allowed.
+        rounding: factor for the error of ``same_dtype``, where it was computed in another dtype.
 
     Returns:
         The verdict on the result that is worst in terms of what is allowed.
@@ -63,7 +68,7 @@ def compare(
         return Verdict(float("inf"), 0.0, f"{len(results)} results, not {len(exact)}")
     worst = Verdict(0.0, 0.0)
     for i, (result, same, true) in enumerate(zip(results, same_dtype, exact, strict=True)):
-        verdict = _compare_one(f"result {i}", result, same, true, slack)
+        verdict = _compare_one(f"result {i}", result, same, true, slack, rounding)
         if verdict.reason:
             return verdict
         if verdict.error * max(worst.allowed, 1e-300) >= worst.error * max(verdict.allowed, 1e-300):
@@ -71,7 +76,9 @@ def compare(
     return worst
 
 
-def _compare_one(name: str, result: Tensor, same: Tensor, true: Tensor, slack: float) -> Verdict:
+def _compare_one(
+    name: str, result: Tensor, same: Tensor, true: Tensor, slack: float, rounding: float
+) -> Verdict:
     if result.shape != true.shape or result.dtype != same.dtype:
         given, wanted = f"{tuple(result.shape)} {result.dtype}", f"{tuple(true.shape)} {same.dtype}"
         return Verdict(float("inf"), 0.0, f"{name} is {given}, not {wanted}")
@@ -82,7 +89,8 @@ def _compare_one(name: str, result: Tensor, same: Tensor, true: Tensor, slack: f
         return Verdict(0.0, 0.0)
     scale = float(true.abs().max()) or 1.0
     error = float((result.double() - true).abs().max()) / scale
-    allowed = slack * (2 * float((same.double() - true).abs().max()) / scale + torch.finfo(result.dtype).eps)
+    of_reference = rounding * float((same.double() - true).abs().max()) / scale
+    allowed = slack * (2 * of_reference + torch.finfo(result.dtype).eps)
     if not error <= allowed:  # also where it is no number
         return Verdict(
             error, allowed, f"{name} is off by {error:.2e} of its largest value, {allowed:.2e} is allowed"

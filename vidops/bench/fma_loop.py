@@ -9,7 +9,7 @@ ELEMENTS = 1024  # a program: 4 warps of 32 threads with 8 elements each
 UNROLL = 64
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def fma_loop(out, scale, offset, turns, elements: tl.constexpr, unroll: tl.constexpr):  # type: ignore
     """Run ``turns * unroll`` multiply-adds on each of ``elements`` values a program, and store them."""
     index = tl.program_id(0) * elements + tl.arange(0, elements)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import datetime
 import fnmatch
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,14 +15,13 @@ from ..ops.backends import BACKENDS, OPERATORS
 from . import machine
 from .case import Benchmark, Workload, load_benchmarks
 from .ceilings import Rates, copy_step, measure_rates
+from .judge import FOREIGN_LOAD_LIMIT, Record, relate
 from .timing import Effort, Timing, clock_for, interleave
 from .variants import Data, Prepared, Variant, compiled
 
-__all__ = ["FOREIGN_LOAD_LIMIT", "Group", "Options", "plan", "run"]
+__all__ = ["FORMAT", "Group", "Options", "plan", "run", "variants"]
 
-FOREIGN_LOAD_LIMIT = 0.3  # cores that others may keep busy while CPU targets are judged
 FORMAT = 1
-Record = dict[str, Any]
 
 _COPY, _FRESH = "copy", "fresh copy"
 
@@ -112,8 +110,9 @@ def plan(options: Options) -> list[Group]:
     everything = list(_groups(options, benchmarks))
     groups = [g for g in everything if fnmatch.fnmatchcase(g.name, f"*{options.pattern}*")]
     if not groups:
-        names = sorted({g.name.rsplit("/", 1)[0] if g.threads else g.name for g in everything})
-        raise ValueError(f"nothing is called like {options.pattern!r}; there are {', '.join(names)}")
+        raise ValueError(
+            f"nothing is called like {options.pattern!r}; `vidops bench --list` shows what there is"
+        )
     runnable = [g for g in groups if g.backends]
     for name in options.backends or ():
         if not any(name in g.backends for g in runnable):
@@ -219,25 +218,39 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _variants(group: Group, options: Options) -> list[Variant]:
+def variants(group: Group, *, compile_reference: bool = False) -> list[Variant]:
+    """List what is timed in a group: kernels in every layout, eager forms, library kernels.
+
+    Args:
+        group: one of :func:`plan`.
+        compile_reference: ``torch.compile(reference)`` too.
+
+    Returns:
+        Variants, kernels first.
+
+    Example:
+        >>> group = plan(Options("temporal_shift/cpu/1x256*forward", ("reference",), threads=(1,)))[0]
+        >>> [variant.key for variant in variants(group)][-1]
+        'cat/NCTHW'
+    """
     benchmark = group.benchmark
 
     def kernel(backend: str) -> Callable[..., Any]:
         return lambda params, tensors: benchmark.call(params, tensors, backend)
 
-    variants = [Variant(b, "kernel", layout, kernel(b)) for b in group.backends for layout in group.layouts]
+    found = [Variant(b, "kernel", layout, kernel(b)) for b in group.backends for layout in group.layouts]
     for kind, baselines in (("eager", benchmark.eager), ("library", benchmark.library)):
-        variants += [Variant(name, kind, b.layout, b.run) for name, b in baselines.items()]
-    if options.compile and not group.direction.startswith("call"):
-        variants.append(compiled(Variant("torch.compile", "compile", "NCTHW", kernel("reference"))))
-    return variants
+        found += [Variant(name, kind, b.layout, b.run) for name, b in baselines.items()]
+    if compile_reference and not group.direction.startswith("call"):
+        found.append(compiled(Variant("torch.compile", "compile", "NCTHW", kernel("reference"))))
+    return found
 
 
 def _measure(group: Group, data: Data, rates: Rates, options: Options) -> list[Record]:
     direction, device = group.direction, group.workload.device
     ready: list[Prepared] = []
     records: list[Record] = []
-    for variant in _variants(group, options):
+    for variant in variants(group, compile_reference=options.compile):
         try:
             prepared = data.prepare(variant, direction)
         except (RuntimeError, torch.OutOfMemoryError) as error:
@@ -270,7 +283,7 @@ def _measure(group: Group, data: Data, rates: Rates, options: Options) -> list[R
         record["peak_bytes"] = grown
         record["extra_bytes"] = None if grown is None else max(0, grown - data.result_bytes(direction))
         records.append(record)
-    _relate(records, group)
+    relate(records, group.workload.targets)
     return records
 
 
@@ -338,63 +351,3 @@ def _figures(
             "copy_multiple": timing.median / timings[_FRESH].median,
         }
     return figures
-
-
-def _relate(records: Sequence[Record], group: Group) -> None:
-    """Add each kernel's ratios to the baselines, and its targets with what became of them."""
-    times = {
-        (r["kind"], r["variant"]): r["seconds"]
-        for r in records
-        if r["status"] == "ok" and r["kind"] != "kernel"
-    }
-    fastest = {
-        kind: min((t, name) for (k, name), t in times.items() if k == kind) for kind in {k for k, _ in times}
-    }
-    for record in records:
-        if record["kind"] != "kernel":
-            continue
-        targets = [
-            t
-            for t in group.workload.targets
-            if t.direction == group.direction and (not t.layouts or record["layout"] in t.layouts)
-        ]
-        if record["status"] == "ok":
-            own = record["seconds"]
-            record["ratios"] = {name: t / own for (_, name), t in times.items()}
-            record["best"] = {
-                kind: {"variant": name, "ratio": t / own} for kind, (t, name) in fastest.items()
-            }
-        record["targets"] = [_judge(target, record) for target in targets]
-
-
-def _judge(target: Any, record: Record) -> dict[str, Any]:
-    value: float | None = None
-    if record["status"] == "ok":
-        if target.metric == "speedup":
-            best = record["best"].get("eager", {}).get("ratio")
-            value = record["ratios"].get(target.against) if target.against else best
-        else:
-            key = {"floor": "floor_multiple", "copy": "copy_multiple", "seconds": "seconds"}[target.metric]
-            value = record.get(key)
-    judged = {"text": target.text(), "metric": target.metric, "limit": target.limit, "value": value}
-    if record["status"] != "ok":
-        return {**judged, "verdict": "missed", "why": record["reason"]}
-    if value is None:
-        return {**judged, "verdict": "not judged", "why": "its baseline did not run"}
-    why = _disturbed(record)
-    if why:
-        return {**judged, "verdict": "not judged", "why": why}
-    return {**judged, "verdict": "met" if target.met(value) else "missed", "why": ""}
-
-
-def _disturbed(record: Record) -> str:
-    """Why a CPU figure is not fit to be judged, or nothing."""
-    if record["device"] != "cpu":
-        return ""
-    load, threads = record["foreign_load"], record["threads"]
-    if load is None:
-        return "this system does not tell how busy others keep it"
-    if load > FOREIGN_LOAD_LIMIT:
-        return f"others kept {load:.2f} cores busy, {FOREIGN_LOAD_LIMIT} is the limit"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"{threads} threads on {cores} cores" if threads > cores else ""

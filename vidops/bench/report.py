@@ -8,9 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from .._files import write_text
-from .harness import FORMAT, Record
+from .harness import FORMAT
+from .judge import Record
 
-__all__ = ["compare_lines", "group_lines", "head_lines", "read_report", "summary_lines", "write_report"]
+__all__ = [
+    "compare_lines",
+    "group_lines",
+    "grouped",
+    "head_lines",
+    "read_report",
+    "summary_lines",
+    "write_report",
+]
 
 # title, width; numbers are set to the right
 _COLUMNS = (
@@ -83,6 +92,19 @@ def group_lines(records: Sequence[Record]) -> list[str]:
         for target in record.get("targets", ()):
             lines.append("  " + _target_line(record, target))
     return lines
+
+
+def grouped(report: dict[str, Any]) -> list[list[Record]]:
+    """The records of a report, one list a group.
+
+    Example:
+        >>> grouped({"results": [{"group": "a"}, {"group": "a"}, {"group": "b"}]})[0]
+        [{'group': 'a'}, {'group': 'a'}]
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in report["results"]:
+        groups.setdefault(record["group"], []).append(record)
+    return list(groups.values())
 
 
 def _row(cells: Sequence[str]) -> str:

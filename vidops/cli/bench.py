@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidops.bench.judge import Record
 
 HELP = (
     "measure the operators: time, bandwidth, multiple of the least possible time, speed-up over eager PyTorch"
@@ -26,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", metavar="FILE", help="write every figure")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the result (also .svg, .pdf)")
+    parser.add_argument(
+        "--show", metavar="FILE", help="print (and --plot) an older --json file; measure nothing"
+    )
     parser.add_argument("--against", metavar="FILE", help="compare with an older --json file")
     parser.add_argument(
         "--strict", action="store_true", help="exit with status 1 when a judged target is missed"
@@ -47,33 +54,47 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print, write; return 1 where a result was wrong (or, with --strict, a target missed)."""
     from vidops.bench import harness, report
 
-    options = harness.Options(args.pattern, args.backend, args.threads, args.quick, args.compile)
-    groups = harness.plan(options)
-    if args.list:
-        print("\n".join(group.name for group in groups))
-        return 0
     before = report.read_report(args.against) if args.against else None
     if args.plot:
         from vidops.visualize import check_picture
 
         check_picture(args.plot)
+    if args.show:
+        return _finish(args, report.read_report(args.show), before, tables=True)
+    options = harness.Options(args.pattern, args.backend, args.threads, args.quick, args.compile)
+    groups = harness.plan(options)
+    if args.list:
+        print("\n".join(group.name for group in groups))
+        return 0
     progress = sys.stderr.isatty()
 
     def started(name: str, number: int, count: int) -> None:
         if progress:
             print(f"\r\033[K[{number}/{count}] {name}", end="", file=sys.stderr, flush=True)
 
-    def finished(records: list[harness.Record]) -> None:
+    def finished(records: list[Record]) -> None:
         if progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
         print("\n".join(report.group_lines(records)), end="\n\n", flush=True)
 
     result = harness.run(options, started=started, finished=finished)
+    if args.json:
+        report.write_report(args.json, result)
+    return _finish(args, result, before, tables=False)
+
+
+def _finish(
+    args: argparse.Namespace, result: dict[str, Any], before: dict[str, Any] | None, *, tables: bool
+) -> int:
+    """Print what remains to be printed of a report, draw it, and give the exit status."""
+    from vidops.bench import report
+
+    if tables:
+        print("\n\n".join("\n".join(report.group_lines(records)) for records in report.grouped(result)), "\n")
     print("\n".join([*report.head_lines(result), *report.summary_lines(result)]))
     if before:
         print("\n".join(["", *report.compare_lines(result, before)]))
-    if args.json:
-        report.write_report(args.json, result)
+    if args.json and not tables:
         print(f"figures: {args.json}")
     if args.plot:
         from vidops.visualize import benchmark_bars, save

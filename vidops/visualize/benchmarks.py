@@ -65,9 +65,9 @@ def benchmark_bars(report: dict[str, Any]) -> Figure:
     bests = [r["best"].get("eager") for r in records]
     ratios = [b["ratio"] if b else 0.0 for b in bests]
     right.barh(places, ratios, color=fill, height=0.7)
-    right.set_xlim(0, max(*ratios, 1.5) * 1.6)
+    right.set_xlim(0, max(*ratios, 1.5) * 2.2)
     for place, record, ratio in zip(places, records, ratios, strict=True):
-        right.text(ratio, place, _ratios(record), va="center", fontsize=8)
+        right.text(ratio, place, _ratios(record), va="center", fontsize=7)
 
     left.set_yticks(list(places), [_label(r) for r in records], fontsize=8)
     left.set_ylim(-0.6, len(records) - 0.4)

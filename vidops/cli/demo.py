@@ -1,0 +1,241 @@
+"""``vidops demo``: from nothing to a trained network, a prediction and speeds, with a report to look at."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidops.bench.judge import Record
+    from vidops.visualize.demo_report import Run
+
+HELP = "make a motion dataset, train a network without and one with MixTConv, predict, bench, write a report"
+
+NETWORKS = ("tiny_tsn", "tiny_mstnet")
+PAIRS, TRAIN, VAL = 4, 2400, 400
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.description = (
+        f"{HELP}. Takes minutes on two cores. Started again on the same folder it goes on where it stopped."
+    )
+    parser.add_argument("out", metavar="OUT", help="folder for the dataset, the runs and the report")
+    parser.add_argument(
+        "--video", action="append", default=[], metavar="FILE", help="predict this one too (may be repeated)"
+    )
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help="epochs of each network (default: the recipe's)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the steps; every figure printed and reported has been measured in this folder."""
+    out = Path(args.out)
+    _check(out, args.video, args.epochs)
+    from vidops.cli import info
+    from vidops.visualize.demo_report import Facts, write_report
+
+    started = time.perf_counter()
+    _step(1, "What is installed")
+    report = info.collect()
+    facts = Facts(info=info.format_report(report))
+    print(facts.info)
+    if report["broken"]:
+        raise RuntimeError("this installation is broken (see above); reinstall vidops")
+
+    classes = PAIRS * 2
+    _step(2, f"A dataset of motion: {TRAIN:,} training and {VAL} validation clips, {classes} classes")
+    print(
+        "Photographs moving over photographs, written as mp4 files. Each class is another one played\n"
+        "backwards: no single frame, and no average of frames, can tell them apart."
+    )
+    data = _dataset(out)
+    facts.data = data
+
+    _step(3, "Two networks, alike but for one layer")
+    print(
+        "tiny_tsn averages what it sees in each frame. tiny_mstnet is the same network with MixTConv, our\n"
+        "fused temporal_conv, before each block."
+    )
+    facts.runs = {name: _train(name, out, data, args.epochs) for name in NETWORKS}
+
+    _step(4, f"Accuracy on the {VAL} validation clips")
+    print("\n".join(accuracy_lines(facts.runs, classes)))
+
+    _step(5, "Predictions for single files")
+    clips = sorted((data / "videos").glob("*/val_00000.mp4"))[:1]
+    facts.predictions = _predict([*clips, *map(Path, args.video)], facts.runs)
+
+    _step(6, "Speed of the operators")
+    facts.bench = _bench()
+
+    facts.seconds = time.perf_counter() - started
+    page = write_report(out / "report", facts)
+    print(f"\nDone in {facts.seconds:.0f} s. The report, with pictures: {page}")
+    return 0
+
+
+def _check(out: Path, videos: list[str], epochs: int | None) -> None:
+    """Everything that can be wrong with the arguments, before anything is written."""
+    from vidops._extras import require
+
+    for video in videos:
+        if not Path(video).is_file():
+            raise FileNotFoundError(f"--video {video}: no such file")
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"--epochs must be at least 1, got {epochs}")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; the demo needs a folder")
+    known = {"motion", "runs", "report"}
+    foreign = (
+        [p.name for p in out.iterdir() if p.name not in known and not p.name.startswith(".")]
+        if out.exists()
+        else []
+    )
+    if foreign:
+        raise ValueError(
+            f"{out} holds other things ({', '.join(sorted(foreign)[:3])}); choose an empty folder"
+        )
+    for module, extra in (
+        ("av", "video"),
+        ("skimage", "motion"),
+        ("matplotlib", "viz"),
+        ("lightning", "train"),
+    ):
+        require(module, extra=extra)
+
+
+def _step(number: int, title: str) -> None:
+    print(f"\n[{number}/6] {title}\n{'-' * (len(title) + 6)}", flush=True)
+
+
+def find_recipe(name: str) -> Path:
+    """Find a recipe of ``configs/demo``: inside an installed package or beside it in a checkout.
+
+    Args:
+        name: of the recipe, without ``.yaml``.
+
+    Returns:
+        Its path.
+
+    Raises:
+        FileNotFoundError: there is none.
+
+    Example:
+        >>> find_recipe("tiny_mstnet").name
+        'tiny_mstnet.yaml'
+    """
+    from vidops import _build
+
+    package = _build.package_folder()
+    for folder in (package / "configs", package.parent / "configs"):
+        path = folder / "demo" / f"{name}.yaml"
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"recipe configs/demo/{name}.yaml is neither in {package} nor beside it")
+
+
+def _dataset(out: Path) -> Path:
+    from vidops.data import MOTION_PAIRS, make_motion, read_annotations
+
+    data, start = out / "motion", time.perf_counter()
+    if data.exists() and any(data.iterdir()):
+        print(f"\n{data} is there already.")
+    else:
+        make_motion(data, pairs=PAIRS, train=TRAIN, val=VAL, progress=sys.stderr.isatty())
+        print(f"\n{data}: written in {time.perf_counter() - start:.0f} s")
+    lists = {split: read_annotations(data / f"{split}.csv") for split in ("train", "val")}
+    expected = [name for pair in list(MOTION_PAIRS.values())[:PAIRS] for name in pair]
+    sizes = {split: len(samples.samples) for split, samples in lists.items()}
+    if lists["val"].classes != expected or sizes != {"train": TRAIN, "val": VAL}:
+        raise ValueError(f"{data} is not the dataset that the demo makes; remove it to make it anew")
+    return data
+
+
+def _train(name: str, out: Path, data: Path, epochs: int | None) -> Run:
+    from vidops.evaluation import evaluate
+    from vidops.training import fit, load_config
+    from vidops.training.learn import within_pairs
+    from vidops.visualize.demo_report import Run
+
+    # JSON texts are YAML, whatever characters a path has.
+    overrides = [f"data.root={json.dumps(str(data))}", f"output={json.dumps(str(out / 'runs' / name))}"]
+    if epochs is not None:
+        overrides.append(f"epochs={epochs}")
+    print(f"\n{name}")
+    start = time.perf_counter()
+    result = fit(load_config(find_recipe(name), overrides), resume=True, out=sys.stdout)
+    seconds = time.perf_counter() - start
+    report = evaluate(result.last, out=sys.stderr)
+    return Run(
+        weights=result.last,
+        log=result.output / "metrics.csv",
+        epochs=result.epochs,
+        samples=report.samples,
+        top1=report.top1,
+        within_pairs=within_pairs(report),
+        classes=list(report.classes),
+        class_accuracies=report.class_accuracies,
+        seconds=seconds,
+    )
+
+
+def accuracy_lines(runs: dict[str, Run], classes: int) -> list[str]:
+    """Lay the accuracies out for the terminal.
+
+    Args:
+        runs: what was measured, by network.
+        classes: number of classes; guessing is right once in that many.
+
+    Returns:
+        Lines.
+    """
+    lines = [f"{'':14}{'all classes':>13}{'within mirrored pairs':>25}"]
+    lines += [f"{name:14}{run.top1:>13.1%}{run.within_pairs:>25.1%}" for name, run in runs.items()]
+    lines.append(f"{'guessing':14}{1 / classes:>13.1%}{0.5:>25.1%}")
+    first, *_, last = runs
+    gap = 100 * (runs[last].top1 - runs[first].top1)
+    return [*lines, "", f"{last} is {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} {first}."]
+
+
+def _predict(videos: list[Path], runs: dict[str, Run]) -> list[dict[str, Any]]:
+    """Print and return the three likeliest classes of each file by each network."""
+    from vidops.evaluation import predict
+
+    found = []
+    for name, run_ in runs.items():
+        for prediction in predict(videos, run_.weights, top=3):
+            found.append({"network": name, **prediction.as_dict()})
+    for video in videos:
+        print(video)
+        for entry in (e for e in found if e["path"] == str(video)):
+            if "error" in entry:
+                print(f"  {entry['network']:12} error: {entry['error']}")
+                continue
+            scores = ", ".join(f"{p['class']} {p['probability']:.1%}" for p in entry["predictions"])
+            print(f"  {entry['network']:12} {scores}")
+    return found
+
+
+def _bench() -> dict[str, Any] | str:
+    """Measure the operators; say why not where no kernel can run."""
+    from vidops.bench import harness, report
+
+    options = harness.Options(quick=True)
+    try:
+        harness.plan(options)
+    except RuntimeError as error:
+        print(f"not measured: {error}")
+        return str(error)
+
+    def finished(records: list[Record]) -> None:
+        print("\n".join(report.group_lines(records)), end="\n\n", flush=True)
+
+    result = harness.run(options, finished=finished)
+    print("\n".join(report.summary_lines(result)))
+    return result
