@@ -46,6 +46,16 @@ struct Columns {
   uint32_t shares, slabs;  // grid.y, grid.z
 };
 
+// Lanes of a block along channel places in channels last: a warp's width, fewer where many would stand idle.
+inline uint32_t lanes_log2(int64_t places) {
+  uint32_t best = 5;
+  const auto idle = [&](uint32_t log) { return ((places + (1 << log) - 1) >> log << log) - places; };
+  for (uint32_t log = 4; log >= 2 && idle(best) * 8 > places; --log) {
+    if (idle(log) < idle(best)) best = log;
+  }
+  return best;
+}
+
 constexpr int64_t kSlabColumns = int64_t{1} << 30;  // the largest number, and one more step, is far from 2^31
 
 // `trips`: how often a thread goes round in a share, at most; fewer when the shares are then too few for the device.

@@ -28,7 +28,7 @@ class DeviceScope {
  public:
   explicit DeviceScope(const torch::stable::Tensor& x) : guard_(x.get_device_index()) {
     void* current = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &current));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &current));
     stream = static_cast<cudaStream_t>(current);
   }
   cudaStream_t stream = nullptr;

@@ -27,47 +27,67 @@ template <class T, int V>
 struct alignas(sizeof(T) * V) Pack {
   T at[V];
 };
+// 2-byte types stay in pairs as they were loaded: taken apart they would need a register each.
+template <class T, int V>
+  requires(sizeof(T) == 2 && V % 2 == 0)
+struct alignas(2 * V) Pack<T, V> {
+  uint32_t pairs[V / 2];
+};
+// How many elements of a pack are set together.
+template <class T, int V>
+constexpr int kTogether = sizeof(T) == 2 && V % 2 == 0 ? 2 : 1;
 
 template <int V, class T>
 __device__ __forceinline__ Pack<T, V> load_pack(const T* p) {
   return *reinterpret_cast<const Pack<T, V>*>(p);
 }
-
-template <class T, int V>
-__device__ __forceinline__ device_acc_t<T> value(const Pack<T, V>& pack, int v) {
-  return static_cast<device_acc_t<T>>(pack.at[v]);
-}
-
-template <class T>
-struct alignas(sizeof(T) * 2) Pair {
-  T at[2];
-};
-__device__ __forceinline__ void round_pair(c10::Half* to, float a, float b) {
-  const __half2 pair = __floats2half2_rn(a, b);
-  *reinterpret_cast<Pair<c10::Half>*>(to) = *reinterpret_cast<const Pair<c10::Half>*>(&pair);
-}
-__device__ __forceinline__ void round_pair(c10::BFloat16* to, float a, float b) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
-  *reinterpret_cast<Pair<c10::BFloat16>*>(to) = *reinterpret_cast<const Pair<c10::BFloat16>*>(&pair);
-}
-
-// How many elements of a pack are best made together: 2-byte types round in pairs.
-template <class T, int V>
-constexpr int kTogether = sizeof(T) == 2 && V % 2 == 0 ? 2 : 1;
-
-// Rounds to nearest even into elements v, v + 1, ... of a pack.
-template <class T, int V, int P>
-__device__ __forceinline__ void set_values(Pack<T, V>& pack, int v, const device_acc_t<T> (&values)[P]) {
-  if constexpr (P == 2) {
-    round_pair(pack.at + v, values[0], values[1]);
-  } else {
-    pack.at[v] = static_cast<T>(values[0]);
-  }
-}
-
 template <class T, int V>
 __device__ __forceinline__ void store_pack(T* p, const Pack<T, V>& pack) {
   *reinterpret_cast<Pack<T, V>*>(p) = pack;
+}
+
+// Two elements in 32 bits, the first in the lower half; rounding is to nearest even.
+template <class T>
+struct PairOf;
+template <>
+struct PairOf<c10::BFloat16> {
+  static __device__ __forceinline__ float value(uint32_t pair, bool upper) {
+    return __uint_as_float(upper ? pair & 0xffff0000u : pair << 16);
+  }
+  static __device__ __forceinline__ uint32_t round(float first, float second) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
+    return *reinterpret_cast<const uint32_t*>(&pair);
+  }
+};
+template <>
+struct PairOf<c10::Half> {
+  static __device__ __forceinline__ float value(uint32_t pair, bool upper) {
+    const __half2 both = *reinterpret_cast<const __half2*>(&pair);
+    return upper ? __high2float(both) : __low2float(both);
+  }
+  static __device__ __forceinline__ uint32_t round(float first, float second) {
+    const __half2 pair = __floats2half2_rn(first, second);
+    return *reinterpret_cast<const uint32_t*>(&pair);
+  }
+};
+
+template <class T, int V>
+__device__ __forceinline__ device_acc_t<T> value(const Pack<T, V>& pack, int v) {
+  if constexpr (kTogether<T, V> == 2) {
+    return PairOf<T>::value(pack.pairs[v / 2], v % 2 != 0);
+  } else {
+    return static_cast<device_acc_t<T>>(pack.at[v]);
+  }
+}
+
+// Sets elements v, v + 1, ... of a pack.
+template <class T, int V, int P>
+__device__ __forceinline__ void set_values(Pack<T, V>& pack, int v, const device_acc_t<T> (&values)[P]) {
+  if constexpr (P == 2) {
+    pack.pairs[v / 2] = PairOf<T>::round(values[0], values[1]);
+  } else {
+    pack.at[v] = static_cast<T>(values[0]);
+  }
 }
 
 // The same from values of a whole pack.
