@@ -7,14 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.fixtures import make_config, motion, one_thread, recipe  # noqa: F401
-from vidops.training import fit
-from vidops.training.config import validate
+from tests.training.conftest import NEEDED, find_spec
+
+if all(find_spec(name) is not None for name in NEEDED):
+    from tests.training.fixtures import make_config, motion, one_thread, recipe  # noqa: F401
 
 
 @pytest.fixture(scope="session")
-def run(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+def run(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a finished run of two epochs."""
+    from vidops.training import fit
+    from vidops.training.config import validate
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     output = tmp_path_factory.mktemp("runs") / "run"

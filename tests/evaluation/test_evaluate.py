@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("lightning", reason="training needs lightning")
+pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
+pytest.importorskip("av", reason="video files need av")
+
 from vidops.cli import main
 from vidops.evaluation import evaluate
 from vidops.evaluation.evaluator import measure

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+pytest.importorskip("lightning", reason="training needs lightning")
+pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
+pytest.importorskip("av", reason="video files need av")
+
 from vidops.cli import main
 from vidops.evaluation import predict
 from vidops.training import read_checkpoint, restore

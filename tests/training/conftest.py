@@ -1,3 +1,8 @@
-"""Fixtures of the training tests."""
+"""Fixtures of the training tests; the test modules say themselves what they cannot run without."""
 
-from tests.training.fixtures import make_config, motion, one_thread  # noqa: F401
+from importlib.util import find_spec
+
+NEEDED = ("lightning", "pydantic", "yaml", "tqdm", "av", "PIL", "skimage")
+
+if all(find_spec(name) is not None for name in NEEDED):
+    from tests.training.fixtures import make_config, motion, one_thread  # noqa: F401

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-pytest.importorskip("lightning", reason="training needs lightning")
-pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
-
 from vidops.data import make_motion
-from vidops.training.config import Config, validate
 
-MakeConfig = Callable[..., Config]
+if TYPE_CHECKING:
+    from vidops.training.config import Config
 
 
 @pytest.fixture(scope="session")
@@ -65,8 +62,9 @@ def recipe(motion: Path, output: Path, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def make_config(motion: Path, tmp_path: Path) -> MakeConfig:
+def make_config(motion: Path, tmp_path: Path) -> Callable[..., Config]:
     """Recipe above, checked, with ``tmp_path / "run"`` as its output unless told otherwise."""
+    from vidops.training.config import validate
 
     def make(*, output: str | None = None, **changes: Any) -> Config:
         return validate(recipe(motion, Path(output or tmp_path / "run"), **changes), "test recipe")

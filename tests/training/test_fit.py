@@ -13,6 +13,10 @@ from typing import Any
 import pytest
 import torch
 
+pytest.importorskip("lightning", reason="training needs lightning")
+pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
+pytest.importorskip("av", reason="video files need av")
+
 from vidops.models import create_model, load_weights
 from vidops.training import NonFiniteLossError, fit, read_checkpoint
 from vidops.training.callbacks import BestAndLast, MetricsLog
@@ -120,6 +124,35 @@ def test_every_epoch_sees_other_crops_in_another_order(
         for e in (0, 1)
     ]
     assert sum(sums[0][i] != sums[1][i] for i in range(24)) > 12
+
+
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bar_on_a_terminal_leaves_the_lines_whole(make_config: Any) -> None:
+    out = Tty()
+    fit(make_config(epochs=2), out=out)
+    pieces = out.getvalue().replace("\n", "\r").split("\r")
+    assert any(piece.startswith("epoch 2/2") and "loss" in piece for piece in pieces)
+    assert any(piece.startswith("validation") for piece in pieces)
+    lines = [piece for piece in pieces if piece.strip().startswith(("1/2", "2/2"))]
+    assert len(lines) == 2
+    assert all(len(line.split()) == 8 for line in lines)
+    assert out.getvalue().endswith(lines[1] + "\n")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_on_a_gpu(make_config: Any, precision: str) -> None:
+    from vidops.evaluation import evaluate
+
+    result = fit(make_config(accelerator="cuda", precision=precision, data__workers=2))
+    report = evaluate(result.last)
+    assert report.samples == 12
+    assert report.loss == pytest.approx(result.metrics["val_loss"], rel=1e-5 if precision == "fp32" else 1e-2)
 
 
 def test_files_output_and_silence(

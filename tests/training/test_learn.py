@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("lightning", reason="training needs lightning")
+pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
+pytest.importorskip("av", reason="video files need av")
+
 from vidops.data import MOTION_PAIRS
 from vidops.evaluation import Report
 from vidops.ops.backends import BACKENDS

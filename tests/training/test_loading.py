@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+pytest.importorskip("lightning", reason="training needs lightning")
+pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
+pytest.importorskip("av", reason="video files need av")
+
 from vidops.data import VideoError
 from vidops.training import fit
 from vidops.training.config import Config
