@@ -111,8 +111,21 @@ def _read_record(folder: Path) -> tuple[dict[str, Any] | None, str]:
     return record, ""
 
 
+def _truncated(path: Path) -> bool:
+    """Whether the end of a 64-bit ELF file is missing: mapping such a file ends the process."""
+    with open(path, "rb") as file:
+        header = file.read(64)
+    if len(header) < 64 or header[:4] != b"\x7fELF":
+        return False  # the loader says what it is
+    table = int.from_bytes(header[0x28:0x30], "little")
+    entry, count = (int.from_bytes(header[at : at + 2], "little") for at in (0x3A, 0x3C))
+    return path.stat().st_size < table + entry * count
+
+
 def _import_c(folder: Path) -> tuple[ModuleType | None, str]:
     """Import ``vidops._C``; where its file exists and does not load, say why."""
+    if cut := [file.name for file in folder.glob("_C.*.so") if _truncated(file)]:
+        return None, f"{cut[0]} is cut short; reinstall vidops"
     try:
         return importlib.import_module(f"{__package__}._C"), ""
     except ModuleNotFoundError:
@@ -132,6 +145,8 @@ def _load(path: Path) -> str:
     for other in torch.ops.loaded_libraries:
         if Path(other).name.startswith(kind) and other != os.path.realpath(path):
             return f"{other} has been loaded into this process already"
+    if _truncated(path):
+        return f"{path.name} is cut short; reinstall vidops"
     try:
         torch.ops.load_library(str(path))
     except OSError as error:

@@ -90,11 +90,12 @@ def _backend(name: str, library: _build.LibraryStatus | None) -> dict[str, Any]:
     broken = library is not None and library.broken
     reason = backend.missing
     if not reason and lacking:
-        # A library that loads and lacks an operator is older than the Python code beside it.
-        broken = broken or library is not None
         reason = "; ".join(f"{operator}: {why}" for operator, why in sorted(lacking.items()))
-        if library is not None:
+        if library is not None and not all(map(_declared, lacking)):
+            broken = True
             reason += "; the library is older than the Python code: reinstall vidops"
+    if not reason and backend.devices == ("cuda",) and not torch.cuda.is_available():
+        reason = "no GPU is visible"
     return {
         "available": bool(operators),
         "broken": broken,
@@ -102,6 +103,11 @@ def _backend(name: str, library: _build.LibraryStatus | None) -> dict[str, Any]:
         "operators": operators,
         "path": str(library.path) if library is not None and library.path else None,
     }
+
+
+def _declared(operator: str) -> bool:
+    """Whether some native library that was loaded knows an operator."""
+    return bool(torch._C._dispatch_has_kernel(f"vidops::{operator}"))
 
 
 # ---- on the terminal
