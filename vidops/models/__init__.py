@@ -1,6 +1,6 @@
 """Networks, and the registry that builds them by name."""
 
-from .cards import Figure, ModelCard, Score, count_gmacs, count_params
+from .cards import Comparison, Figure, ModelCard, Score, count_gmacs, count_params
 from .mstnet import MSTNet
 from .registry import create_model, is_model, list_models, model_card, register_model
 from .resnet import BasicBlock, Bottleneck, ResNet
@@ -13,6 +13,7 @@ __all__ = [
     "TSN",
     "BasicBlock",
     "Bottleneck",
+    "Comparison",
     "Figure",
     "LoadResult",
     "MSTNet",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -132,9 +132,7 @@ class ModelCard:
         clip = self.input_size if figure is None else figure.clip
         classes = self.num_classes if figure is None else figure.num_classes
         options = {} if figure is None else figure.options
-        with torch.device("meta"):
-            model = self.build(num_classes=classes, num_segments=clip[1], backend="reference", **options)
-        return count_params(model), count_gmacs(model, clip)
+        return _measured(self.build, clip, classes, tuple(options.items()))
 
     def compare(self, figure: Figure) -> Comparison:
         """Measure a published row's configuration and set it beside what is published.
@@ -168,6 +166,18 @@ class ModelCard:
         return Comparison(
             params, gmacs, published, None if figure.params is None else params / figure.params - 1, off
         )
+
+
+@cache
+def _measured(
+    build: Callable[..., nn.Module],
+    clip: tuple[int, ...],
+    num_classes: int,
+    options: tuple[tuple[str, Any], ...],
+) -> tuple[int, float]:
+    with torch.device("meta"):
+        model = build(num_classes=num_classes, num_segments=clip[1], backend="reference", **dict(options))
+    return count_params(model), count_gmacs(model, clip)
 
 
 def count_params(model: nn.Module) -> int:

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from vidops.cli import main
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "tiny_*"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["model", "input"],
+        ["tiny_mstnet", "8x64x64"],
+        ["tiny_tsm", "8x64x64"],
+        ["tiny_tsn", "8x64x64"],
+    ]
+
+
+def test_stats(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "mstnet_resnet50", "--stats"]) == 0
+    out = capsys.readouterr().out
+    table, _, notes = out.partition("\n\n")
+    rows = [line.split() for line in table.splitlines()[1:]]
+    assert len(rows) == 11
+    assert rows[0][:9] == [
+        "mstnet_resnet50",
+        "-",
+        "8x224x224",
+        "400",
+        "24.380",
+        "24.38",
+        "32.883",
+        "32.88",
+        "+0.0",
+    ]
+    assert [row[6:8] for row in rows if row[1] == "kernel_sizes=(1,3,5,7)"] == [["+0.180", "+0.18"]]
+    assert notes.startswith("[1] ")
+    assert len({line.index("x224x224") for line in table.splitlines()[1:]}) == 1
+
+
+def test_unknown_pattern(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "zz*"]) == 2
+    assert "no model matches 'zz*'; known are mstnet_resnet101" in capsys.readouterr().err

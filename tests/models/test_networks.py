@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.ops.common import EVERY_BACKEND, LAYOUTS, device_for, in_layout
+from vidops.layers import FoldTime
+from vidops.models import create_model, list_models
+
+TINY = list_models("tiny_*")
+TEMPORAL = [name for name in TINY if name != "tiny_tsn"]
+
+
+def clips(n: int = 2, t: int = 8, size: int = 32, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(
+        n, 3, t, size, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    ).to(dtype)
+
+
+def tiny(name: str, **options: object) -> nn.Module:
+    """A tiny network in fp64 whose head is large enough to compare its logits."""
+    torch.manual_seed(0)
+    net = create_model(name, **options).double()
+    nn.init.normal_(net.fc.weight)
+    return net
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_forward_shape(name: str) -> None:
+    net = create_model(name, num_classes=5, num_segments=4).eval()
+    with torch.no_grad():
+        logits = net(clips(2, 4))
+    assert logits.shape == (2, 5)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(48, 48), (64, 64), (40, 56)])
+@pytest.mark.parametrize("name", TINY)
+def test_any_frame_size(name: str, size: tuple[int, int]) -> None:
+    assert create_model(name)(torch.rand(2, 3, 8, *size)).shape == (2, 8)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_parameter_gets_a_gradient(name: str) -> None:
+    torch.manual_seed(0)
+    net = create_model(name)
+    nn.functional.cross_entropy(net(clips(4)), torch.tensor([0, 1, 2, 3])).backward()
+    for key, parameter in net.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        assert parameter.grad.abs().max() > 0, key
+
+
+@pytest.mark.parametrize("backend", [b for b in EVERY_BACKEND if b != "reference"])
+@pytest.mark.parametrize("name", TEMPORAL)
+def test_equal_logits_and_gradients_on_every_backend(name: str, backend: str) -> None:
+    operator = "temporal_shift" if name == "tiny_tsm" else "temporal_conv"
+    device = device_for(backend, operator)
+    results = []
+    for b in ("reference", backend):
+        net = tiny(name, backend=b, num_segments=4).to(device)
+        logits = net(clips(2, 4, 16, torch.float64).to(device))
+        logits.square().sum().backward()
+        results.append((logits.detach(), net.conv1.weight.grad))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:4])
+@pytest.mark.parametrize("name", TINY)
+def test_equal_logits_in_every_layout(name: str, layout: str) -> None:
+    net = tiny(name).eval()
+    clip = clips(dtype=torch.float64)
+    torch.testing.assert_close(net(in_layout(clip, layout)), net(clip), rtol=1e-9, atol=1e-9)
+    net.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(net(in_layout(clip, layout)), net(clip), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_compiles_whole(name: str) -> None:
+    net = tiny(name)
+    compiled = torch.compile(tiny(name), fullgraph=True, backend="aot_eager")
+    clip = clips(dtype=torch.float64)
+    for train in (True, False):
+        net.train(train)
+        compiled.train(train)
+        expected, logits = net(clip), compiled(clip)
+        torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
+    logits.sum().backward()
+    expected.sum().backward()
+    for (key, a), b in zip(net.named_parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(
+            b.grad, a.grad, rtol=1e-8, atol=1e-8, msg=lambda text, key=key: f"{key}: {text}"
+        )
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_exports(name: str) -> None:
+    net = tiny(name).eval()
+    clip = clips(dtype=torch.float64)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(net, (clip,), dynamic_shapes={"clip": {0: batch}})
+    for n in (2, 3):
+        other = clips(n, dtype=torch.float64)
+        torch.testing.assert_close(program.module()(other), net(other), rtol=1e-9, atol=1e-9)
+
+
+def test_order_of_frames() -> None:
+    """TSN cannot see it, the others must."""
+    clip = clips(dtype=torch.float64)
+    for name in TINY:
+        net = tiny(name).eval()
+        difference = (net(clip) - net(clip.flip(2))).abs().max() / net(clip).abs().max()
+        if name == "tiny_tsn":
+            assert difference < 1e-12
+        else:
+            assert difference > 1e-3, name
+
+
+def test_logits_are_averaged_before_softmax() -> None:
+    net = tiny("tiny_tsn").eval()
+    clip = clips(dtype=torch.float64)
+    single = tiny("tiny_tsn", num_segments=1).eval()
+    single.load_state_dict(net.state_dict())
+    frames = torch.stack([single(clip[:, :, t : t + 1]) for t in range(8)], 1)
+    torch.testing.assert_close(net(clip), frames.mean(1), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "shape, text",
+    [
+        ((3, 8, 32, 32), r"clip must be \(N, 3, T, H, W\), got 4 dimensions"),
+        ((1, 1, 8, 32, 32), "clip must have 3 channels"),
+        ((1, 8, 3, 32, 32), "clip must have 3 channels"),
+        ((1, 3, 16, 32, 32), "clip must have T = 8 frames as the network was built for, got 16"),
+    ],
+)
+@pytest.mark.parametrize("name", TINY)
+def test_wrong_clip_is_named(name: str, shape: tuple[int, ...], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        create_model(name)(torch.rand(*shape))
+
+
+def test_integer_clip_is_named() -> None:
+    with pytest.raises(TypeError, match=r"clip must be of a floating dtype, normalised, got torch\.uint8"):
+        create_model("tiny_tsn")(torch.zeros(1, 3, 8, 32, 32, dtype=torch.uint8))
+
+
+def places(name: str, **options: object) -> list[str]:
+    with torch.device("meta"):
+        net = create_model(name, **options)
+    return [key for key, module in net.named_modules() if isinstance(module, FoldTime)]
+
+
+def test_where_temporal_layers_stand() -> None:
+    every = [f"layer{s}.{b}.temporal" for s, n in enumerate((3, 4, 6, 3), 1) for b in range(n)]
+    assert places("tsn_resnet50") == []
+    assert places("tsm_resnet50") == places("mstnet_resnet50") == every
+    second = [f"layer{s}.{b}.temporal" for s, n in enumerate((3, 4, 23, 3), 1) for b in range(0, n, 2)]
+    assert places("tsm_resnet101") == second
+    assert len(second) == 18
+    assert len(places("mstnet_resnet101")) == 33
+
+
+@pytest.mark.parametrize("ordinary", [False, True])
+def test_head_and_inner(ordinary: bool) -> None:
+    """The head's layer sees a block's input, the inner one what conv1 made of it."""
+    for position, channels in (("head", (64, 256, 256, 256)), ("inner", (64, 64, 64, 128))):
+        options = {"kernel_sizes": (3,), "position": position, "ordinary": ordinary}
+        with torch.device("meta"):
+            net = create_model("mstnet_resnet50", **options)
+        blocks = [*net.layer1, net.layer2[0]]
+        weights = [block.temporal.layer.weight.numel() for block in blocks]
+        assert weights == [3 * c * (c if ordinary else 1) for c in channels]
+
+
+@pytest.mark.parametrize("position", ["head", "inner"])
+def test_ordinary_starts_as_tsn(position: str) -> None:
+    tsn = tiny("tiny_tsn").eval()
+    net = tiny("tiny_mstnet", kernel_sizes=(3,), ordinary=True, position=position).eval()
+    missing, unexpected = net.load_state_dict(tsn.state_dict(), strict=False)
+    assert missing
+    assert not unexpected
+    clip = clips(dtype=torch.float64)
+    torch.testing.assert_close(net(clip), tsn(clip), rtol=1e-9, atol=1e-9)
+
+
+def test_dropout_only_in_training() -> None:
+    net = tiny("tiny_tsn", dropout=0.5).eval()
+    clip = clips(dtype=torch.float64)
+    assert torch.equal(net(clip), net(clip))
+    net.train()
+    assert not torch.equal(net(clip), net(clip))
