@@ -253,11 +253,11 @@ def _measure(group: Group, data: Data, rates: Rates, options: Options) -> list[R
     for variant in variants(group, compile_reference=options.compile):
         try:
             prepared = data.prepare(variant, direction)
-        except (RuntimeError, torch.OutOfMemoryError) as error:
-            if variant.kind == "kernel":
-                raise
+        except RuntimeError as error:
             reason = str(error).strip().splitlines()[0][:300]
-            records.append(_record(group, variant, status="unavailable", reason=reason))
+            ours = variant.kind == "kernel" and not isinstance(error, torch.OutOfMemoryError)
+            status = "wrong" if ours else "unavailable"
+            records.append(_record(group, variant, status=status, reason=reason))
             continue
         if prepared.verdict.reason:
             records.append(

@@ -25,9 +25,9 @@ def benchmark_bars(report: dict[str, Any]) -> Figure:
         ValueError: the report holds no kernel that was measured against a floor.
 
     Example:
-        >>> from vidops.bench import Options, run
-        >>> options = Options("temporal_shift/cpu/1x256*forward", ("reference",), quick=True, threads=(1,))
-        >>> figure = benchmark_bars(run(options))
+        >>> benchmark_bars({"results": []})
+        Traceback (most recent call last):
+        ValueError: the report holds no kernel with a floor to draw
     """
     records = [r for r in report["results"] if r["kind"] == "kernel" and "floor_multiple" in r]
     if not records:

@@ -1,0 +1,111 @@
+"""Pictures: what is drawn, what is refused, files that are whole."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("matplotlib")
+
+from vidops import visualize
+from vidops.visualize.figures import new_figure
+from vidops.visualize.training import read_curves
+
+LOG = "epoch,step,train_loss,val_top1\n1,10,2.0,\n1,20,1.5,0.25\n2,30,1.0,\n2,40,0.5,0.75\n"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    file = tmp_path / "metrics.csv"
+    file.write_text(LOG)
+    return file
+
+
+def clip(frames: int = 8, value: int = 0) -> torch.Tensor:
+    return torch.full((frames, 6, 8, 3), value, dtype=torch.uint8)
+
+
+def test_frames_are_shown_in_order() -> None:
+    ramp = torch.arange(12, dtype=torch.uint8).view(12, 1, 1, 1).expand(12, 4, 4, 3)
+    figure = visualize.frame_grid([ramp, ramp.flip(0)], ["up", "down"], frames=4, average=True)
+    shown = [float(axes.images[0].get_array()[0, 0, 0]) * 255 for axes in figure.axes]
+    assert shown == pytest.approx([0, 4, 7, 11, 5.5, 11, 7, 4, 0, 5.5], abs=1e-3)
+    assert [axes.get_xlabel() for axes in figure.axes[:5]] == [
+        "frame 0",
+        "frame 4",
+        "frame 7",
+        "frame 11",
+        "average",
+    ]
+
+
+def test_shorter_clips_are_stretched() -> None:
+    figure = visualize.frame_grid([clip(1), clip(8)], ["one", "eight"])
+    assert len(figure.axes) == 16
+
+
+@pytest.mark.parametrize(
+    ("clips", "titles", "text"),
+    [
+        ([], [], "clips must be at least one"),
+        ([clip()], ["a", "b"], "got 1 and 2 titles"),
+        ([torch.zeros(8, 3, 6, 6)], ["a"], r"shape \(T, H, W, 3\), got \(8, 3, 6, 6\)"),
+        ([clip(0)], ["a"], "shape"),
+    ],
+)
+def test_bad_clips(clips: list[torch.Tensor], titles: list[str], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        visualize.frame_grid(clips, titles)
+
+
+def test_curves_are_the_logs(log: Path) -> None:
+    figure = visualize.training_curves({"a": log, "b": log}, chance=0.125)
+    loss, accuracy = figure.axes
+    assert loss.lines[0].get_xydata().tolist() == [[10, 2.0], [20, 1.5], [30, 1.0], [40, 0.5]]
+    assert accuracy.lines[1].get_xydata().tolist() == [[20, 25.0], [40, 75.0]]
+    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == ["a", "b", "guessing"]
+
+
+def test_bad_logs(tmp_path: Path, log: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"log .*none\.csv: no such file"):
+        read_curves(tmp_path / "none.csv")
+    with pytest.raises(ValueError, match=r"metrics\.csv: has no values of val_top5"):
+        visualize.training_curves({"a": log}, accuracy="val_top5")
+    log.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="has no column named step"):
+        read_curves(log)
+    log.write_text("step,train_loss\n1,2\n2,much\n")
+    with pytest.raises(ValueError, match="line 3: holds no number"):
+        read_curves(log)
+
+
+def test_accuracies_are_bars() -> None:
+    values = {"tsn": {"all": 0.125, "pairs": 0.5}, "mstnet": {"all": 0.99, "pairs": 1.0}}
+    figure = visualize.accuracy_bars(values, chance={"all": 0.125, "pairs": 0.5})
+    assert [bar.get_height() for bar in figure.axes[0].patches] == pytest.approx([12.5, 50, 99, 100])
+    for bad in ({}, {"a": {}}, {"a": {"x": 1.0}, "b": {"y": 1.0}}):
+        with pytest.raises(ValueError, match="same kinds"):
+            visualize.accuracy_bars(bad)
+
+
+def test_a_report_without_floors_is_not_drawn() -> None:
+    with pytest.raises(ValueError, match="no kernel with a floor"):
+        visualize.benchmark_bars({"results": []})
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_files_are_whole(suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / "new" / f"a{suffix}"
+    visualize.save(new_figure(2, 1), file)
+    assert file.stat().st_size > 500
+    assert [p.name for p in file.parent.iterdir()] == [file.name]
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+def test_other_file_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a\.jpg: the name must end in"):
+        visualize.save(new_figure(2, 1), tmp_path / "a.jpg")
+    assert not list(tmp_path.iterdir())
