@@ -1,0 +1,87 @@
+"""temporal_shift in Triton: every element is read once and written once, in whatever layout x has.
+
+A program owns a tile of channels and positions, [C_BLOCK, P_BLOCK], of a few frames, so that their loads are all in
+flight together. Nothing is computed: frame t of the result is frame t + STEP for the first ``fold`` channels, t - STEP
+for the next ``fold``, t for the rest, and zero where there is no such frame. Backward moves the other way.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..ops.layouts import empty_clip
+from ._clip import alignment, native, tile, walk
+from ._device import steps, tile_at, tile_of
+from ._register import operator, wrap_triton
+
+SHARE = {2: 8, 4: 4, 8: 2}  # elements of a tile a thread, by bytes an element: 16 bytes
+FRAMES = 8  # frames of a program
+
+
+@triton.jit(do_not_specialize=["x_n", "x_t", "x_o", "y_n", "y_t", "y_o", "C", "T", "P", "fold", "blocks", "p_blocks"])
+def temporal_shift_kernel(
+    x, y, x_n, x_t, x_o, y_n, y_t, y_o, C, T, P, fold, blocks, p_blocks,
+    STEP: tl.constexpr, FRAMES: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr, C_BLOCK: tl.constexpr,
+    P_BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Steps and the fast axis are in units of ALIGN elements; so is ``fold`` channels last."""
+    UNIT: tl.constexpr = ALIGN if LAST else 1
+    program = tl.program_id(0)
+    parts = tl.cdiv(T, FRAMES)
+    begin = program % parts * FRAMES
+    program = program // parts
+    if LAST:
+        block = program % blocks
+        item = program // blocks
+    else:  # in the order of memory
+        block = program // p_blocks % blocks
+        item = program % p_blocks + program // (p_blocks * blocks) * p_blocks
+    x_n, x_t, x_o = steps(x_n, x_t, x_o, ALIGN)
+    y_n, y_t, y_o = steps(y_n, y_t, y_o, ALIGN)
+    channel = block.to(tl.int64) * C_BLOCK
+    c = channel + tl.arange(0, C_BLOCK)[:, None]
+    clip, position, inside = tile_of(item, p_blocks, c < C * UNIT, P * (ALIGN // UNIT), P_BLOCK)
+    source = tile_at(x + clip * x_n, position, channel, x_o, C_BLOCK, P_BLOCK, LAST)
+    result = tile_at(y + clip * y_n, position, channel, y_o, C_BLOCK, P_BLOCK, LAST)
+    fold = fold * UNIT
+    move = tl.where(c < fold, STEP, tl.where(c < 2 * fold, -STEP, 0))
+    source += move * x_t
+    seen = ()
+    for u in tl.static_range(FRAMES):
+        frame = begin + u + move
+        mask = inside & (frame >= 0) & (frame < T) & (begin + u < T)
+        seen = seen + (tl.load(source + (begin + u) * x_t, mask=mask, other=0),)
+    for u in tl.static_range(FRAMES):
+        tl.store(result + (begin + u) * y_t, seen[u], mask=inside & (begin + u < T))
+
+
+def _shift(x: Tensor, fold: int, step: int) -> Tensor:
+    x = native(x)
+    y = empty_clip(x)
+    if y.numel() == 0:
+        return y
+    at, out = walk(x), walk(y)
+    align = alignment(x, *((at.C, fold) if at.last else (at.P,)), *at.steps, *out.steps)
+    unit = align if at.last else 1
+    shape = tile(SHARE[x.element_size()], int(at.C), int(at.P), at.last, x.element_size())
+    blocks, p_blocks = triton.cdiv(at.C, shape.c_block), triton.cdiv(at.P, shape.p_block)
+    wrap_triton(temporal_shift_kernel)[(blocks * p_blocks * at.N * triton.cdiv(at.T, FRAMES),)](
+        x, y, *at.scaled(align), *out.scaled(align), at.C // unit, at.T, at.P * unit // align, fold // unit, blocks,
+        p_blocks, STEP=step, FRAMES=FRAMES, LAST=at.last, ALIGN=align, C_BLOCK=shape.c_block, P_BLOCK=shape.p_block,
+        num_warps=shape.warps, num_stages=1,
+    )  # fmt: skip
+    return y
+
+
+@operator
+def temporal_shift(x: Tensor, fold: int) -> Tensor:
+    """Forward; see :func:`vidops.ops.temporal_shift`. ``fold`` channels move each way."""
+    return _shift(x, fold, 1)
+
+
+@operator
+def temporal_shift_backward(grad: Tensor, fold: int) -> Tensor:
+    """Gradient of x."""
+    return _shift(grad, fold, -1)
