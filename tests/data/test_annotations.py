@@ -126,7 +126,7 @@ def test_missing_video_is_named_with_file_and_line(root):
 def test_missing_sources(root):
     with pytest.raises(FileNotFoundError, match=r"none\.csv: no such annotation file or folder"):
         read_annotations(root / "none.csv")
-    with pytest.raises(FileNotFoundError, match="root: .* is not a folder"):
+    with pytest.raises(FileNotFoundError, match=r"root: .* is not a folder"):
         read_annotations(write(root, "a/1.mp4,0\n"), root=root / "nowhere")
 
 

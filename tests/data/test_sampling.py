@@ -49,7 +49,7 @@ def test_symmetric_centres(frames, segments, expected):
 
 
 def test_an_even_video_has_no_middle_frame():
-    with pytest.raises(ValueError, match="symmetric sampling of 8 frames .* even number of segments, got 3"):
+    with pytest.raises(ValueError, match=r"symmetric sampling of 8 frames .* even number of segments, got 3"):
         UniformSampling(3, training=False, symmetric=True)(8)
 
 

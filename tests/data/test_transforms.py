@@ -155,7 +155,7 @@ def test_wrong_values(make, match):
 
 
 def test_wrong_types():
-    with pytest.raises(TypeError, match="frames must be a uint8 array .* got float32"):
+    with pytest.raises(TypeError, match=r"frames must be a uint8 array .* got float32"):
         CenterCrop(8, 8)(np.zeros((2, 8, 8, 3), np.float32), rng())
     with pytest.raises(TypeError, match="got list"):
         CenterCrop(8, 8)([1, 2], rng())

@@ -173,7 +173,7 @@ def test_scaled_size(size, short, expected):
     assert scaled_size(*size, short) == expected
 
 
-# --- files that cannot be read -----------------------------------------------------------------------------------
+# --- files that cannot be read
 
 
 def errors_of(path: Path) -> list[str]:
@@ -308,7 +308,7 @@ def test_flipped_bytes_never_end_in_anything_but_frames_or_a_video_error(make_vi
     path = make_video("a.mp4", frames=12)
     data = path.read_bytes()
     rng = np.random.default_rng(0)
-    broken = 0
+    texts = []
     for _ in range(60):
         damaged = np.frombuffer(data, np.uint8).copy()
         start = int(rng.integers(len(data) - 64))
@@ -316,14 +316,11 @@ def test_flipped_bytes_never_end_in_anything_but_frames_or_a_video_error(make_vi
         path.write_bytes(damaged.tobytes())
         video_module._COUNTS.clear()
         try:
-            frames, indices = sample_frames(path, lambda n: [0, n - 1])
+            assert len(sample_frames(path, lambda n: [0, n - 1])[0]) == 2
         except VideoError as error:
-            assert str(error).startswith(f"{path}: ")
-            assert "\n" not in str(error)
-            broken += 1
-        else:
-            assert frames.shape[0] == 2 == len(indices)
-    assert broken > 20
+            texts.append(str(error))
+    assert len(texts) > 20
+    assert all(text.startswith(f"{path}: ") and "\n" not in text for text in texts)
 
 
 def test_damage_past_the_wanted_frames_of_a_counted_file_is_found_by_counting(make_video):
@@ -356,7 +353,7 @@ def test_nothing_is_printed(make_video):
     assert (done.stdout, done.stderr) == ("", "")
 
 
-# --- arguments ---------------------------------------------------------------------------------------------------
+# --- arguments
 
 
 @pytest.mark.parametrize("indices", [[], [[0]], [0.5], ["0"]])

@@ -31,8 +31,8 @@ def _add_make_motion(actions: argparse._SubParsersAction[argparse.ArgumentParser
         type=_pairs,
         default=4,
         metavar="N|NAMES",
-        help="how many pairs of classes, or their names with commas between: horizontal, vertical, zoom, rotation, "
-        "diagonal, antidiagonal, fade (default: 4)",
+        help="how many pairs of classes, or their names with commas between: horizontal, vertical, zoom, "
+        "rotation, diagonal, antidiagonal, fade (default: 4)",
     )
     parser.add_argument("--train", type=int, default=2400, help="training clips (default: 2400)")
     parser.add_argument("--val", type=int, default=400, help="validation clips (default: 400)")

@@ -1,9 +1,10 @@
 """Video files, annotation lists, sampling, transforms, datasets."""
 
 from . import transforms
+from ._scenes import MOTION_PAIRS
 from .annotations import AnnotationList, Sample, read_annotations
 from .dataset import VideoDataset
-from .motion import MOTION_PAIRS, make_motion, motion_clip
+from .motion import make_motion, motion_clip
 from .sampling import UniformSampling
 from .video import VideoError, num_frames, read_frames, sample_frames
 

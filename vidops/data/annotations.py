@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-VIDEO_SUFFIXES = frozenset(".mp4 .avi .mkv .webm .mov .mpg .mpeg .m4v .wmv .flv .ts .3gp .ogv".split())
+VIDEO_SUFFIXES = frozenset(
+    [".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv"]
+)
 
 _PATH_HEADERS = frozenset({"path", "video", "file", "filename", "video_path"})
 _LABEL_HEADERS = frozenset({"label", "class", "class_name", "class_index"})
@@ -67,10 +69,11 @@ def read_annotations(
 ) -> AnnotationList:
     """Read a folder with one sub-folder a class, or a csv file with the columns ``path,label``.
 
-    In a csv file a label is a class index or a class name, a header line and blank lines are allowed, and paths
-    are relative to ``root`` or, without it, to the csv's own folder. Class names are taken from ``classes``,
-    else from ``classes.txt`` (one name a line) beside the csv, in ``root`` or in the folder of classes; a folder
-    without it has its sub-folders as classes in alphabetical order. The video files are not opened here.
+    In a csv file a label is a class index or a class name, a header line and blank lines are allowed, and
+    paths are relative to ``root`` or, without it, to the csv's own folder. Class names are taken from
+    ``classes``, else from ``classes.txt`` (one name a line) beside the csv, in ``root`` or in the folder of
+    classes; a folder without it has its sub-folders as classes in alphabetical order. The video files are not
+    opened here.
 
     Args:
         source: the folder or the csv file.

@@ -37,15 +37,16 @@ class VideoDataset(Dataset[dict[str, Any]]):
         seed: start of all random numbers, at least 0.
         short_side: resize the frames so while decoding, before the transform; None keeps the file's size.
         cache: ``"memory"`` keeps the decoded, resized frames of a whole video once it has been read.
-        cache_bytes: limit of that cache, in each process that reads; videos that no longer fit are decoded anew
-            every time.
+        cache_bytes: limit of that cache, in each process that reads; videos that no longer fit are decoded
+            anew every time.
 
     Raises:
         ValueError: the list is empty, or an argument is out of range.
 
     Example:
         >>> from vidops.data import AnnotationList, UniformSampling
-        >>> VideoDataset(AnnotationList([], None), sampling=UniformSampling(8, True), transform=lambda f, g: f)
+        >>> nothing = AnnotationList([], None)
+        >>> VideoDataset(nothing, sampling=UniformSampling(8, True), transform=lambda frames, g: frames)
         Traceback (most recent call last):
         ValueError: annotations: the list is empty
     """

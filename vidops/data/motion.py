@@ -1,65 +1,33 @@
 """The motion dataset: classes in mirrored pairs that only the order of the frames tells apart.
 
-Every motion is a cycle run through at a steady speed from a random phase: a patch of a photograph crosses the
-picture and comes in again on the other side, turns, or grows to its largest size and starts small again. A
-phase that is uniform at the start is uniform in every frame, so a single frame has the same distribution in
-both classes of a pair, wherever in the clip it stands. A clip of the second class is a clip of the first played
-backwards, frame for frame, so an average over time has the same distribution too. The files keep this: every
-frame is coded alone, as a key frame, at the same quality.
+Every motion is a cycle run through at a steady speed from a random phase: a patch of a photograph crosses
+the picture and comes in again on the other side, turns, or grows to its largest size and starts small again.
+A phase that is uniform at the start is uniform in every frame, so a single frame has the same distribution in
+both classes of a pair, wherever in the clip it stands. A clip of the second class is a clip of the first
+played backwards, frame for frame, so an average over time has the same distribution too. The files keep this:
+every frame is coded alone, as a key frame, at the same quality.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from .._extras import require
+from ._scenes import MOTION_PAIRS, draw_scene, load_photos, render
 from .video import Frames
 
-MOTION_PAIRS: dict[str, tuple[str, str]] = {
-    "horizontal": ("right", "left"),
-    "vertical": ("down", "up"),
-    "zoom": ("zoom_in", "zoom_out"),
-    "rotation": ("clockwise", "counterclockwise"),
-    "diagonal": ("down_right", "up_left"),
-    "antidiagonal": ("down_left", "up_right"),
-    "fade": ("appear", "vanish"),
-}
-"""Name of a pair -> its two classes; the second is the first played backwards."""
-
-# Photographs inside scikit-image's wheel, fine enough in texture to be seen moving.
-_PHOTOS = (
-    "astronaut.png brick.png camera.png chelsea.png coffee.png coins.png grass.png gravel.png "
-    "hubble_deep_field.jpg ihc.png motorcycle_left.png rocket.jpg"
-).split()
-_DIRECTIONS = {"horizontal": (1, 0), "vertical": (0, 1), "diagonal": (1, 1), "antidiagonal": (-1, 1)}
 _SPLITS = ("train", "val")
 _RATE = 10  # frames a second of the files
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """What is drawn: the object's pose at every frame over a still background. Lengths in output pixels."""
-
-    background: torch.Tensor  # float (3, size, size), 0 to 255
-    texture: torch.Tensor  # float (3, side, side)
-    x: np.ndarray[Any, Any]  # centre of the object, (frames,)
-    y: np.ndarray[Any, Any]
-    side: np.ndarray[Any, Any]  # side of the square object
-    angle: np.ndarray[Any, Any]  # radians, clockwise as seen
-    alpha: np.ndarray[Any, Any]  # opacity
 
 
 def motion_clip(
@@ -89,7 +57,7 @@ def motion_clip(
     _check_shape(frames, size)
     for pair, (first, second) in MOTION_PAIRS.items():
         if class_name in (first, second):
-            clip = _render(_scene(pair, generator, frames, size), size)
+            clip = render(draw_scene(pair, generator, frames, size), size)
             return clip if class_name == first else np.ascontiguousarray(clip[::-1])
     known = ", ".join(name for names in MOTION_PAIRS.values() for name in names)
     raise ValueError(f"class_name: no motion class {class_name!r}; there are {known}")
@@ -111,9 +79,9 @@ def make_motion(
 
     ``out_dir`` receives ``train.csv``, ``val.csv`` (``path,label``), ``classes.txt`` and
     ``videos/<class>/<split>_<number>.mp4``. The classes are equally frequent, and the clips of a pair's two
-    classes that have the same number are each other's reversal, so an average over time learns nothing within a
-    pair. Sample them with ``UniformSampling(..., symmetric=True)`` and do not flip them. All is written to a
-    temporary folder beside ``out_dir`` that is renamed at the end.
+    classes that have the same number are each other's reversal, so an average over time learns nothing within
+    a pair. Sample them with ``UniformSampling(..., symmetric=True)`` and do not flip them. All is written to
+    a temporary folder beside ``out_dir`` that is renamed at the end.
 
     Args:
         out_dir: folder to make; it must not exist or be empty.
@@ -158,7 +126,7 @@ antidiagonal, fade
     out = Path(os.path.abspath(out_dir))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"out_dir: {out_dir} exists and is not an empty folder")
-    _photos()
+    load_photos()
     require("av", extra="video")
     bar = _progress_bar(train + val) if progress else None
 
@@ -220,97 +188,6 @@ def _progress_bar(total: int) -> Any:
     return require("tqdm", extra="train").tqdm(total=total, desc="make-motion", unit="clip")
 
 
-@lru_cache(maxsize=1)
-def _photos() -> list[torch.Tensor]:
-    """Load the photographs, uint8 (3, H, W), short side at most 300 pixels."""
-    found = importlib.util.find_spec("skimage")
-    if found is None or not found.submodule_search_locations:
-        raise ImportError("scikit-image is not installed; install it with: pip install 'vidops[motion]'")
-    image = require("PIL.Image", extra="video")
-    folder = Path(found.submodule_search_locations[0]) / "data"
-    photos = []
-    for name in _PHOTOS:
-        if not (folder / name).is_file():
-            raise ImportError(
-                f"scikit-image lacks {name}; mend it with: pip install --force-reinstall scikit-image"
-            )
-        with image.open(folder / name) as picture:
-            rgb = picture.convert("RGB")
-            rgb.thumbnail((400, 400), image.Resampling.LANCZOS)
-            photos.append(torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous())
-    return photos
-
-
-def _crop(photo: torch.Tensor, side: int, generator: np.random.Generator) -> torch.Tensor:
-    """Cut a square of random size and place, with visible texture, from a photograph and resize it."""
-    height, width = photo.shape[1:]
-    for _ in range(8):
-        cut = int(generator.integers(min(height, width) // 4, min(height, width) // 2 + 1))
-        top, left = int(generator.integers(height - cut + 1)), int(generator.integers(width - cut + 1))
-        patch = photo[:, top : top + cut, left : left + cut].float()
-        if patch.std() > 25:
-            break
-    out = F.interpolate(patch[None], size=(side, side), mode="bilinear", antialias=True, align_corners=False)
-    return out[0]
-
-
-def _scene(pair: str, generator: np.random.Generator, frames: int, size: int) -> _Scene:
-    """Draw the scene of a pair's first class."""
-    photos = _photos()
-    first, second = generator.choice(len(photos), size=2, replace=False)
-    background = _crop(photos[first], size, generator)
-    texture = _crop(photos[second], max(8, size // 2), generator)
-    side = generator.uniform(0.35, 0.6) * size
-    x, y = generator.uniform(side / 2, size - side / 2, size=2)
-    angle = generator.uniform(0, 2 * np.pi)
-    phase, speed = generator.uniform(size=2)
-    still = np.ones(frames)
-    pose = {"x": x * still, "y": y * still, "side": side * still, "angle": angle * still, "alpha": still}
-
-    def cycle(slow: float, fast: float) -> np.ndarray[Any, Any]:
-        """Phase 0 to 1 of every frame, at a speed of ``slow`` to ``fast`` cycles a frame."""
-        return np.asarray((phase + (slow + (fast - slow) * speed) * np.arange(frames)) % 1.0)
-
-    if pair in _DIRECTIONS:
-        # One cycle takes the object from wholly outside on one side to wholly outside on the other.
-        reach = side * (abs(np.cos(angle)) + abs(np.sin(angle)))
-        period = size + reach
-        phases = cycle(0.05 * size / period, 0.11 * size / period)
-        for axis, sign in zip("xy", _DIRECTIONS[pair], strict=True):
-            if sign:
-                pose[axis] = (phases if sign > 0 else 1 - phases) * period - reach / 2
-    elif pair == "zoom":
-        pose["side"] = 0.22 * size * (0.95 / 0.22) ** cycle(0.06, 0.12)
-    elif pair == "rotation":
-        pose["angle"] = 2 * np.pi * cycle(0.03, 0.09)
-    elif pair == "fade":
-        pose["alpha"] = cycle(0.06, 0.12)
-    else:
-        raise ValueError(f"pair: no pair {pair!r}")
-    return _Scene(background, texture, **pose)
-
-
-def _render(scene: _Scene, size: int) -> Frames:
-    """Draw all frames: each output pixel looks up the texture through the inverse of the object's pose."""
-    x, y, side, angle, alpha = (
-        torch.from_numpy(np.ascontiguousarray(v, dtype=np.float32)).view(-1, 1, 1)
-        for v in (scene.x, scene.y, scene.side, scene.angle, scene.alpha)
-    )
-    axis = torch.arange(size, dtype=torch.float32) + 0.5
-    dx, dy = axis.view(1, 1, size) - x, axis.view(1, size, 1) - y
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    # In the object's own axes, where it spans -1 to 1. With y down, a growing angle turns it clockwise.
-    u = (cos * dx + sin * dy) * (2 / side)
-    v = (cos * dy - sin * dx) * (2 / side)
-    inside = (1 - torch.maximum(u.abs(), v.abs())) * (side / 2) + 0.5  # pixels from the edge: a soft outline
-    mask = (inside.clamp(0, 1) * alpha)[:, None]
-    texture = scene.texture.expand(len(x), -1, -1, -1)
-    grid = torch.stack([u, v], dim=-1)
-    patch = F.grid_sample(texture, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    out = scene.background + mask * (patch - scene.background)
-    return out.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-
-
 @dataclass(frozen=True)
 class _Job:
     """One scene and the two files it becomes, relative to the dataset's folder."""
@@ -347,11 +224,11 @@ def _write_clips(
 
     def work(job: _Job) -> None:
         generator = np.random.default_rng((seed, *job.key))
-        clip = _render(_scene(job.pair, generator, frames, size), size)
+        clip = render(draw_scene(job.pair, generator, frames, size), size)
         for file, ordered in zip(job.files, (clip, clip[::-1]), strict=True):
             _encode(folder / file, ordered)
 
-    # Pictures this small are not worth several torch threads each; the setting reaches new threads, so put it back.
+    # Not worth several torch threads each. The setting outlives the pool, so put it back.
     torch_threads = torch.get_num_threads()
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         futures = [pool.submit(work, job) for job in jobs]

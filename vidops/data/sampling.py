@@ -17,9 +17,10 @@ class UniformSampling:
     - training: frame i*d + randint(d) of segment i; all frames are frame 0 where n < s, as TSN and TSM do.
     - testing: the segments' centres, floor((2i + 1) n / 2s), which repeats frames where n < s.
 
-    With ``symmetric`` the frames i and s-1-i of a test clip are mirror images in time (they add up to n-1), and a
-    training clip of the video played backwards has the same distribution as the reversed training clip, so that
-    the sampling adds no cue to the direction of time. Videos shorter than s are then sampled as in testing.
+    With ``symmetric`` the frames i and s-1-i of a test clip are mirror images in time (they add up to n-1),
+    and a training clip of the video played backwards has the same distribution as the reversed training clip,
+    so that the sampling adds no cue to the direction of time. Videos shorter than s are then sampled as in
+    testing.
 
     Args:
         num_segments: segments s, the number of frames of a clip.

@@ -45,9 +45,9 @@ class Compose:
 class TrainCrops:
     """Multi-scale crops at 13 fixed positions, resized to a square and flipped at random.
 
-    The crop's height and width are two entries of ``scales``, at most one step apart, times the short side. It
-    lies at one of 13 positions: the corners, the middles of the sides, the centre, and the four points halfway
-    between the centre and the corners.
+    The crop's height and width are two entries of ``scales``, at most one step apart, times the short side.
+    It lies at one of 13 positions: the corners, the middles of the sides, the centre, and the four points
+    halfway between the centre and the corners.
 
     Args:
         size: side of the square that comes out, pixels.
@@ -176,8 +176,8 @@ def crop_positions(height: int, width: int, crop_height: int, crop_width: int) -
         crop_width: of the crop, at most width.
 
     Returns:
-        On a grid of quarters of the free space: the nine points with even coordinates (corners, sides, centre),
-        then the four with odd ones.
+        On a grid of quarters of the free space: the nine points with even coordinates (corners, sides,
+        centre), then the four with odd ones.
 
     Example:
         >>> crop_positions(240, 320, 224, 224)[:3]

@@ -20,7 +20,7 @@ from .._extras import require
 Frames = npt.NDArray[np.uint8]
 Choose = Callable[[int], Sequence[int] | npt.NDArray[np.int64]]
 
-# While a file is counted its decoded frames are held up to this many bytes, so that most files are decoded once.
+# While a file is counted its frames are held up to this many bytes, so that most files are decoded once.
 _HOLD_BYTES = 64 << 20
 
 
@@ -36,7 +36,7 @@ class VideoError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        # A loader's worker hands its exception on as the text of its whole traceback, whose last line is ours.
+        # A loader's worker hands its error on as the text of its whole traceback, whose last line is ours.
         super().__init__(message.rstrip().rsplit("VideoError: ", 1)[-1])
 
 
@@ -259,8 +259,9 @@ def _video_stream(av: Any, path: str, container: Any) -> Any:
 def _indexed_packets(container: Any, stream: Any) -> int:
     """Return how many coded frames the file's index promises, 0 where it has none.
 
-    MP4 and AVI hold a complete index; for others it is a sparse list of key frames, which a whole file always
-    reaches. An AVI that was cut short has lost its index, which stands at the end, but not its header's count.
+    MP4 and AVI hold a complete index; for others it is a sparse list of key frames, which a whole file
+    always reaches. An AVI that was cut short has lost its index, which stands at the end, but not its
+    header's count.
     """
     indexed = sum(1 for entry in stream.index_entries if entry.size > 0)
     if container.format.name == "avi" and indexed <= 1:
