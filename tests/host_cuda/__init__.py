@@ -1,11 +1,13 @@
-"""The CUDA kernels' own sources, built for the host: backend ``"cuda_host"``, for tests only.
+"""Operator libraries built by tests: the CUDA kernels' own sources for the host, and the CPU kernels under sanitizers.
 
-Every file of ``csrc/cuda`` is compiled by the host compiler with ``cuda_host.h``, which gives a block's threads
-fibers, into a library of CPU operators in the namespace ``vidops_cuda_host``. A new operator needs nothing here.
+Backend ``"cuda_host"``: every file of ``csrc/cuda`` is compiled by the host compiler with ``cuda_host.h``, which gives
+a block's threads fibers. The arithmetic of indices is checked while it runs: signed overflow, bounds of arrays and the
+alignment of wide loads, as far as UndefinedBehaviorSanitizer sees them; a finding ends the process with its place.
 
-The arithmetic of indices is checked while it runs: signed overflow, bounds of arrays and the alignment of wide loads,
-as far as UndefinedBehaviorSanitizer sees them; a finding ends the process with its place. With
-``VIDOPS_HOST_CUDA_SANITIZE=1`` AddressSanitizer watches all memory as well; it must be in the process from the start:
+Backend ``"cpu_sanitized"``: the files of ``csrc/cpu``, under AddressSanitizer and UndefinedBehaviorSanitizer.
+
+Each is a library of CPU operators in a namespace of its own, and a new operator needs nothing here. With
+``VIDOPS_HOST_CUDA_SANITIZE=1`` AddressSanitizer watches ``cuda_host`` too. It must be in the process from the start:
 
     LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 VIDOPS_HOST_CUDA_SANITIZE=1 pytest ...
 """
@@ -23,11 +25,12 @@ from pathlib import Path
 
 import torch
 
+from vidops import _build
 from vidops.ops import backends
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "host_cuda"
-NAMESPACE = "vidops_cuda_host"
+HOST_BACKENDS = {"cuda_host": "csrc/cuda/*.cu", "cpu_sanitized": "csrc/cpu/*.cpp"}
 
 
 def _sanitize() -> bool:
@@ -40,26 +43,34 @@ def compiler() -> list[str]:
     return command if shutil.which(command[0]) else []
 
 
-def flags() -> list[str]:
-    """What a CUDA source of this project needs to be compiled for the host."""
-    checks = "alignment,bounds,shift,signed-integer-overflow"
-    return [
-        "-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-ffp-contract=fast",
-        f"-fsanitize={'address,undefined' if _sanitize() else checks}", "-fno-sanitize=vptr", "-fno-sanitize-recover=all",
-        "-Wno-unknown-pragmas", "-Wno-attributes",
-        "-DTORCH_TARGET_VERSION=0x020b000000000000", f"-DVIDOPS_NAMESPACE={NAMESPACE}", "-DVIDOPS_CUDA_KEY=CPU",
-        f"-I{ROOT / 'csrc'}", f"-I{Path(__file__).parent}", "-isystem", f"{Path(torch.__file__).parent / 'include'}",
-    ]
+def flags(backend: str) -> list[str]:
+    """What a source of this project needs to be compiled for a test backend."""
+    options = [
+        "-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno",
+        "-fno-sanitize=vptr", "-fno-sanitize-recover=all", "-Wno-unknown-pragmas", "-Wno-attributes", "-Wno-psabi",
+        "-DTORCH_TARGET_VERSION=0x020b000000000000", f"-DVIDOPS_NAMESPACE=vidops_{backend}",
+        f"-I{ROOT / 'csrc'}", "-isystem", f"{Path(torch.__file__).parent / 'include'}",
+    ]  # fmt: skip
+    if backend == "cuda_host":
+        checks = "address,undefined" if _sanitize() else "alignment,bounds,shift,signed-integer-overflow"
+        options += [
+            f"-fsanitize={checks}", "-fno-strict-aliasing", "-DVIDOPS_CUDA_KEY=CPU", f"-I{Path(__file__).parent}",
+        ]  # fmt: skip
+    else:
+        options += ["-fsanitize=address,undefined"]
+        if _build.status()["cpu"].level in ("avx2", "avx512"):
+            options += ["-mavx2", "-mfma", "-mf16c"]
+    return options
 
 
-def build(sources: list[Path], name: str) -> Path:
+def build(sources: list[Path], name: str, backend: str = "cuda_host") -> Path:
     """Compile sources (``.cu`` or ``.cpp``) into one library, unless that has been done before; return its path.
 
     Raises:
         RuntimeError: the compiler failed; the text is what it said.
     """
     torch_lib = Path(torch.__file__).parent / "lib"
-    command = [*compiler(), *flags()]
+    command = [*compiler(), *flags(backend)]
     version = subprocess.run([command[0], "--version"], capture_output=True, text=True, check=True).stdout
     digest = hashlib.sha256("\0".join([version, torch.__version__, *command]).encode())
     for file in sorted([*sources, *ROOT.glob("csrc/**/*.*"), *Path(__file__).parent.glob("*.h")]):
@@ -87,24 +98,20 @@ def _run(command: list[str]) -> None:
 
 
 @functools.cache
-def available() -> str:
-    """Why the CUDA kernels cannot run on the host here; empty where they can."""
+def register(backend: str) -> str:
+    """Build and load a test backend and give it to every operator; returns why it cannot run here, or ``""``.
+
+    Raises:
+        RuntimeError: the compiler failed; the text is what it said.
+    """
     if not compiler():
         return "no host compiler (g++, or CXX)"
-    if _sanitize() and "libasan" not in os.environ.get("LD_PRELOAD", ""):
-        return "VIDOPS_HOST_CUDA_SANITIZE=1 needs LD_PRELOAD=$(g++ -print-file-name=libasan.so)"
-    return ""
-
-
-@functools.cache
-def register() -> str:
-    """Build and load the kernels, give them to every operator, and return the name of their backend."""
-    if reason := available():
-        raise RuntimeError(reason)
-    library = build([ROOT / "csrc" / "schema.cpp", *sorted(ROOT.glob("csrc/cuda/*.cu"))], "ops")
-    torch.ops.load_library(str(library))
-    backend = backends.Backend("cuda_host", NAMESPACE, ("cpu",), key="CPU")
-    backends.BACKENDS[backend.name] = backend
+    if (_sanitize() or backend == "cpu_sanitized") and "libasan" not in os.environ.get("LD_PRELOAD", ""):
+        return "AddressSanitizer needs LD_PRELOAD=$(g++ -print-file-name=libasan.so)"
+    sources = [ROOT / "csrc" / "schema.cpp", *sorted(ROOT.glob(HOST_BACKENDS[backend]))]
+    torch.ops.load_library(str(build(sources, backend, backend)))
+    made = backends.Backend(backend, f"vidops_{backend}", ("cpu",), key="CPU")
+    backends.BACKENDS[backend] = made
     for operator in backends.OPERATORS.values():
-        operator.add_backend(backend)
-    return backend.name
+        operator.add_backend(made)
+    return ""

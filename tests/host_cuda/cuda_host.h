@@ -17,6 +17,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <tuple>
 #include <vector>
 #if !defined(__x86_64__)
@@ -39,6 +40,13 @@ struct dim3 {
   dim3(uint32_t x = 1, uint32_t y = 1, uint32_t z = 1) : x(x), y(y), z(z) {}
 };
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+struct alignas(8) uint2 {
+  uint32_t x, y;
+};
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
 
 using std::max;
 using std::min;
@@ -125,6 +133,7 @@ struct Machine {
   uint32_t current = 0, threads = 0;
   std::function<void()> kernel;
   std::vector<double> shared;
+  std::set<const void*> launched;  // every kernel so far
 
   void enter(uint32_t thread) {
     current = thread;
@@ -207,6 +216,7 @@ void launch(Kernel kernel, dim3 grid, dim3 block, size_t shared_bytes, Args... a
   STD_TORCH_CHECK(grid.x && grid.y && grid.z && grid.y <= 65535 && grid.z <= 65535 && grid.x < 0x80000000u &&
                       block.x * block.y * block.z - 1 < 1024 && shared_bytes <= 48 << 10,
                   "CUDA kernel launch failed: invalid configuration argument");
+  machine.launched.insert(reinterpret_cast<const void*>(kernel));
   gridDim = grid, blockDim = block;
   machine.threads = block.x * block.y * block.z;
   if (machine.fibers.size() < machine.threads) machine.fibers.resize(machine.threads);
@@ -224,6 +234,12 @@ void launch(Kernel kernel, dim3 grid, dim3 block, size_t shared_bytes, Args... a
       }
     }
   }
+}
+
+// Writes the addresses of the kernels launched so far, at most `most`; returns how many there are.
+extern "C" inline __attribute__((visibility("default"), used)) int vidops_host_launched(const void** to, int most) {
+  std::copy_n(machine.launched.begin(), std::min<size_t>(most, machine.launched.size()), to);
+  return static_cast<int>(machine.launched.size());
 }
 
 // Gives `value`, waits for the warp, and takes what lane `from` gave.
@@ -268,6 +284,10 @@ template <class... Parameters, class... Args>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, const DeviceScope&,
             Args... args) {
   host::launch(kernel, grid, block, shared_bytes, static_cast<Parameters>(args)...);
+}
+template <class T>
+void store_whole(T* p, T value) {
+  *p = value;
 }
 template <class T>
 T* dynamic_shared() {

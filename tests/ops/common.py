@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import os
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -13,24 +13,17 @@ from tests import host_cuda
 from vidops.ops import backends
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+# VIDOPS_TEST_BACKENDS=a,b runs the operator tests on these alone; the sanitizer run uses it.
+_ONLY = [name for name in os.environ.get("VIDOPS_TEST_BACKENDS", "").split(",") if name]
+FAST = _ONLY or ["cpu", "cuda_host", "cuda", "triton"]
+EVERY_BACKEND = _ONLY or ["reference", *FAST]
 LAYOUTS = ["NCTHW", "NTCHW", "NTHWC", "strided", "offset", "expanded"]
-EVERY_BACKEND = ["reference", "cpu", "cuda_host", "cuda", "triton"]
-
-
-@functools.cache
-def _register_host() -> str:
-    reason = host_cuda.available()
-    if not reason:
-        host_cuda.register()
-    return reason
 
 
 def device_for(backend: str, operator: str) -> str:
     """Where ``operator`` runs on ``backend``; skips the test, with the reason, where it cannot."""
-    if backend == "cuda_host":
-        reason = _register_host()
-        if reason:
-            pytest.skip(f"cuda_host: {reason}")
+    if backend in host_cuda.HOST_BACKENDS and (reason := host_cuda.register(backend)):
+        pytest.skip(f"{backend}: {reason}")
     device = "cuda" if backend in ("cuda", "triton") and torch.cuda.is_available() else "cpu"
     reason = backends.OPERATORS[operator].why_not(backend, device)
     if reason:

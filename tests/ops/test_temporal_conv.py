@@ -11,13 +11,11 @@ from torch import Tensor
 from torch.library import opcheck
 
 import vidops
-from tests.ops.common import DTYPES, EVERY_BACKEND, LAYOUTS, compare, device_for, in_layout
+from tests.ops.common import DTYPES, EVERY_BACKEND, FAST, LAYOUTS, compare, device_for, in_layout
 from vidops import ops, reference
 from vidops.ops.layouts import layout_of
 
 MIXED = ((3, 1, 1), (0, 5, 1), (4, 3, 2), (2, 5, 1), (4, 7, 1))
-FAST = ["cpu", "cuda_host", "cuda", "triton"]
-
 
 def make(groups: Any, t: int, hw: tuple[int, int], n: int = 2, dtype: torch.dtype = torch.float32, seed: int = 0):
     g = torch.Generator().manual_seed(seed)

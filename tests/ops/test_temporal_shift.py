@@ -9,12 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.library import opcheck
 
-from tests.ops.common import DTYPES, EVERY_BACKEND, LAYOUTS, compare, device_for, in_layout
+from tests.ops.common import DTYPES, EVERY_BACKEND, FAST, LAYOUTS, compare, device_for, in_layout
 from vidops import ops, reference
 from vidops.ops import backends
 from vidops.ops.layouts import layout_of
-
-FAST = ["cpu", "cuda_host", "cuda", "triton"]
 
 
 @pytest.mark.parametrize("channels,fold_div", [(16, 8), (17, 8), (5, 2), (3, 8), (8, 3)])

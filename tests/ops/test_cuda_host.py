@@ -1,0 +1,208 @@
+"""The CUDA kernels' own sources on the host, and the emulation that runs them."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import re
+import subprocess
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import host_cuda
+from tests.ops.common import DTYPES, compare, device_for, in_layout
+from vidops import ops, reference
+
+ALL_TAPS = ((8, 1, 1), (8, 3, 1), (8, 5, 1), (8, 7, 1), (8, 3, 2), (8, 9, 1))
+ODD_GROUPS = ((3, 1, 1), (1, 9, 1), (4, 7, 1), (2, 5, 1), (3, 3, 2))
+# Positions whose rows are aligned for 16 bytes in every dtype, for 8 in the 2-byte ones, and for one element.
+PLANES = [(4, 4), (2, 6), (3, 5)]
+
+
+@pytest.fixture(scope="session")
+def probe() -> Any:
+    if reason := host_cuda.available():
+        pytest.skip(f"cuda_host: {reason}")
+    library = ctypes.CDLL(str(host_cuda.build([host_cuda.ROOT / "tests" / "host_cuda" / "probe.cu"], "probe")))
+    for name in ("probe_columns", "probe_last_offset"):
+        getattr(library, name).restype = ctypes.c_int64
+    return library
+
+
+def clip(groups: Any, n: int, t: int, hw: tuple[int, int], dtype: torch.dtype, seed: int = 0) -> list[Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    c = sum(c for c, _, _ in groups)
+    shapes = [(n, c, t, *hw), (sum(c * k for c, k, _ in groups),), (c,)]
+    return [torch.randn(shape, generator=g, dtype=torch.float64).to(dtype) for shape in shapes]
+
+
+def test_a_missing_barrier_is_caught(probe: Any) -> None:
+    assert probe.probe_mirror(1) == 0
+    assert probe.probe_mirror(0) > 0  # NaN where nothing had been written yet
+    assert probe.probe_rotate(1) == 0
+    assert probe.probe_rotate(0) > 0  # overwritten before it was read
+
+
+def test_threads_that_miss_each_other_are_caught(probe: Any) -> None:
+    assert probe.probe_deadlock(64, 0) == 1  # one thread passes the barrier by
+    assert probe.probe_deadlock(40, 1) == 1  # a shuffle of 32 lanes in a warp of 8
+    assert probe.probe_deadlock(64, 1) == 0
+
+
+def test_shuffles(probe: Any) -> None:
+    assert probe.probe_shuffle() == 0
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 3, 7, 49, 392, 3136, 65535, 65536, 99991, 2**30 - 1, 2**30])
+def test_division_by_multiplication(probe: Any, divisor: int) -> None:
+    assert probe.probe_divisor(ctypes.c_uint32(divisor)) == 0
+
+
+@pytest.mark.parametrize("clips,units,places,lanes", [(1, 1, 1, 0), (3, 49, 5, 0), (5, 7, 37, 3), (2, 129, 33, 5)])
+@pytest.mark.parametrize("min_blocks,trips", [(1, 1), (1, 4), (64, 16), (4096, 16)])
+@pytest.mark.parametrize("slab", [2**30, 130])
+def test_every_column_is_walked_once(
+    probe: Any, clips: int, units: int, places: int, lanes: int, min_blocks: int, trips: int, slab: int
+) -> None:
+    arguments = [ctypes.c_int64(v) for v in (clips, units, places, lanes, min_blocks, trips, slab)]
+    arguments[3] = ctypes.c_int(lanes)
+    assert probe.probe_columns(*arguments) == 0
+
+
+@pytest.mark.parametrize(
+    "clips,units,clip_stride,unit_stride",
+    [(2**31 + 5, 1, 1, 1), (70000, 2**16, 2**40, 8), (3, 2**30 - 1, 2**33, 8), (2, 2**20, 2**31, 2**31)],
+)
+def test_offsets_pass_32_bits(probe: Any, clips: int, units: int, clip_stride: int, unit_stride: int) -> None:
+    arguments = [ctypes.c_int64(v) for v in (clips, units, clip_stride, unit_stride)]
+    assert probe.probe_last_offset(*arguments) == (clips - 1) * clip_stride + (units - 1) * unit_stride
+
+
+@pytest.mark.parametrize("axis", ["clip", "channel", "frame"])
+def test_strides_past_2_to_the_31(axis: str) -> None:
+    device_for("cuda_host", "temporal_conv")
+    far = 2**31 + 64
+    strides = {"clip": (far, 96, 32, 8, 1), "channel": (96, far, 32, 8, 1), "frame": (96, 32, far, 8, 1)}[axis]
+    memory = torch.empty(3 * far, dtype=torch.bfloat16)  # never touched but in a few places
+    groups = ((1, 3, 1), (1, 7, 1))
+    for shift in (0, 1):  # aligned, and not
+        x = memory[shift:].as_strided((2, 2, 2, 4, 8), strides)
+        values, weight, bias = clip(groups, 2, 2, (4, 8), torch.bfloat16)
+        x.copy_(values)
+        y = ops.temporal_conv(x, weight, bias, groups=groups, backend="cuda_host")
+        assert torch.equal(y, ops.temporal_conv(values, weight, bias, groups=groups, backend="cuda_host"))
+        kernel = torch.ops.vidops_cuda_host.temporal_conv_backward
+        flat = [v for g in groups for v in g]
+        want = kernel(values, values, weight, flat, 1, "zeros", True, True, True)
+        for a, b in zip(kernel(x, x, weight, flat, 1, "zeros", True, True, True), want, strict=True):
+            assert torch.equal(a, b)
+        assert torch.equal(
+            ops.temporal_shift(x, 2, backend="cuda_host"), ops.temporal_shift(values, 2, backend="cuda_host")
+        )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", ["NCTHW", "NTCHW", "NTHWC", "offset"])
+@pytest.mark.parametrize("groups", [ALL_TAPS, ODD_GROUPS], ids=["even", "odd"])
+def test_every_tap_count_in_every_width(dtype: torch.dtype, layout: str, groups: Any) -> None:
+    device = device_for("cuda_host", "temporal_conv")
+    for hw in PLANES:
+        for n, t in ((2, 8), (3, 3), (1, 19)):
+            x, weight, bias = clip(groups, n, t, hw, dtype)
+            compare(
+                functools.partial(ops.temporal_conv, groups=groups), [in_layout(x, layout), weight, bias],
+                "cuda_host", device, grad_layout=layout,
+            )
+        x = in_layout(clip(groups, 2, 8, hw, dtype)[0], layout)
+        assert torch.equal(ops.temporal_shift(x, 4, backend="cuda_host"), reference.temporal_shift(x, 4))
+
+
+def test_every_kernel_has_run() -> None:
+    """Must come after the test above: compares what has been launched with what the library holds."""
+    device_for("cuda_host", "temporal_conv")
+    path = host_cuda.library()
+    for dtype in DTYPES:
+        for layout in ("NCTHW", "NTHWC"):
+            for hw in PLANES:
+                x, weight, bias = (v.requires_grad_() for v in clip(ALL_TAPS, 1, 2, hw, dtype))
+                y = ops.temporal_conv(in_layout(x, layout), weight, bias, groups=ALL_TAPS, backend="cuda_host")
+                y.sum().backward()
+                ops.temporal_shift(in_layout(x.detach(), layout), 4, backend="cuda_host")
+    library = ctypes.CDLL(str(path))
+    addresses = (ctypes.c_void_p * 4096)()
+    count = library.vidops_host_launched(addresses, len(addresses))
+    symbols = subprocess.run(["nm", "-C", str(path)], capture_output=True, text=True, check=True).stdout
+    at = {m[2]: int(m[1], 16) for m in re.finditer(r"^(\w+) \w (.*)$", symbols, re.MULTILINE)}
+    base = ctypes.cast(library.vidops_host_launched, ctypes.c_void_p).value - at["vidops_host_launched"]
+    kernels = {name: a + base for name, a in at.items() if re.match(r"void vidops::.*_kernel<.*>\(", name)}
+    launched = set(addresses[:count])
+    assert len(kernels) > 20
+    assert [name for name, a in kernels.items() if a not in launched] == []
+
+
+@pytest.mark.parametrize("layout", ["NCTHW", "NTHWC"])
+def test_long_sums_stay_exact(layout: str) -> None:
+    """Taps' gradients over 10^5 products of one sign, where a plain fp32 sum loses digits."""
+    device = device_for("cuda_host", "temporal_conv")
+    groups = ((2, 3, 1), (2, 7, 1))
+    x, weight, bias = clip(groups, 4, 8, (64, 48), torch.float32)
+    inputs = [in_layout(x.abs() + 1, layout).requires_grad_(), weight.requires_grad_(), bias.requires_grad_()]
+    y = ops.temporal_conv(*inputs, groups=groups, backend="cuda_host")
+    grad = torch.ones(y.shape) + torch.rand(y.shape, generator=torch.Generator().manual_seed(1))
+    found = torch.autograd.grad(y, inputs, in_layout(grad, layout))
+    exact = [v.detach().double().to(device).requires_grad_() for v in inputs]
+    wanted = torch.autograd.grad(reference.temporal_conv(*exact, groups=groups), exact, grad.double())
+    for a, b in zip(found[1:], wanted[1:], strict=True):
+        assert ((a - b).abs() / b.abs()).max() < 4 * torch.finfo(torch.float32).eps
+
+
+@pytest.mark.parametrize("where", ["x", "grad", "weight"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("layout", ["NCTHW", "NTHWC"])
+def test_what_is_not_finite_reaches_what_it_reaches_in_the_reference(where: str, value: float, layout: str) -> None:
+    device_for("cuda_host", "temporal_conv")
+    for frame in (0, 3, 7):
+        x, weight, bias = clip(ALL_TAPS, 2, 8, (4, 4), torch.float32)
+        grad = clip(ALL_TAPS, 2, 8, (4, 4), torch.float32, seed=1)[0]
+        for c in (4, 12, 20, 28, 36, 44):  # one channel of every group
+            if where == "weight":
+                weight[4 + 24 * (c == 12)] = value
+            else:
+                {"x": x, "grad": grad}[where][1, c, frame, 2, 1] = value
+        results = []
+        for backend in ("cuda_host", "reference"):
+            leaves = [v.clone().requires_grad_() for v in (in_layout(x, layout), weight, bias)]
+            y = ops.temporal_conv(*leaves, groups=ALL_TAPS, backend=backend)
+            results.append([y, *torch.autograd.grad(y, leaves, grad)])
+        for name, a, b in zip(("y", "dx", "dweight", "dbias"), *results, strict=True):
+            assert torch.equal(a.isfinite(), b.isfinite()), name
+            assert torch.equal(a.isnan(), b.isnan()), name
+
+
+def test_more_groups_than_a_launch_takes() -> None:
+    device = device_for("cuda_host", "temporal_conv")
+    groups = tuple((1 + i % 3, (1, 3, 5, 7, 9)[i % 5], 1 + i % 2) for i in range(37))
+    for layout in ("NCTHW", "NTHWC"):
+        x, weight, bias = clip(groups, 2, 8, (3, 4), torch.float32)
+        compare(
+            functools.partial(ops.temporal_conv, groups=groups), [in_layout(x, layout), weight, bias],
+            "cuda_host", device,
+        )
+
+
+def test_huge_dilations_and_strides() -> None:
+    device = device_for("cuda_host", "temporal_conv")
+    groups = ((2, 3, 2**31), (2, 5, 2**40), (1, 3, 1))
+    for padding in ("zeros", "replicate"):
+        x, weight, bias = clip(groups, 1, 5, (2, 2), torch.float32)
+        near = tuple((c, k, min(d, 5)) for c, k, d in groups)
+        for stride in (1, 2**33):
+            found = [
+                ops.temporal_conv(x, weight, bias, groups=g, stride=s, padding=padding, backend=b)
+                for g, s, b in ((groups, stride, "cuda_host"), (near, min(stride, 5), "reference"))
+            ]
+            torch.testing.assert_close(*found)
+    assert device == "cpu"
