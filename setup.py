@@ -130,9 +130,9 @@ def run(command: list[str], log: TextIO, what: str) -> None:
 
 packages = find_packages(include=["vidops", "vidops.*"], exclude=["vidops.triton_kernels*"])
 setup(
-    packages=[*packages, "vidops.triton_kernels"],
-    package_dir={"vidops.triton_kernels": "triton_kernels"},
-    package_data={"vidops": ["py.typed"]},
+    packages=[*packages, "vidops.triton_kernels", "vidops.configs"],
+    package_dir={"vidops.triton_kernels": "triton_kernels", "vidops.configs": "configs"},
+    package_data={"vidops": ["py.typed"], "vidops.configs": ["**/*.yaml"]},
     ext_modules=[Extension("vidops._C", ["csrc/bindings.cpp"])],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -24,7 +24,7 @@ SOURCES = (
         "MANIFEST.in",
         "_build_backend.py",
     ),
-    *("csrc", "vidops", "triton_kernels"),
+    *("csrc", "vidops", "triton_kernels", "configs"),
 )
 # What would change the outcome if the caller's shell had set it.
 SETTINGS = ("VIDOPS_BUILD", "VIDOPS_CPU_LEVEL", "VIDOPS_BACKEND", "TORCH_CUDA_ARCH_LIST", "PYTHONPATH", "CXX")

@@ -64,6 +64,7 @@ def test_sdist_to_wheel_to_environment_beside_torch(checkout, venv, tmp_path):
     assert {
         "vidops/_build_record.json",
         "vidops/triton_kernels/__init__.py",
+        "vidops/configs/demo/tiny_mstnet.yaml",
         "vidops/_ops_cpu_baseline.so",
     } <= names
     assert not [
