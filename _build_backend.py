@@ -20,9 +20,8 @@ import sysconfig
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
-
-from setuptools import build_meta as _setuptools
 
 ROOT = Path(__file__).resolve().parent
 MODES = ("auto", "cpu", "cuda", "none")
@@ -336,12 +335,12 @@ def _native_requirements() -> list[str]:
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
     """PEP 517."""
-    return [*_setuptools.get_requires_for_build_wheel(config_settings), *_native_requirements()]
+    return [*_setuptools().get_requires_for_build_wheel(config_settings), *_native_requirements()]
 
 
 def get_requires_for_build_editable(config_settings: Any = None) -> list[str]:
     """PEP 660."""
-    return [*_setuptools.get_requires_for_build_editable(config_settings), *_native_requirements()]
+    return [*_setuptools().get_requires_for_build_editable(config_settings), *_native_requirements()]
 
 
 def build_wheel(
@@ -350,11 +349,27 @@ def build_wheel(
     """PEP 517; modules and libraries that an earlier build left behind do not get into the wheel."""
     for folder in ROOT.glob("build/lib*"):
         shutil.rmtree(folder)
-    return str(_setuptools.build_wheel(wheel_directory, config_settings, metadata_directory))
+    return str(_setuptools().build_wheel(wheel_directory, config_settings, metadata_directory))
 
 
-build_editable = _setuptools.build_editable
-build_sdist = _setuptools.build_sdist
-get_requires_for_build_sdist = _setuptools.get_requires_for_build_sdist
-prepare_metadata_for_build_wheel = _setuptools.prepare_metadata_for_build_wheel
-prepare_metadata_for_build_editable = _setuptools.prepare_metadata_for_build_editable
+def __getattr__(name: str) -> Any:
+    """Every other hook is that of setuptools."""
+    if name not in _PASSED_ON:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_setuptools(), name)
+
+
+_PASSED_ON = (
+    "build_editable",
+    "build_sdist",
+    "get_requires_for_build_sdist",
+    "prepare_metadata_for_build_editable",
+    "prepare_metadata_for_build_wheel",
+)
+
+
+def _setuptools() -> ModuleType:
+    # Only for a front end: the decisions above must not need setuptools.
+    from setuptools import build_meta
+
+    return build_meta
