@@ -98,18 +98,32 @@ def _run(command: list[str]) -> None:
 
 
 @functools.cache
-def register(backend: str) -> str:
+def available(backend: str = "cuda_host") -> str:
+    """Why a test backend cannot be built and loaded here; empty where it can."""
+    if not compiler():
+        return "no host compiler (g++, or CXX)"
+    if (_sanitize() or backend == "cpu_sanitized") and "libasan" not in os.environ.get("LD_PRELOAD", ""):
+        return "AddressSanitizer needs LD_PRELOAD=$(g++ -print-file-name=libasan.so)"
+    return ""
+
+
+@functools.cache
+def library(backend: str = "cuda_host") -> Path:
+    """The library of a test backend, built if it has not been."""
+    sources = [ROOT / "csrc" / "schema.cpp", *sorted(ROOT.glob(HOST_BACKENDS[backend]))]
+    return build(sources, backend, backend)
+
+
+@functools.cache
+def register(backend: str = "cuda_host") -> str:
     """Build and load a test backend and give it to every operator; returns why it cannot run here, or ``""``.
 
     Raises:
         RuntimeError: the compiler failed; the text is what it said.
     """
-    if not compiler():
-        return "no host compiler (g++, or CXX)"
-    if (_sanitize() or backend == "cpu_sanitized") and "libasan" not in os.environ.get("LD_PRELOAD", ""):
-        return "AddressSanitizer needs LD_PRELOAD=$(g++ -print-file-name=libasan.so)"
-    sources = [ROOT / "csrc" / "schema.cpp", *sorted(ROOT.glob(HOST_BACKENDS[backend]))]
-    torch.ops.load_library(str(build(sources, backend, backend)))
+    if reason := available(backend):
+        return reason
+    torch.ops.load_library(str(library(backend)))
     made = backends.Backend(backend, f"vidops_{backend}", ("cpu",), key="CPU")
     backends.BACKENDS[backend] = made
     for operator in backends.OPERATORS.values():
