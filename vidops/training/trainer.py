@@ -127,6 +127,8 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
         if start:
             _say(out, f"resuming {output} after epoch {start}")
         write_text(output / CONFIG, dump(config))
+        for part in output.glob(".*.ckpt.*.tmp"):  # of a run killed while it wrote
+            part.unlink()
         module = Recognizer(config, net, classes, len(train))
         metrics = _open_log(output, start * len(train))
         best, broken = BestAndLast(output), BrokenVideos(videos, config.data.max_broken)
