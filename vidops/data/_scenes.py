@@ -127,8 +127,8 @@ def draw_scene(pair: str, generator: np.random.Generator, frames: int, size: int
     elif pair == "rotation":
         # A bar, whose turning shows far from its centre; a square would look the same after a quarter turn.
         ratio = 0.5 * ratio
-        pose["side"] = 1.4 * pose["side"]
-        pose["angle"] = 2 * np.pi * cycle(0.03, 0.06)
+        pose["side"] = 0.36 * size + 0.8 * pose["side"]
+        pose["angle"] = 2 * np.pi * cycle(0.035, 0.065)
     elif pair == "fade":
         pose["alpha"] = cycle(0.06, 0.12)
     else:
