@@ -75,7 +75,7 @@ def test_options_reach_the_network() -> None:
     layer = net.layer2[0].temporal.layer
     assert (net.fc.out_features, net.dropout.p, net.layer2[0].temporal.num_segments) == (5, 0.3, 4)
     assert (layer.kernel_sizes, layer.dilations, layer.backend) == ((3, 3), (1, 2), "reference")
-    assert create_model("tiny_tsm", fold_div=4, backend="cpu").layer1[0].temporal.layer.fold_div == 4
+    assert create_model("tiny_tsm", fold_div=8, backend="cpu").layer1[0].temporal.layer.fold_div == 8
 
 
 @pytest.mark.parametrize("name", NAMES)

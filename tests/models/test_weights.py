@@ -52,7 +52,7 @@ WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], object]] = {
         "epoch": 3,
         "hyper_parameters": {"lr": 0.1},
     },
-    "vidops train": lambda state: {"state_dict": prefixed("net.")(state), "vidops": {"classes": ["a"]}},
+    "vidops train": lambda state: {"state_dict": prefixed("model.")(state), "vidops": {"classes": ["a"]}},
     "model entry": lambda state: {"model": state, "optimizer": {"state": {}}},
 }
 

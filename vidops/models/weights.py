@@ -16,7 +16,7 @@ from ..layers import FoldTime
 
 PARTS = ("all", "features", "backbone")
 CONTAINERS = ("state_dict", "model")
-PREFIXES = ("module.", "model.", "net.", "base_model.", "_orig_mod.")
+PREFIXES = ("module.", "model.", "base_model.", "_orig_mod.")
 # TSM's release wraps conv1 and replaces the classifier.
 RENAMES = ((".conv1.net.", ".conv1."), ("new_fc.", "fc."))
 SHOWN = 3
