@@ -1,7 +1,8 @@
 """How kernels walk a clip (N, C, T, H, W): the host side of what ``csrc/common/clip.h`` does for C++.
 
-Positions P = H*W are one axis with one step. Planar layouts (NCTHW, NTCHW, any strides of N, C and T) have adjacent
-positions, channels last has adjacent channels. Everything else is copied into the layout that its results get.
+Positions P = H*W are one axis with one step. Planar layouts (NCTHW, NTCHW, any strides of N, C and T) have
+adjacent positions, channels last has adjacent channels. Everything else is copied into the layout that its
+results get.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Walk(NamedTuple):
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """The steps that are taken between elements, without those of the fast axis and of axes of size one."""
+        """The steps between elements, without those of the fast axis and of axes of size one."""
         every = ((self.N, self.sN), (self.T, self.sT), (self.P, self.sP) if self.last else (self.C, self.sC))
         return tuple(step for size, step in every if size > 1)
 
@@ -67,7 +68,7 @@ def native(x: Tensor) -> Tensor:
 
 
 def native_like(grad: Tensor, x: Tensor) -> Tensor:
-    """The same for a gradient that is walked together with the clip ``x``: planar or channels last as ``x`` is."""
+    """The same for a gradient that is walked with the clip ``x``: planar or channels last as ``x`` is."""
     if _walkable(grad) and walk(grad).last == walk(x).last:
         return grad
     return empty_clip(grad, layout=layout_of(x)).copy_(grad)
@@ -97,9 +98,9 @@ class Tile(NamedTuple):
 def tile(share: int, channels: int, positions: int, last: bool, element_size: int) -> Tile:
     """The tile of ``share`` elements a thread.
 
-    Channels last: a line of channels, and as many positions as four warps fit. Planar: one channel (its taps are then
-    scalars) and, of four, two or one warp's run of positions, that which leaves fewest lanes idle; where half a warp's
-    run holds all positions, one warp has several channels.
+    Channels last: a line of channels, and as many positions as four warps fit. Planar: one channel (its taps
+    are then scalars) and, of four, two or one warp's run of positions, that which leaves fewest lanes idle;
+    where half a warp's run holds all positions, one warp has several channels.
     """
     warp = 32 * share
     if last:

@@ -17,8 +17,8 @@ INTERPRETED = tl.constexpr(_INTERPRETED)
 def device(function: Any) -> Any:
     """``triton.jit`` for functions that kernels call; plain Python in the interpreter.
 
-    There a call from one ``jit`` function to another patches the whole language anew, for milliseconds, and a plain
-    function called by a kernel runs just the same.
+    There a call from one ``jit`` function to another patches the whole language anew, for milliseconds, and a
+    plain function called by a kernel runs just the same.
     """
     return function if _INTERPRETED else triton.jit(function)
 
@@ -26,16 +26,12 @@ def device(function: Any) -> Any:
 @device
 def widen(value):
     """The value in accumulation type: fp64 for fp64, otherwise fp32."""
-    if value.dtype == tl.float64:
-        wide = value
-    else:
-        wide = value.to(tl.float32)
-    return wide
+    return value if value.dtype == tl.float64 else value.to(tl.float32)
 
 
 @device
 def narrow(value, dtype: tl.constexpr):
-    """The value rounded to ``dtype``, to nearest even; the interpreter's own conversion to bf16 would truncate."""
+    """The value rounded to ``dtype``, to nearest even; the interpreter's own rounding to bf16 truncates."""
     if INTERPRETED:
         if dtype == tl.bfloat16:
             bits = value.to(tl.uint32, bitcast=True)
@@ -64,8 +60,11 @@ def tile_of(item, p_blocks, own, P, P_BLOCK: tl.constexpr):
 
 
 @device
-def tile_at(pointer, position, channel, step, C_BLOCK: tl.constexpr, P_BLOCK: tl.constexpr, LAST: tl.constexpr):
-    """Addresses of a tile [C_BLOCK, P_BLOCK]; ``step`` is that of the axis whose neighbours are not adjacent."""
+def tile_at(
+    pointer, position, channel, step,
+    C_BLOCK: tl.constexpr, P_BLOCK: tl.constexpr, LAST: tl.constexpr,
+):  # fmt: skip
+    """Addresses of a tile [C_BLOCK, P_BLOCK]; ``step`` is that of the axis that is not adjacent."""
     c = tl.arange(0, C_BLOCK)[:, None]
     p = tl.arange(0, P_BLOCK)[None, :]
     if LAST:

@@ -55,6 +55,6 @@ def parse(flat: Sequence[int]) -> Groups:
     return _parse(tuple(int(value) for value in flat))
 
 
-def blocks(channels: Sequence[int], c_block: int) -> int:
+def blocks(bundle: Bundle, c_block: int) -> int:
     """Tiles of ``c_block`` channels; none holds channels of two groups."""
-    return sum(-(-c // c_block) for c in channels)
+    return sum(-(-c // c_block) for c in bundle.channels)

@@ -14,14 +14,16 @@ INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
 
 
 def operator(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Register a function as ``torch.ops.vidops_triton.<its name>``, with the schema that its annotations state.
+    """Register a function as ``torch.ops.vidops_triton.<its name>``, with the schema that its annotations
+    state.
 
-    Compilers see through a ``triton_op`` to the kernels that it launches. The interpreter's kernels can only be
-    called, never traced, so there the operator is a ``custom_op``. Fake, autograd and FLOP rules come from the
-    registry, as for every backend.
+    Compilers see through a ``triton_op`` to the kernels that it launches. The interpreter's kernels can only
+    be called, never traced, so there the operator is a ``custom_op``. Fake, autograd and FLOP rules come from
+    the registry, as for every backend.
 
     Args:
-        function: annotated, without default arguments, and named as its schema in ``csrc/schema.cpp``; it launches
+        function: annotated, without default arguments, and named as its schema in ``csrc/schema.cpp``; it
+        launches
             kernels as ``wrap_triton(kernel)[grid](...)`` and changes none of its arguments.
 
     Returns:

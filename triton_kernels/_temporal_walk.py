@@ -1,9 +1,10 @@
 """Device functions of temporal_conv: one tile's walk along its frames, forward and backward.
 
-A tile is [C_BLOCK, P_BLOCK]: channels of one group, and positions. Frames are numbered as x has them; the other side
-(y, or its gradient) has every STRIDE-th of them from OFFSET on.
+A tile is [C_BLOCK, P_BLOCK]: channels of one group, and positions. Frames are numbered as x has them; the
+other side (y, or its gradient) has every STRIDE-th of them from OFFSET on.
 """
 
+# ruff: noqa: RUF005 (Triton has no unpacking)
 from __future__ import annotations
 
 import math
@@ -14,24 +15,24 @@ import triton.language as tl
 from ._device import device, narrow, widen
 
 __all__ = [
-    "STATIC_FRAMES", "WINDOW", "backward_window", "forward_reread", "forward_window", "load_taps", "own_channels",
-    "pick", "reread_weight", "reread_x", "spread", "unroll",
+    "STATIC_FRAMES", "WINDOW", "backward_window", "forward_reread", "forward_window", "load_taps",
+    "own_channels", "pick", "reread_weight", "reread_x", "spread", "unroll",
 ]  # fmt: skip
 
-WINDOW = tl.constexpr(9)  # most taps that are held in registers
+WINDOW = tl.constexpr(7)  # most taps that are held in registers
 STATIC_FRAMES = 16  # up to here the number of frames is a constant of the kernel
 CHUNK = 4  # frames that a longer walk loads side by side
 
 
 @triton.constexpr_function
 def spread(taps, dilation, stride):
-    """A single tap reads no neighbours: walked in steps of the stride, it reads no frame that it does not need."""
+    """A single tap reads no neighbours: walked in steps of the stride, it reads only what it needs."""
     return stride if taps == 1 else dilation
 
 
 @triton.constexpr_function
 def unroll(frames, outside, dilation):
-    """Frames of a walk that are loaded side by side: all of them where their number is known and registers allow."""
+    """Frames of a walk that are loaded side by side: all of them where their number is known and small."""
     count = -(-(frames + outside) // dilation)
     return count if frames > 0 and count <= STATIC_FRAMES else CHUNK
 
@@ -58,7 +59,10 @@ def exists(frame, frames, STRIDE: tl.constexpr, OFFSET: tl.constexpr):
 
 
 @device
-def load_frame(tile, inside, frame, frames, step, STRIDE: tl.constexpr, OFFSET: tl.constexpr, CLAMP: tl.constexpr):
+def load_frame(
+    tile, inside, frame, frames, step,
+    STRIDE: tl.constexpr, OFFSET: tl.constexpr, CLAMP: tl.constexpr,
+):  # fmt: skip
     """The tile's share of a frame; zeros, or with CLAMP the edge frame, where there is none."""
     if CLAMP:
         value = tl.load(tile + tl.minimum(tl.maximum(frame, 0), frames - 1) * step, mask=inside, other=0)
@@ -83,18 +87,15 @@ def own_channels(block, channels, C_BLOCK: tl.constexpr):
 
     A single channel is a scalar: a [1, 1] tensor would be loaded once for every element that a thread has.
     """
-    if C_BLOCK == 1:
-        c = block
-    else:
-        c = block * C_BLOCK + tl.arange(0, C_BLOCK)[:, None]
+    c = block if C_BLOCK == 1 else block * C_BLOCK + tl.arange(0, C_BLOCK)[:, None]
     return c, c < channels
 
 
 @device
 def forward_window(
     x, taps, start, y, inside, frames, out_frames, x_t, y_t,
-    TAPS: tl.constexpr, DILATION: tl.constexpr, UNROLL: tl.constexpr, STRIDE: tl.constexpr, OFFSET: tl.constexpr,
-    CLAMP: tl.constexpr,
+    TAPS: tl.constexpr, DILATION: tl.constexpr, UNROLL: tl.constexpr, STRIDE: tl.constexpr,
+    OFFSET: tl.constexpr, CLAMP: tl.constexpr,
 ):  # fmt: skip
     HALF: tl.constexpr = TAPS // 2
     SKIP: tl.constexpr = _common(DILATION, STRIDE)
@@ -104,7 +105,9 @@ def forward_window(
         count = (end - first + DILATION - 1) // DILATION
         window = ()
         for j in tl.static_range(TAPS - 1):
-            window = window + (load_frame(x, inside, first + (j - HALF) * DILATION, frames, x_t, 1, 0, CLAMP),)
+            window = window + (
+                load_frame(x, inside, first + (j - HALF) * DILATION, frames, x_t, 1, 0, CLAMP),
+            )
         for i in range(0, count, UNROLL):
             seen = window
             for u in tl.static_range(UNROLL):
@@ -126,7 +129,8 @@ def forward_window(
 @device
 def forward_reread(
     x, weight, start, y, own, inside, frames, out_frames, x_t, y_t,
-    TAPS: tl.constexpr, DILATION: tl.constexpr, STRIDE: tl.constexpr, OFFSET: tl.constexpr, CLAMP: tl.constexpr,
+    TAPS: tl.constexpr, DILATION: tl.constexpr, STRIDE: tl.constexpr, OFFSET: tl.constexpr,
+    CLAMP: tl.constexpr,
 ):  # fmt: skip
     for t in range(0, out_frames):
         total = start
@@ -156,12 +160,14 @@ def _store_edges(dx, left, right, frames, step, inside):
 @device
 def backward_window(
     grad, x, dx, taps, sums, inside, frames, grad_frames, g_t, x_t, dx_t,
-    TAPS: tl.constexpr, DILATION: tl.constexpr, UNROLL: tl.constexpr, STRIDE: tl.constexpr, OFFSET: tl.constexpr,
-    FOLD: tl.constexpr, NEED_X: tl.constexpr, NEED_WEIGHT: tl.constexpr, NEED_BIAS: tl.constexpr,
+    TAPS: tl.constexpr, DILATION: tl.constexpr, UNROLL: tl.constexpr, STRIDE: tl.constexpr,
+    OFFSET: tl.constexpr, FOLD: tl.constexpr, NEED_X: tl.constexpr, NEED_WEIGHT: tl.constexpr,
+    NEED_BIAS: tl.constexpr,
 ):  # fmt: skip
     """Writes dx and returns ``sums``, of every tap and then of the gradient, increased.
 
-    FOLD is replicate's: frames outside the clip are walked too, and what they would get goes to the edge frames.
+    FOLD is replicate's: frames outside the clip are walked too, and what they would get goes to the edge
+    frames.
     """
     HALF: tl.constexpr = TAPS // 2
     OUTSIDE: tl.constexpr = HALF * DILATION if FOLD else 0
@@ -173,7 +179,9 @@ def backward_window(
         count = (frames + 2 * OUTSIDE - r + DILATION - 1) // DILATION
         window = ()
         for j in tl.static_range(TAPS - 1):
-            seen = load_frame(grad, inside, first + (j - HALF) * DILATION, grad_frames, g_t, STRIDE, OFFSET, False)
+            seen = load_frame(
+                grad, inside, first + (j - HALF) * DILATION, grad_frames, g_t, STRIDE, OFFSET, False
+            )
             window = window + (seen,)
             if NEED_BIAS:
                 sums = sums[:-1] + (sums[-1] + widen(seen),)
@@ -183,24 +191,33 @@ def backward_window(
             for u in tl.static_range(UNROLL):
                 here = inside & (i + u < count)
                 frame = first + (i + u) * DILATION
-                seen = load_frame(grad, here, frame + HALF * DILATION, grad_frames, g_t, STRIDE, OFFSET, False)
+                seen = load_frame(
+                    grad, here, frame + HALF * DILATION, grad_frames, g_t, STRIDE, OFFSET, False
+                )
                 grads = grads + (seen,)
                 if NEED_BIAS:
                     sums = sums[:-1] + (sums[-1] + widen(seen),)
                 if NEED_WEIGHT:
                     own = own + (load_frame(x, here, frame, frames, x_t, 1, 0, FOLD),)
+            values = ()
+            there = ()
+            for m in tl.static_range(UNROLL + TAPS - 1):
+                values = values + (widen(grads[m]),)
+                there = there + (exists(first + (i + m - HALF) * DILATION, grad_frames, STRIDE, OFFSET),)
             for u in tl.static_range(UNROLL):
                 frame = first + (i + u) * DILATION
+                if NEED_WEIGHT:
+                    other = widen(own[u])
                 if NEED_X:
                     total = widen(tl.zeros(inside.shape, dx.dtype.element_ty))
                 more = ()
                 for j in tl.static_range(TAPS):
-                    value = widen(grads[u + TAPS - 1 - j])
-                    met = exists(frame - (j - HALF) * DILATION, grad_frames, STRIDE, OFFSET) & (i + u < count)
+                    value = values[u + TAPS - 1 - j]
+                    met = there[u + TAPS - 1 - j] & (i + u < count)
                     if NEED_X:
                         total += tl.where(met, taps[j] * value, 0.0)
                     if NEED_WEIGHT:
-                        more = more + (sums[j] + tl.where(met, value * widen(own[u]), 0.0),)
+                        more = more + (sums[j] + tl.where(met, value * other, 0.0),)
                 if NEED_WEIGHT:
                     sums = more + sums[TAPS:]
                 if NEED_X:
@@ -218,7 +235,8 @@ def backward_window(
 @device
 def reread_x(
     grad, weight, dx, own, inside, frames, grad_frames, g_t, dx_t,
-    TAPS: tl.constexpr, DILATION: tl.constexpr, STRIDE: tl.constexpr, OFFSET: tl.constexpr, FOLD: tl.constexpr,
+    TAPS: tl.constexpr, DILATION: tl.constexpr, STRIDE: tl.constexpr, OFFSET: tl.constexpr,
+    FOLD: tl.constexpr,
 ):  # fmt: skip
     OUTSIDE: tl.constexpr = TAPS // 2 * DILATION if FOLD else 0
     zero = widen(tl.zeros(inside.shape, dx.dtype.element_ty))
@@ -243,7 +261,8 @@ def reread_x(
 @device
 def reread_weight(
     grad, x, total, j, inside, frames, grad_frames, g_t, x_t,
-    TAPS: tl.constexpr, DILATION: tl.constexpr, STRIDE: tl.constexpr, OFFSET: tl.constexpr, FOLD: tl.constexpr,
+    TAPS: tl.constexpr, DILATION: tl.constexpr, STRIDE: tl.constexpr, OFFSET: tl.constexpr,
+    FOLD: tl.constexpr,
 ):  # fmt: skip
     """``total`` increased by one tap's products, or by the gradient itself where ``j`` is TAPS."""
     for t in range(0, grad_frames):

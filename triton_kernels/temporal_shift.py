@@ -1,18 +1,22 @@
 """temporal_shift in Triton: every element is read once and written once, in whatever layout x has.
 
-A program owns a tile of channels and positions, [C_BLOCK, P_BLOCK], of a few frames, so that their loads are all in
-flight together. Nothing is computed: frame t of the result is frame t + STEP for the first ``fold`` channels, t - STEP
-for the next ``fold``, t for the rest, and zero where there is no such frame. Backward moves the other way.
+A program owns a tile of channels and positions, [C_BLOCK, P_BLOCK], of a few frames, so that their loads are
+all in flight together. Nothing is computed: frame t of the result is frame t + STEP for the first ``fold``
+channels, t - STEP for the next ``fold``, t for the rest, and zero where there is no such frame. Backward
+moves the other way.
 """
 
+# ruff: noqa: RUF005 (Triton has no unpacking)
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ..ops.layouts import empty_clip
 from ._clip import alignment, native, tile, walk
+from ._compile import CompileCase, meta_clip
 from ._device import steps, tile_at, tile_of
 from ._register import operator, wrap_triton
 
@@ -20,7 +24,9 @@ SHARE = {2: 8, 4: 4, 8: 2}  # elements of a tile a thread, by bytes an element: 
 FRAMES = 8  # frames of a program
 
 
-@triton.jit(do_not_specialize=["x_n", "x_t", "x_o", "y_n", "y_t", "y_o", "C", "T", "P", "fold", "blocks", "p_blocks"])
+@triton.jit(
+    do_not_specialize=["x_n", "x_t", "x_o", "y_n", "y_t", "y_o", "C", "T", "P", "fold", "blocks", "p_blocks"]
+)
 def temporal_shift_kernel(
     x, y, x_n, x_t, x_o, y_n, y_t, y_o, C, T, P, fold, blocks, p_blocks,
     STEP: tl.constexpr, FRAMES: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr, C_BLOCK: tl.constexpr,
@@ -68,9 +74,9 @@ def _shift(x: Tensor, fold: int, step: int) -> Tensor:
     shape = tile(SHARE[x.element_size()], int(at.C), int(at.P), at.last, x.element_size())
     blocks, p_blocks = triton.cdiv(at.C, shape.c_block), triton.cdiv(at.P, shape.p_block)
     wrap_triton(temporal_shift_kernel)[(blocks * p_blocks * at.N * triton.cdiv(at.T, FRAMES),)](
-        x, y, *at.scaled(align), *out.scaled(align), at.C // unit, at.T, at.P * unit // align, fold // unit, blocks,
-        p_blocks, STEP=step, FRAMES=FRAMES, LAST=at.last, ALIGN=align, C_BLOCK=shape.c_block, P_BLOCK=shape.p_block,
-        num_warps=shape.warps, num_stages=1,
+        x, y, *at.scaled(align), *out.scaled(align), at.C // unit, at.T, at.P * unit // align, fold // unit,
+        blocks, p_blocks, STEP=step, FRAMES=FRAMES, LAST=at.last, ALIGN=align, C_BLOCK=shape.c_block,
+        P_BLOCK=shape.p_block, num_warps=shape.warps, num_stages=1,
     )  # fmt: skip
     return y
 
@@ -85,3 +91,16 @@ def temporal_shift(x: Tensor, fold: int) -> Tensor:
 def temporal_shift_backward(grad: Tensor, fold: int) -> Tensor:
     """Gradient of x."""
     return _shift(grad, fold, -1)
+
+
+_CLIP = (16, 256, 8, 56, 56)
+COMPILE_CASES = [
+    CompileCase(
+        "bf16, NTCHW", lambda: temporal_shift(meta_clip(_CLIP, torch.bfloat16, "NTCHW"), 32), 72, True
+    ),
+    CompileCase(
+        "bf16, channels last", lambda: temporal_shift(meta_clip(_CLIP, torch.bfloat16, "NTHWC"), 32), 72
+    ),
+    CompileCase("fp32, back", lambda: temporal_shift_backward(meta_clip(_CLIP, torch.float32), 32), 72),
+    CompileCase("fp64, 7x7", lambda: temporal_shift(meta_clip((2, 24, 8, 7, 7), torch.float64), 3), 72),
+]
