@@ -38,9 +38,9 @@ struct ColumnStrides {
 
 struct Columns {
   int64_t clips, slab_clips;
-  uint32_t units;          // columns of a channel place in one clip
-  uint32_t share;          // columns of a channel place that a block walks: at most this many
-  int32_t places;          // channel places
+  uint32_t units;  // columns of a channel place in one clip
+  uint32_t share;  // columns of a channel place that a block walks: at most this many
+  int32_t places;  // channel places
   uint32_t lanes_log2;
   Divisor by_units;
   uint32_t shares, slabs;  // grid.y, grid.z

@@ -46,6 +46,22 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
   STD_TORCH_CHECK(error == cudaSuccess, "CUDA kernel launch failed: ", cudaGetErrorString(error));
 }
 
+// *p = value as one store. nvcc has been seen to store an aligned uint4 member by member, four times the requests, and
+// __stwb to mark its store as a strong one; this is neither.
+template <class T>
+__device__ __forceinline__ void store_whole(T* p, T value) {
+  *p = value;
+}
+__device__ __forceinline__ void store_whole(uint2* p, uint2 value) {
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};" : : "l"(p), "r"(value.x), "r"(value.y) : "memory");
+}
+__device__ __forceinline__ void store_whole(uint4* p, uint4 value) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+               :
+               : "l"(p), "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w)
+               : "memory");
+}
+
 // The block's dynamic shared memory.
 template <class T>
 __device__ __forceinline__ T* dynamic_shared() {

@@ -37,13 +37,38 @@ struct alignas(2 * V) Pack<T, V> {
 template <class T, int V>
 constexpr int kTogether = sizeof(T) == 2 && V % 2 == 0 ? 2 : 1;
 
+// CUDA's own type of so many bytes, which __ldg and store_whole move in one access.
+template <int kBytes>
+struct Access;
+template <>
+struct Access<2> {
+  using type = unsigned short;
+};
+template <>
+struct Access<4> {
+  using type = unsigned int;
+};
+template <>
+struct Access<8> {
+  using type = uint2;
+};
+template <>
+struct Access<16> {
+  using type = uint4;
+};
+
 template <int V, class T>
 __device__ __forceinline__ Pack<T, V> load_pack(const T* p) {
-  return *reinterpret_cast<const Pack<T, V>*>(p);
+  const auto bits = __ldg(reinterpret_cast<const typename Access<sizeof(T) * V>::type*>(p));
+  Pack<T, V> pack;
+  memcpy(&pack, &bits, sizeof(pack));
+  return pack;
 }
 template <class T, int V>
 __device__ __forceinline__ void store_pack(T* p, const Pack<T, V>& pack) {
-  *reinterpret_cast<Pack<T, V>*>(p) = pack;
+  typename Access<sizeof(T) * V>::type bits;
+  memcpy(&bits, &pack, sizeof(pack));
+  store_whole(reinterpret_cast<decltype(bits)*>(p), bits);
 }
 
 // Two elements in 32 bits, the first in the lower half; rounding is to nearest even.

@@ -13,6 +13,7 @@
 #include "common/clip.h"
 #include "common/columns.h"
 #include "common/namespace.h"
+#include "common/pack.h"
 
 namespace vidops {
 namespace {
@@ -21,19 +22,13 @@ constexpr int kBatch = 8;
 constexpr int64_t kFillBlocks = 4096;
 
 template <int kBytes>
-struct alignas(kBytes < 16 ? kBytes : 16) Word {
-  uint16_t parts[kBytes / 2];
-};
-template <>
-struct alignas(16) Word<16> {
-  uint32_t parts[4];
-};
+using Word = typename Access<kBytes>::type;
 
 struct ShiftArgs {
   Columns columns;
-  ColumnStrides x, y;   // in words
+  ColumnStrides x, y;  // in words
   int32_t frames, step;
-  int32_t fold;         // in channel places
+  int32_t fold;  // in channel places
 };
 
 // Result frame t of the first fold is frame t + step, of the second frame t - step, of the rest frame t.
@@ -43,21 +38,21 @@ __global__ void __launch_bounds__(kColumnThreads)
                  Word<kBytes>* __restrict__ y) {
   const Walk w = walk_of(a.columns);
   if (!w.active) return;
+  const int32_t last = a.frames - 1;
   const int32_t step = w.place < a.fold ? a.step : w.place < 2 * a.fold ? -a.step : 0;
   for (uint32_t at = w.first; at < w.end; at += w.step) {
     const Word<kBytes>* column = x + column_offset(a.columns, w, at, a.x);
     Word<kBytes>* result = y + column_offset(a.columns, w, at, a.y);
     for (int32_t t0 = 0; t0 < a.frames; t0 += kBatch) {
+      // Read whatever the case, from a frame that is there: loads under a condition are not issued together.
       Word<kBytes> words[kBatch];
+#pragma unroll
+      for (int s = 0; s < kBatch; ++s) words[s] = __ldg(column + min(max(t0 + s + step, 0), last) * a.x.frame);
 #pragma unroll
       for (int s = 0; s < kBatch; ++s) {
         const int32_t t = t0 + s + step;
-        words[s] = {};
-        if (t0 + s < a.frames && t >= 0 && t < a.frames) words[s] = column[t * a.x.frame];
-      }
-#pragma unroll
-      for (int s = 0; s < kBatch; ++s) {
-        if (t0 + s < a.frames) result[(t0 + s) * a.y.frame] = words[s];
+        const Word<kBytes> word = t >= 0 && t <= last ? words[s] : Word<kBytes>{};
+        if (t0 + s <= last) store_whole(result + (t0 + s) * a.y.frame, word);
       }
     }
   }
@@ -72,9 +67,7 @@ struct InWords {
     return (last ? c.C % V == 0 && divides(c.P, c.sP) : c.P % V == 0 && divides(c.C, c.sC)) && divides(c.N, c.sN) &&
            divides(c.T, c.sT) && reinterpret_cast<uintptr_t>(data) % (V * size) == 0;
   }
-  ColumnStrides strides(const Clip& c) const {
-    return {c.sN / V, last ? 1 : c.sC / V, c.sT / V, last ? c.sP / V : 1};
-  }
+  ColumnStrides strides(const Clip& c) const { return {c.sN / V, last ? 1 : c.sC / V, c.sT / V, last ? c.sP / V : 1}; }
 };
 
 template <int kBytes>
@@ -83,7 +76,8 @@ void run(const InWords& in, const Tensor& x, const Clip& cx, const Tensor& y, co
   STD_TORCH_CHECK(cx.T < int64_t{1} << 30, "x has too many frames: ", cx.T);
   ShiftArgs a{};
   const int64_t places = in.last ? cx.C / in.V : cx.C;
-  a.columns = make_columns(cx.N, in.last ? cx.P : cx.P / in.V, places, in.last ? lanes_log2(places) : 0, kFillBlocks, 1);
+  a.columns =
+      make_columns(cx.N, in.last ? cx.P : cx.P / in.V, places, in.last ? lanes_log2(places) : 0, kFillBlocks, 1);
   a.x = in.strides(cx), a.y = in.strides(cy);
   a.frames = static_cast<int32_t>(cx.T), a.step = step;
   a.fold = static_cast<int32_t>(in.last ? fold / in.V : fold);

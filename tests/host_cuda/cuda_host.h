@@ -52,7 +52,9 @@ using std::max;
 using std::min;
 inline uint32_t __umulhi(uint32_t a, uint32_t b) { return static_cast<uint32_t>((uint64_t{a} * b) >> 32); }
 template <class T>
-inline T __ldg(const T* p) { return *p; }
+inline T __ldg(const T* p) {
+  return *p;
+}
 
 inline float __uint_as_float(uint32_t bits) {
   float value;
@@ -182,7 +184,8 @@ struct Machine {
     return woken;
   }
   bool done() const {
-    return std::all_of(fibers.begin(), fibers.begin() + threads, [](const Fiber& f) { return f.state == State::kDone; });
+    return std::all_of(fibers.begin(), fibers.begin() + threads,
+                       [](const Fiber& f) { return f.state == State::kDone; });
   }
   void run_block();
 };
@@ -206,7 +209,8 @@ inline void Machine::run_block() {
       const uint32_t thread = back ? threads - 1 - i : i;
       if (fibers[thread].state == State::kReady) enter(thread);
     }
-    STD_TORCH_CHECK(done() || wake(), "threads of a block wait for each other: a barrier or shuffle that not all reach");
+    STD_TORCH_CHECK(done() || wake(),
+                    "threads of a block wait for each other: a barrier or shuffle that not all reach");
   }
 }
 

@@ -26,7 +26,9 @@ PLANES = [(4, 4), (2, 6), (3, 5)]
 def probe() -> Any:
     if reason := host_cuda.available():
         pytest.skip(f"cuda_host: {reason}")
-    library = ctypes.CDLL(str(host_cuda.build([host_cuda.ROOT / "tests" / "host_cuda" / "probe.cu"], "probe")))
+    library = ctypes.CDLL(
+        str(host_cuda.build([host_cuda.ROOT / "tests" / "host_cuda" / "probe.cu"], "probe"))
+    )
     for name in ("probe_columns", "probe_last_offset"):
         getattr(library, name).restype = ctypes.c_int64
     return library
@@ -61,7 +63,9 @@ def test_division_by_multiplication(probe: Any, divisor: int) -> None:
     assert probe.probe_divisor(ctypes.c_uint32(divisor)) == 0
 
 
-@pytest.mark.parametrize("clips,units,places,lanes", [(1, 1, 1, 0), (3, 49, 5, 0), (5, 7, 37, 3), (2, 129, 33, 5)])
+@pytest.mark.parametrize(
+    "clips,units,places,lanes", [(1, 1, 1, 0), (3, 49, 5, 0), (5, 7, 37, 3), (2, 129, 33, 5)]
+)
 @pytest.mark.parametrize("min_blocks,trips", [(1, 1), (1, 4), (64, 16), (4096, 16)])
 @pytest.mark.parametrize("slab", [2**30, 130])
 def test_every_column_is_walked_once(
@@ -85,7 +89,9 @@ def test_offsets_pass_32_bits(probe: Any, clips: int, units: int, clip_stride: i
 def test_strides_past_2_to_the_31(axis: str) -> None:
     device_for("cuda_host", "temporal_conv")
     far = 2**31 + 64
-    strides = {"clip": (far, 96, 32, 8, 1), "channel": (96, far, 32, 8, 1), "frame": (96, 32, far, 8, 1)}[axis]
+    strides = {"clip": (far, 96, 32, 8, 1), "channel": (96, far, 32, 8, 1), "frame": (96, 32, far, 8, 1)}[
+        axis
+    ]
     memory = torch.empty(3 * far, dtype=torch.bfloat16)  # never touched but in a few places
     groups = ((1, 3, 1), (1, 7, 1))
     for shift in (0, 1):  # aligned, and not
@@ -109,26 +115,30 @@ def test_strides_past_2_to_the_31(axis: str) -> None:
 @pytest.mark.parametrize("groups", [ALL_TAPS, ODD_GROUPS], ids=["even", "odd"])
 def test_every_tap_count_in_every_width(dtype: torch.dtype, layout: str, groups: Any) -> None:
     device = device_for("cuda_host", "temporal_conv")
-    for hw in PLANES:
-        for n, t in ((2, 8), (3, 3), (1, 19)):
-            x, weight, bias = clip(groups, n, t, hw, dtype)
-            compare(
-                functools.partial(ops.temporal_conv, groups=groups), [in_layout(x, layout), weight, bias],
-                "cuda_host", device, grad_layout=layout,
-            )
-        x = in_layout(clip(groups, 2, 8, hw, dtype)[0], layout)
-        assert torch.equal(ops.temporal_shift(x, 4, backend="cuda_host"), reference.temporal_shift(x, 4))
+    for hw, n, t in zip(PLANES, (1, 2, 1), (19, 8, 3), strict=True):
+        x, weight, bias = clip(groups, n, t, hw, dtype)
+        compare(
+            functools.partial(ops.temporal_conv, groups=groups),
+            [in_layout(x, layout), weight, bias],
+            "cuda_host",
+            device,
+            grad_layout=layout,
+        )
+        shifted = ops.temporal_shift(in_layout(x, layout), 4, backend="cuda_host")
+        assert torch.equal(shifted, reference.temporal_shift(x, 4))
 
 
 def test_every_kernel_has_run() -> None:
-    """Must come after the test above: compares what has been launched with what the library holds."""
+    """Whatever the library holds has been launched by calls of every dtype, layout and alignment."""
     device_for("cuda_host", "temporal_conv")
     path = host_cuda.library()
     for dtype in DTYPES:
         for layout in ("NCTHW", "NTHWC"):
             for hw in PLANES:
                 x, weight, bias = (v.requires_grad_() for v in clip(ALL_TAPS, 1, 2, hw, dtype))
-                y = ops.temporal_conv(in_layout(x, layout), weight, bias, groups=ALL_TAPS, backend="cuda_host")
+                y = ops.temporal_conv(
+                    in_layout(x, layout), weight, bias, groups=ALL_TAPS, backend="cuda_host"
+                )
                 y.sum().backward()
                 ops.temporal_shift(in_layout(x.detach(), layout), 4, backend="cuda_host")
     library = ctypes.CDLL(str(path))
@@ -162,7 +172,9 @@ def test_long_sums_stay_exact(layout: str) -> None:
 @pytest.mark.parametrize("where", ["x", "grad", "weight"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("layout", ["NCTHW", "NTHWC"])
-def test_what_is_not_finite_reaches_what_it_reaches_in_the_reference(where: str, value: float, layout: str) -> None:
+def test_what_is_not_finite_reaches_what_it_reaches_in_the_reference(
+    where: str, value: float, layout: str
+) -> None:
     device_for("cuda_host", "temporal_conv")
     for frame in (0, 3, 7):
         x, weight, bias = clip(ALL_TAPS, 2, 8, (4, 4), torch.float32)
@@ -188,8 +200,10 @@ def test_more_groups_than_a_launch_takes() -> None:
     for layout in ("NCTHW", "NTHWC"):
         x, weight, bias = clip(groups, 2, 8, (3, 4), torch.float32)
         compare(
-            functools.partial(ops.temporal_conv, groups=groups), [in_layout(x, layout), weight, bias],
-            "cuda_host", device,
+            functools.partial(ops.temporal_conv, groups=groups),
+            [in_layout(x, layout), weight, bias],
+            "cuda_host",
+            device,
         )
 
 

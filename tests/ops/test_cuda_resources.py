@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def _tool() -> Any:
     spec = importlib.util.spec_from_file_location("cuda_resources", ROOT / "benchmarks" / "cuda_resources.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    import sys
-
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
@@ -35,7 +35,13 @@ PTX = ".visible .entry _Z8a_kernelPf(\n\t.param .u64 p\n)\n.maxntid 128\n{"
 
 def test_reads_the_compilers_report() -> None:
     (found,) = tool.parse(LOG, PTX, "9.0")
-    assert (found.kernel, found.threads, found.registers, found.stack, found.spills) == ("a_kernel", 128, 168, 16, 12)
+    assert (found.kernel, found.threads, found.registers, found.stack, found.spills) == (
+        "a_kernel",
+        128,
+        168,
+        16,
+        12,
+    )
     assert found.occupancy == 3 * 128 / 2048
     assert "spill 28" in tool.table([found])
 
@@ -45,7 +51,9 @@ def test_a_report_that_is_not_understood_is_an_error() -> None:
         tool.parse(LOG.replace("Used 168", "Took 168"), PTX, "9.0")
 
 
-@pytest.mark.parametrize("registers,arch,expected", [(32, "8.0", 1), (128, "9.0", 0.25), (255, "12.0", 1 / 6)])
+@pytest.mark.parametrize(
+    "registers,arch,expected", [(32, "8.0", 1), (128, "9.0", 0.25), (255, "12.0", 1 / 6)]
+)
 def test_occupancy(registers: int, arch: str, expected: float) -> None:
     assert tool.occupancy(arch, 128, registers) == pytest.approx(expected)
 
