@@ -90,6 +90,10 @@ def training_curves(
     left, right = figure.subplots(1, 2)
     for color, (name, path) in zip(COLORS, logs.items(), strict=False):
         curves = read_curves(path)
+        # A row with the accuracy closes an epoch: its loss is the epoch's mean, not the step's.
+        closing = {step for step, _ in curves.get(accuracy, ())}
+        every = curves.get(loss, [])
+        curves[loss] = [pair for pair in every if pair[0] not in closing] or every
         for axes, column, scale, marker in ((left, loss, 1.0, None), (right, accuracy, 100.0, "o")):
             if not curves.get(column):
                 raise ValueError(f"log {path}: has no values of {column}")
