@@ -72,9 +72,9 @@ def test_learn_checks_names_before_it_makes_data(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# The first steps of a long one-cycle run: at high rates rounding alone drives two runs apart. The backends agree
-# to 2e-7 there, so the limit can be ten times narrower than the 1e-4 that is asked for; the control below shows
-# that a wrong gradient is seen.
+# The first steps of a long one-cycle run: at high rates rounding alone drives two runs apart. The backends
+# agree to 2e-7 there, so the limit can be ten times narrower than the 1e-4 that is asked for; the control
+# below shows that a wrong gradient is seen.
 CURVE = {"epochs": 75, "optimizer__lr": 2e-3, "data__size": 32}
 LIMIT = 1e-5
 

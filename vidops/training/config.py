@@ -201,6 +201,26 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return validate(content, origin)
 
 
+def shipped_recipes() -> Path:
+    """Find the folder of recipes that come with vidops: inside an installed package, beside it in a checkout.
+
+    Returns:
+        The folder ``configs``.
+
+    Raises:
+        FileNotFoundError: there is none.
+
+    Example:
+        >>> (shipped_recipes() / "demo" / "tiny_mstnet.yaml").is_file()
+        True
+    """
+    package = Path(__file__).parents[1]
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "demo").is_dir():
+            return folder
+    raise FileNotFoundError(f"recipes: no folder configs in {package} or beside it")
+
+
 def validate(content: dict[str, Any], origin: str) -> Config:
     """Check a recipe given as a mapping.
 

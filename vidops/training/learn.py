@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import shutil
 import sys
@@ -25,7 +26,7 @@ import torch.nn.functional as F
 from vidops.data import MOTION_PAIRS, make_motion
 from vidops.evaluation import Report, evaluate
 
-from .config import Config, load_config
+from .config import Config, load_config, shipped_recipes
 from .loading import STEP, build_dataset, derive_seed, read_list, training_loader
 from .module import build_optimizer, build_schedule
 from .trainer import build_network, fit
@@ -65,7 +66,7 @@ def learn(
     *,
     data: str | Path,
     output: str | Path,
-    configs: str | Path = "configs/demo",
+    configs: str | Path | None = None,
     overrides: Sequence[str] = (),
     out: TextIO | None = None,
 ) -> list[Learned]:
@@ -75,7 +76,7 @@ def learn(
         names: recipes in ``configs``, by name; none for all of them.
         data: folder of the motion dataset; made, with four pairs, 2,400 and 400 clips, if it does not exist.
         output: folder for the runs, one folder a network; an earlier run of the same network is replaced.
-        configs: folder of recipes.
+        configs: folder of recipes; None takes the ``configs/demo`` that come with vidops.
         overrides: ``key=value`` texts for every recipe.
         out: where progress is shown; None shows nothing.
 
@@ -87,14 +88,19 @@ def learn(
         ValueError: a recipe is wrong, or the dataset has too few validation clips to tell.
 
     Example:
-        >>> learn(["no_net"], data="runs/motion", output="runs/learn")
+        >>> learn(["no_net"], data="runs/motion", output="runs/learn", configs="configs/demo")
         Traceback (most recent call last):
         FileNotFoundError: config configs/demo/no_net.yaml: no such file
     """
-    folder, data, output = Path(configs), Path(data), Path(output)
+    folder = shipped_recipes() / "demo" if configs is None else Path(configs)
+    data, output = Path(data), Path(output)
     names = list(names) or sorted(path.stem for path in folder.glob("tiny_*.yaml"))
     recipes = [
-        load_config(folder / f"{n}.yaml", [f"data.root={data}", f"output={output / n}", *overrides])
+        load_config(
+            folder / f"{n}.yaml",
+            # A JSON text is YAML whatever characters a path holds.
+            [f"data.root={json.dumps(str(data))}", f"output={json.dumps(str(output / n))}", *overrides],
+        )
         for n in names
     ]
     if not data.exists():
