@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
 from tests import host_cuda
+from vidops.bench import check
 from vidops.ops import backends
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -53,28 +54,10 @@ def in_layout(x: Tensor, layout: str) -> Tensor:
     raise ValueError(layout)
 
 
-def poison(device: str, tensors: Iterable[Tensor]) -> None:
-    """Leave NaN in the blocks an allocator hands out next for such tensors, so that an unwritten element shows."""
-    blocks = [torch.full((t.numel(),), float("nan"), dtype=t.dtype, device=device) for t in tensors for _ in range(3)]
-    del blocks
-
-
 def assert_close(out: Tensor, same_dtype: Tensor, exact: Tensor, what: str) -> None:
-    """error(kernel) <= 2 x error(reference in the same dtype) + one unit in the last place.
-
-    fp64 is compared with itself: there the reference's own error is unknown and taken to be 8 units.
-    """
-    assert out.shape == exact.shape, f"{what}: shape {tuple(out.shape)}, expected {tuple(exact.shape)}"
-    assert out.dtype == same_dtype.dtype, f"{what}: dtype {out.dtype}, expected {same_dtype.dtype}"
-    if exact.numel() == 0:
-        return
-    exact, out, same_dtype = exact.cpu().double(), out.detach().cpu(), same_dtype.detach().cpu()
-    scale = exact.abs().max().item()
-    error = (out.double() - exact).abs().max().item()
-    eps = torch.finfo(out.dtype).eps
-    own = 8 * eps * scale if out.dtype == torch.float64 else (same_dtype.double() - exact).abs().max().item()
-    allowed = 2 * own + eps * scale
-    assert error <= allowed, f"{what}: error {error:.3e} is above {allowed:.3e} (largest value {scale:.3e})"
+    """error(kernel) <= 2 x error(reference in the same dtype) + one unit in the last place, as the benchmarks check it."""
+    verdict = check.compare([out.detach()], [same_dtype.detach()], [exact.detach()])
+    assert not verdict.reason, f"{what}: {verdict.reason}"
 
 
 def compare(
@@ -91,7 +74,7 @@ def compare(
             leaf = t.detach().to(device) if run != "exact" else t.detach().double().to(device)
             leaves.append(leaf.requires_grad_())
         if run == backend:
-            poison(device, results["reference"])
+            check.poison(results["reference"])
         out = function(*leaves, backend=name)
         if grad is None:
             grad = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(inputs[0].dtype)
