@@ -41,7 +41,7 @@ def _forward_group(
     """A run of tiles of a group: ``channel`` and ``tap`` are its first ones, ``block`` counts its tiles."""
     c, own = own_channels(block, channels, C_BLOCK)
     weight += tap + c * TAPS
-    start = widen(tl.zeros((C_BLOCK, P_BLOCK), y.dtype.element_ty))
+    start = widen(tl.full((C_BLOCK, P_BLOCK), 0, y.dtype.element_ty))
     if BIAS:
         start += widen(tl.load(bias + channel + c, mask=own, other=0))
     SPREAD: tl.constexpr = spread(TAPS, DILATION, STRIDE)
@@ -98,7 +98,7 @@ def temporal_conv_kernel(
     for g in tl.static_range(4):
         if pick(g, TAPS0, TAPS1, TAPS2, TAPS3) > 0:
             channels = sizes[g] * UNIT
-            tiles = tl.cdiv(channels, C_BLOCK)
+            tiles = (channels + C_BLOCK - 1) // C_BLOCK
             if (block >= first) & (block < first + tiles):
                 _forward_group(
                     x, weight, bias, y, block - first, begin, end, p_blocks, channel, channels, tap,
@@ -125,7 +125,7 @@ def _backward_group(
     frames = FRAMES if FRAMES > 0 else T
     grad_frames = (frames - 2 * OFFSET + STRIDE - 1) // STRIDE
     UNROLL: tl.constexpr = unroll(FRAMES, (TAPS - 1) * DILATION if FOLD else 0, DILATION)
-    zero = widen(tl.zeros((C_BLOCK, P_BLOCK), x.dtype.element_ty))
+    zero = widen(tl.full((C_BLOCK, P_BLOCK), 0, x.dtype.element_ty))
     taps = ()
     sums = ()
     if TAPS <= WINDOW:
@@ -200,7 +200,7 @@ def temporal_conv_backward_kernel(
     for g in tl.static_range(4):
         if pick(g, TAPS0, TAPS1, TAPS2, TAPS3) > 0:
             channels = sizes[g] * UNIT
-            tiles = tl.cdiv(channels, C_BLOCK)
+            tiles = (channels + C_BLOCK - 1) // C_BLOCK
             if (block >= first) & (block < first + tiles):
                 _backward_group(
                     grad, x, weight, dx, row, block - first, begin, end, p_blocks, channel, channels, tap,
@@ -220,7 +220,7 @@ def temporal_conv_sum_kernel(
 ):  # fmt: skip
     """Adds the rows of partial sums, always in the same order."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    total = tl.zeros((ROWS, COLUMNS), partial.dtype.element_ty)
+    total = tl.full((ROWS, COLUMNS), 0, partial.dtype.element_ty)
     for first in range(0, rows, ROWS):
         row = first + tl.arange(0, ROWS)[:, None]
         total += tl.load(

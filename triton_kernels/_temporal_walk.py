@@ -171,9 +171,10 @@ def backward_window(
     """
     HALF: tl.constexpr = TAPS // 2
     OUTSIDE: tl.constexpr = HALF * DILATION if FOLD else 0
+    zero = widen(tl.full(inside.shape, 0, dx.dtype.element_ty))
     if NEED_X and FOLD:
-        left = widen(tl.zeros(inside.shape, dx.dtype.element_ty))
-        right = left
+        left = zero
+        right = zero
     for r in range(0, tl.minimum(DILATION, frames + 2 * OUTSIDE)):
         first = r - OUTSIDE
         count = (frames + 2 * OUTSIDE - r + DILATION - 1) // DILATION
@@ -209,7 +210,7 @@ def backward_window(
                 if NEED_WEIGHT:
                     other = widen(own[u])
                 if NEED_X:
-                    total = widen(tl.zeros(inside.shape, dx.dtype.element_ty))
+                    total = zero
                 more = ()
                 for j in tl.static_range(TAPS):
                     value = values[u + TAPS - 1 - j]
@@ -239,7 +240,7 @@ def reread_x(
     FOLD: tl.constexpr,
 ):  # fmt: skip
     OUTSIDE: tl.constexpr = TAPS // 2 * DILATION if FOLD else 0
-    zero = widen(tl.zeros(inside.shape, dx.dtype.element_ty))
+    zero = widen(tl.full(inside.shape, 0, dx.dtype.element_ty))
     left = zero
     right = zero
     for v in range(0, frames + 2 * OUTSIDE):

@@ -35,7 +35,7 @@ def temporal_shift_kernel(
     """Steps and the fast axis are in units of ALIGN elements; so is ``fold`` channels last."""
     UNIT: tl.constexpr = ALIGN if LAST else 1
     program = tl.program_id(0)
-    parts = tl.cdiv(T, FRAMES)
+    parts = (T + FRAMES - 1) // FRAMES
     begin = program % parts * FRAMES
     program = program // parts
     if LAST:
