@@ -4,6 +4,7 @@ PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 TRITON ?= triton==3.7.1
 VIDEO  ?=
+JOBS   ?= 2
 NET    ?=
 OUT    ?= demo
 
@@ -38,7 +39,7 @@ demo: $(READY) ## train fused networks on real video files and leave a report; V
 	$(PY) -m vidops demo $(OUT) $(if $(VIDEO),--video "$(VIDEO)")
 
 test: $(READY) ## the tests that take seconds
-	$(PY) -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -q -n $(JOBS) --dist loadfile
 
 test-slow: $(READY) ## the tests that take minutes: installs, sanitizers, nvcc
 	$(PY) -m pytest -m slow

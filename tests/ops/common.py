@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 from tests import host_cuda
@@ -30,6 +31,15 @@ def device_for(backend: str, operator: str) -> str:
     if reason:
         pytest.skip(f"{backend}: {reason}")
     return device
+
+
+def random_examples(backend: str, device: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Hypothesis settings of a random test: the same examples every time, fewer where a backend is emulated."""
+    emulated = backend != "cpu" and device == "cpu"
+    return settings(
+        max_examples=15 if emulated else 80, deadline=None, derandomize=True, database=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
 
 
 def in_layout(x: Tensor, layout: str) -> Tensor:

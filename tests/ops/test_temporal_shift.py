@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.library import opcheck
 
-from tests.ops.common import DTYPES, EVERY_BACKEND, FAST, LAYOUTS, compare, device_for, in_layout
+from tests.ops.common import DTYPES, EVERY_BACKEND, FAST, LAYOUTS, compare, device_for, in_layout, random_examples
 from vidops import ops, reference
 from vidops.ops import backends
 from vidops.ops.layouts import layout_of
@@ -43,18 +43,22 @@ def test_every_dtype_and_layout(backend: str, dtype: torch.dtype, layout: str) -
 
 
 @pytest.mark.parametrize("backend", FAST)
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(
-    shape=st.tuples(*[st.integers(0, m) for m in (3, 40, 9, 6, 6)]), fold_div=st.integers(2, 12),
-    layout=st.sampled_from(LAYOUTS), dtype=st.sampled_from(DTYPES),
-)
-def test_random_calls(
-    backend: str, shape: tuple[int, ...], fold_div: int, layout: str, dtype: torch.dtype
-) -> None:
+def test_random_calls(backend: str) -> None:
     device = device_for(backend, "temporal_shift")
-    x = in_layout(torch.randn(shape).to(dtype), layout).to(device)
-    y = ops.temporal_shift(x, fold_div, backend=backend)
-    assert torch.equal(y, reference.temporal_shift(x, fold_div))
+
+    @random_examples(backend, device)
+    @given(
+        shape=st.tuples(*[st.integers(0, m) for m in (3, 40, 9, 6, 6)]),
+        fold_div=st.integers(2, 12),
+        layout=st.sampled_from(LAYOUTS),
+        dtype=st.sampled_from(DTYPES),
+    )
+    def check(shape: tuple[int, ...], fold_div: int, layout: str, dtype: torch.dtype) -> None:
+        x = in_layout(torch.randn(shape).to(dtype), layout).to(device)
+        y = ops.temporal_shift(x, fold_div, backend=backend)
+        assert torch.equal(y, reference.temporal_shift(x, fold_div))
+
+    check()
 
 
 @pytest.mark.parametrize("backend", EVERY_BACKEND)
