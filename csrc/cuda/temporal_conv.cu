@@ -13,12 +13,12 @@
 // the H200 has 64 to 256 bytes under way, a multiprocessor 48 to 98 KB, where about 30 KB hide its memory's latency.
 //
 // k of 1, 3, 5, 7 without stride and dilation are compiled, for every padding forward and for zeros backward;
-// everything else takes a plain loop that reads again, from the caches, what it needs again. All groups are one launch,
-// a block's tap count is uniform.
+// everything else, and fp64, takes a plain loop that reads again, from the caches, what it needs again. All groups are
+// one launch, a block's tap count is uniform.
 //
 // Backward has windows of both clips around frame t, zero outside, as the definition pads:
 //     dx[t] = sum_j w[j] * g[t+r-j]        dw[j] += g[t] * x[t+j-r]        db += g[t]
-// dw and db are summed in fp32 (fp64 for fp64) over 8 frames of a column, then over a thread's columns, then over the
+// dw and db are summed in fp32 (fp64 for fp64) by each thread over its few columns, hundreds of products, then over the
 // block in a fixed tree; one partial sum a block and tap goes to memory, and a second small kernel adds those in fp64.
 // No atomics: the order is that of the indices, so results repeat to the last bit.
 //

@@ -41,7 +41,6 @@ __device__ __forceinline__ void backward_plain(const ConvArgs& a, const Needs& n
         c[K - 1 + s] = frame_of<V>(column, sx.frame, t0 + s + R, x_frames, false);
       }
       Pack<T, V> made[kBatch];
-      A part[K + 1][L] = {};
 #pragma unroll
       for (int v = 0; v < V; v += P) {
         A sum[kBatch][P] = {};
@@ -50,23 +49,18 @@ __device__ __forceinline__ void backward_plain(const ConvArgs& a, const Needs& n
           const int l = (v + i) % L;
 #pragma unroll
           for (int s = 0; s < kBatch; ++s) {
+            if (t0 + s >= frames) break;  // there its zeros would meet frames of x, and 0 * NaN is NaN
             const A centre = value(g[s + R], v + i);
 #pragma unroll
             for (int j = 0; j < K; ++j) {
               sum[s][i] += taps[K - 1 - j][l] * value(g[s + j], v + i);
-              part[j][l] += centre * value(c[s + j], v + i);
+              total[j][l] += centre * value(c[s + j], v + i);
             }
-            part[K][l] += centre;
+            total[kMaxTaps][l] += centre;
           }
         }
 #pragma unroll
         for (int s = 0; s < kBatch; ++s) set_values(made[s], v, sum[s]);
-      }
-#pragma unroll
-      for (int l = 0; l < L; ++l) {
-#pragma unroll
-        for (int j = 0; j < K; ++j) total[j][l] += part[j][l];
-        total[kMaxTaps][l] += part[K][l];
       }
       if (need.x) {
 #pragma unroll
@@ -129,7 +123,6 @@ __device__ __forceinline__ void backward_general(const ConvArgs& a, const Needs&
       input_gradient<T, V, L>(a, g, sg, sd, gradient, weight, dx + column_offset(a.columns, w, at, sd));
     }
     if (!need.weight && !need.bias) continue;
-    A part[kSlots][L] = {};
     for (int32_t t = 0; t < a.frames_out; ++t) {
       const Pack<T, V> pack = load_pack<V>(gradient + t * sg.frame);
       const int32_t base = t * a.stride + a.offset + (tap0 - (g.taps - 1) / 2) * g.dilation;
@@ -138,15 +131,10 @@ __device__ __forceinline__ void backward_general(const ConvArgs& a, const Needs&
         if (!need.weight || tap0 + j >= g.taps) break;
         const Pack<T, V> frame = frame_of<V>(column, sx.frame, base + j * g.dilation, a.frames_in, a.replicate);
 #pragma unroll
-        for (int v = 0; v < V; ++v) part[j][v % L] += value(pack, v) * value(frame, v);
+        for (int v = 0; v < V; ++v) total[j][v % L] += value(pack, v) * value(frame, v);
       }
 #pragma unroll
-      for (int v = 0; v < V; ++v) part[kMaxTaps][v % L] += value(pack, v);
-    }
-#pragma unroll
-    for (int s = 0; s < kSlots; ++s) {
-#pragma unroll
-      for (int l = 0; l < L; ++l) total[s][l] += part[s][l];
+      for (int v = 0; v < V; ++v) total[kMaxTaps][v % L] += value(pack, v);
     }
   }
 }
@@ -189,7 +177,7 @@ __device__ __forceinline__ void write_partials(const ConvArgs& a, int32_t tap0, 
 }
 
 template <class T, int V, int L>
-__global__ void __launch_bounds__(kColumnThreads, sizeof(T) * V == 16 || sizeof(T) == 8 ? 3 : 4)
+__global__ void __launch_bounds__(kColumnThreads, sizeof(T) * V == 16 ? 3 : 4)
     backward_kernel(const __grid_constant__ ConvArgs a, Needs need, const __grid_constant__ ColumnStrides sg,
                     const __grid_constant__ ColumnStrides sx, const __grid_constant__ ColumnStrides sd,
                     const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ weight,
@@ -199,7 +187,7 @@ __global__ void __launch_bounds__(kColumnThreads, sizeof(T) * V == 16 || sizeof(
   const int32_t c = a.channel0 + (w.active ? w.place * L : 0);
   const ConvGroup& g = a.group_of(c);
   const T* taps = weight + g.weight + static_cast<int64_t>(c) * g.taps;
-  const int32_t plain = plain_backward<T, L>(g, taps);
+  const int32_t plain = kCompiled<T> ? plain_backward<T, L>(g, taps) : 0;
   for (int32_t tap0 = 0; tap0 < max_taps; tap0 += kMaxTaps) {
     Totals<device_acc_t<T>, L> total = {};
     switch (plain) {

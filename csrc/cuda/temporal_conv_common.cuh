@@ -13,6 +13,10 @@ constexpr int kMaxGroups = 16;        // of one launch
 constexpr int kWarps = kColumnThreads / 32;
 constexpr int kBatch = 8;  // frames of a column asked for at once
 
+// fp64 is for checking gradients: the general loops serve it.
+template <class T>
+constexpr bool kCompiled = sizeof(T) < 8;
+
 struct ConvGroup {
   int32_t channel_end, taps, dilation;
   int32_t plain;   // taps, where the compiled loops serve; 0 for the general one

@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kColumnThreads, 4)
   device_acc_t<T> start[L];
 #pragma unroll
   for (int l = 0; l < L; ++l) start[l] = bias ? static_cast<device_acc_t<T>>(bias[c + l]) : device_acc_t<T>(0);
-  switch (g.plain) {
+  switch (kCompiled<T> ? g.plain : 0) {
     case 1:
       return forward_plain<1, T, V, L>(a, w, sx, sy, x, taps, start, y);
     case 3:

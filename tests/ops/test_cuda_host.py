@@ -176,9 +176,9 @@ def test_what_is_not_finite_reaches_what_it_reaches_in_the_reference(
     where: str, value: float, layout: str
 ) -> None:
     device_for("cuda_host", "temporal_conv")
-    for frame in (0, 3, 7):
-        x, weight, bias = clip(ALL_TAPS, 2, 8, (4, 4), torch.float32)
-        grad = clip(ALL_TAPS, 2, 8, (4, 4), torch.float32, seed=1)[0]
+    for frames, frame in ((8, 0), (8, 3), (8, 7), (5, 4), (11, 9), (2, 1)):
+        x, weight, bias = clip(ALL_TAPS, 2, frames, (4, 4), torch.float32)
+        grad = clip(ALL_TAPS, 2, frames, (4, 4), torch.float32, seed=1)[0]
         for c in (4, 12, 20, 28, 36, 44):  # one channel of every group
             if where == "weight":
                 weight[4 + 24 * (c == 12)] = value
