@@ -1,0 +1,19 @@
+"""Keeps the quick run quick: Triton's interpreter takes a second where a compiled kernel takes a millisecond."""
+
+from __future__ import annotations
+
+import zlib
+
+import pytest
+import torch
+
+_SHARE = 8  # without a GPU one Triton case in this many is quick; the others are marked slow, none is left out
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec and callspec.params.get("backend") == "triton" and zlib.crc32(item.name.encode()) % _SHARE:
+            item.add_marker(pytest.mark.slow)
