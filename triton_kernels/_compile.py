@@ -23,14 +23,7 @@ from triton.runtime.jit import mangle_type
 
 from ..ops.layouts import clip_strides
 
-__all__ = ["CAPABILITIES", "CompileCase", "Launch", "Resources", "compile_launch", "launches", "meta_clip"]
-
-CAPABILITIES = (
-    80,
-    90,
-    100,
-    120,
-)  # compute capabilities that kernels are compiled for: A100, H100/H200, B200, RTX 50
+__all__ = ["CompileCase", "Launch", "Resources", "compile_launch", "launches", "meta_clip"]
 
 
 @dataclass(frozen=True)
@@ -38,15 +31,16 @@ class CompileCase:
     """A representative call.
 
     Args:
-        name: what is called, in words. call: makes the call, on meta tensors. registers: the most registers a
-        thread that any of its kernels may take. everywhere: compile it for every one of ``CAPABILITIES`` in
-        the quick tests too, not for an H200 alone.
+        name: what is called, in words.
+        call: makes the call, on meta tensors.
+        registers: the most registers a thread that any of its kernels may take.
+        quick: compile it in the quick tests too, at some seconds a case.
     """
 
     name: str
     call: Callable[[], Any]
     registers: int
-    everywhere: bool = False
+    quick: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,15 @@ INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
 
 
 def operator(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Register a function as ``torch.ops.vidops_triton.<its name>``, with the schema that its annotations
-    state.
+    """Register a function as ``torch.ops.vidops_triton.<its name>``, its schema being its annotations.
 
     Compilers see through a ``triton_op`` to the kernels that it launches. The interpreter's kernels can only
     be called, never traced, so there the operator is a ``custom_op``. Fake, autograd and FLOP rules come from
     the registry, as for every backend.
 
     Args:
-        function: annotated, without default arguments, and named as its schema in ``csrc/schema.cpp``; it
-        launches
-            kernels as ``wrap_triton(kernel)[grid](...)`` and changes none of its arguments.
+        function: annotated, without default arguments, and named as its schema in ``csrc/schema.cpp``. It
+            launches kernels as ``wrap_triton(kernel)[grid](...)`` and changes none of its arguments.
 
     Returns:
         The function itself, for tests and for other operators to call.

@@ -1,14 +1,14 @@
 """Every Triton kernel compiles for every supported GPU, without one: registers, shared memory, no spills.
 
-A module in ``triton_kernels/`` joins by its ``COMPILE_CASES``. Compilation runs in processes of its own, because
-the interpreter, which the other tests use, has nothing to compile.
+A module in ``triton_kernels/`` joins by its ``COMPILE_CASES``. Compilation runs in other processes: the
+interpreter, which the other tests use, has nothing to compile.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,85 +19,81 @@ import pytest
 pytest.importorskip("triton", reason="Triton is not installed")
 
 ROOT = Path(__file__).resolve().parents[2]
-CAPABILITIES = [80, 90, 100, 120]
 OPERATORS = sorted(p.stem for p in (ROOT / "triton_kernels").glob("*.py") if not p.name.startswith("_"))
 
 COMPILE = """
 import importlib, json, re, sys
 from vidops.triton_kernels import _compile
-module = importlib.import_module("vidops.triton_kernels." + sys.argv[1])
-for case in module.COMPILE_CASES:
-    if sys.argv[3] == "all" or case.everywhere:
-        for launch in _compile.launches(case):
-            used = _compile.compile_launch(launch, int(sys.argv[2]))
-            print(json.dumps({
-                "case": case.name, "kernel": launch.kernel.__name__, "limit": case.registers,
-                "registers": used.registers, "shared": used.shared, "spilled": used.spilled,
-                "align": launch.arguments.get("ALIGN"),
-                "accesses": re.findall(r"(?:ld|st)\\.global\\.(?:v\\d\\.)?b\\d+", used.ptx),
-            }))
+capabilities, which, *operators = sys.argv[1:]
+for operator in operators:
+    module = importlib.import_module("vidops.triton_kernels." + operator)
+    for case in module.COMPILE_CASES:
+        launches = _compile.launches(case)
+        found = {
+            "operator": operator, "case": case.name, "limit": case.registers,
+            "kernels": [launch.kernel.__name__ for launch in launches],
+            "warps": [launch.options["num_warps"] for launch in launches], "compiled": [],
+        }
+        for launch in launches if which == "all" or case.quick else []:
+            for capability in map(int, capabilities.split(",")):
+                used = _compile.compile_launch(launch, capability)
+                found["compiled"].append({
+                    "what": f"{launch.kernel.__name__}, sm_{capability} ({case.name})",
+                    "align": launch.arguments.get("ALIGN"),
+                    "registers": used.registers, "shared": used.shared, "spilled": used.spilled,
+                    "stores": re.findall(r"st\\.global\\.((?:v\\d\\.)?b\\d+)", used.ptx),
+                })
+        print(json.dumps(found))
 """
 
 
-def python(code: str, *arguments: str, cache: Path, **environment: str) -> str:
+def python(code: str, *arguments: str, cache: Path) -> str:
     """What a new process without the interpreter prints."""
     env = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "VIDOPS_BACKEND")}
-    env |= {"TRITON_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT), **environment}
+    env |= {"TRITON_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)}
     result = subprocess.run([sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-4000:]
     return result.stdout
 
 
-def compiled(operator: str, capability: int, which: str, cache: Path) -> list[dict[str, Any]]:
-    lines = python(COMPILE, operator, str(capability), which, cache=cache).splitlines()
+def compiled(capabilities: str, which: str, operators: list[str], cache: Path) -> list[dict[str, Any]]:
+    lines = python(COMPILE, capabilities, which, *operators, cache=cache).splitlines()
     return [json.loads(line) for line in lines]
 
 
-def check(results: list[dict[str, Any]]) -> None:
-    assert results
-    for used in results:
-        what = f"{used['kernel']} ({used['case']})"
+def check(case: dict[str, Any]) -> None:
+    for used in case["compiled"]:
+        what = used["what"]
         assert used["spilled"] == 0, f"{what} spills {used['spilled']} bytes a thread"
-        assert used["registers"] <= used["limit"], f"{what} takes {used['registers']} registers"
+        assert used["registers"] <= case["limit"], f"{what} takes {used['registers']} registers"
         assert used["shared"] <= 16 << 10, f"{what} takes {used['shared']} bytes of shared memory"
+        if used["align"] and used["align"] >= 4 and "bf16" in case["case"]:
+            # Clips are written 8 bytes at a time and more where their steps allow it.
+            wide = [store for store in used["stores"] if store in ("v2.b32", "v4.b32")]
+            assert len(wide) >= 8, f"{what} stores as {sorted(set(used['stores']))}"
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_kernels_fit_every_gpu(operator: str, capability: int, tmp_path: Path) -> None:
-    check(compiled(operator, capability, "some", tmp_path))
+def test_kernels_fit_an_h200(tmp_path: Path) -> None:
+    cases = compiled("90", "quick", OPERATORS, tmp_path)
+    assert {case["operator"] for case in cases if case["compiled"]} == set(OPERATORS)
+    for case in cases:
+        check(case)
+        assert max(case["warps"]) <= 8  # ptxas fails on some kernels of 16
+    for operator in OPERATORS:
+        module = importlib.import_module(f"vidops.triton_kernels.{operator}")
+        kernels = {name for name in vars(module) if name.endswith("_kernel")}
+        assert kernels == {name for case in cases if case["operator"] == operator for name in case["kernels"]}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_every_case_fits_every_gpu(operator: str, capability: int, tmp_path: Path) -> None:
-    results = compiled(operator, capability, "all", tmp_path)
-    check(results)
-    for used in results:
-        if used["align"] and "bf16" in used["case"] and used["align"] >= 4:
-            # Clips are read and written at least 8 bytes at a time where their steps allow it.
-            wide = [a for a in used["accesses"] if re.fullmatch(r"st\.global\.v[24]\.b32", a)]
-            assert len(wide) >= 8, f"{used['kernel']} ({used['case']}): {sorted(set(used['accesses']))}"
-
-
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_cases_launch_every_kernel(operator: str, tmp_path: Path) -> None:
-    code = """
-import importlib, sys
-import triton
-from vidops.triton_kernels import _compile
-module = importlib.import_module("vidops.triton_kernels." + sys.argv[1])
-kernels = {name for name, value in vars(module).items() if name.endswith("_kernel")}
-launched = {launch.kernel.__name__ for case in module.COMPILE_CASES for launch in _compile.launches(case)}
-assert any(case.everywhere for case in module.COMPILE_CASES)
-assert kernels and kernels == launched, (kernels, launched)
-for case in module.COMPILE_CASES:
-    assert all(launch.options["num_warps"] <= 8 for launch in _compile.launches(case))
-"""
-    python(code, operator, cache=tmp_path)
+def test_kernels_fit_every_gpu(operator: str, tmp_path: Path) -> None:
+    cases = compiled("80,90,100,120", "all", [operator], tmp_path)
+    assert cases
+    for case in cases:
+        assert len(case["compiled"]) == 4 * len(case["kernels"])
+        check(case)
 
 
 TRACE = """
@@ -137,7 +133,7 @@ with FakeTensorMode():
 
 
 def test_compilers_see_the_kernels(tmp_path: Path) -> None:
-    # As on a GPU: torch.compile inlines the launches, and finds in the kernels' code which tensors they write.
+    # As on a GPU: torch.compile inlines the launches, and finds in the kernels' code what they write.
     # Where it could not, it would clone every input of every launch.
     forward, backward = python(TRACE, cache=tmp_path).splitlines()
     assert forward.count("triton_kernel_wrapper_functional") == 2
