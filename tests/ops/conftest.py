@@ -7,7 +7,9 @@ import zlib
 import pytest
 import torch
 
-_SHARE = 8  # without a GPU one Triton case in this many is quick; the others are marked slow, none is left out
+_SHARE = (
+    8  # without a GPU one Triton case in this many is quick; the others are marked slow, none is left out
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -15,5 +17,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     for item in items:
         callspec = getattr(item, "callspec", None)
-        if callspec and callspec.params.get("backend") == "triton" and zlib.crc32(item.name.encode()) % _SHARE:
+        if (
+            callspec
+            and callspec.params.get("backend") == "triton"
+            and zlib.crc32(item.name.encode()) % _SHARE
+        ):
             item.add_marker(pytest.mark.slow)

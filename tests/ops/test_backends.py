@@ -19,7 +19,9 @@ X = torch.randn(1, 8, 4, 2, 2)
 def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", "import torch, vidops; x = torch.randn(1, 8, 4, 2, 2);" + code],
-        capture_output=True, text=True, env=os.environ | {"TRITON_INTERPRET": "0"} | env,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TRITON_INTERPRET": "0"} | env,
     )
 
 
@@ -29,14 +31,18 @@ def backend_of(y: torch.Tensor) -> str:
 
 @pytest.mark.parametrize("name", ["fast", "CPU", ""])
 def test_an_unknown_backend_is_named(name: str) -> None:
-    with pytest.raises(ValueError, match=f"backend must be one of reference, cpu, cuda, triton.*got {name!r}"):
+    with pytest.raises(
+        ValueError, match=f"backend must be one of reference, cpu, cuda, triton.*got {name!r}"
+    ):
         vidops.ops.temporal_shift(X, backend=name)
-    with pytest.raises(ValueError, match="backend must be one of"), vidops.use_backend(name):
+    with pytest.raises(ValueError, match=r"backend must be one of"), vidops.use_backend(name):
         pass
 
 
 def test_a_backend_that_cannot_run_says_why() -> None:
-    with pytest.raises(RuntimeError, match="temporal_shift cannot run on backend 'cuda': .*(not built|x is on cpu)"):
+    with pytest.raises(
+        RuntimeError, match=r"temporal_shift cannot run on backend 'cuda': .*(not built|x is on cpu)"
+    ):
         vidops.ops.temporal_shift(X, backend="cuda")
 
 
@@ -75,7 +81,7 @@ def test_explain_has_a_line_a_backend(capsys: pytest.CaptureFixture[str]) -> Non
     assert any(line.startswith("  cuda       no: ") for line in lines)
     with vidops.use_backend("cuda"):
         assert "cannot run on backend 'cuda'" in vidops.explain("temporal_conv", X)
-    with pytest.raises(ValueError, match="operator must be one of .*temporal_shift"):
+    with pytest.raises(ValueError, match=r"operator must be one of .*temporal_shift"):
         vidops.explain("convolution", X)
 
 
@@ -102,7 +108,7 @@ def test_a_limit_of_a_backend_is_a_reason(monkeypatch: Any) -> None:
     x = X.clone().requires_grad_()
     assert backend_of(vidops.ops.temporal_shift(x, 4)) == "kernel"
     assert backend_of(vidops.ops.temporal_shift(x, 2)) == "reference"
-    with pytest.raises(RuntimeError, match="too many folds"):
+    with pytest.raises(RuntimeError, match=r"too many folds"):
         vidops.ops.temporal_shift(x, 2, backend="cpu")
 
 
@@ -112,7 +118,8 @@ def test_every_cpu_level_gives_the_reference(level: str) -> None:
     code = (
         "from vidops._build import status; print(status()['cpu'].level)\n"
         "torch.manual_seed(0); g=((5,1,1),(9,3,1),(20,7,2))\n"
-        "for dtype, tol in ((torch.float32, 1e-5), (torch.float64, 1e-13), (torch.bfloat16, 2e-2), (torch.float16, 3e-3)):\n"
+        "limits = {torch.float32: 1e-5, torch.float64: 1e-13, torch.bfloat16: 2e-2, torch.float16: 3e-3}\n"
+        "for dtype, tol in limits.items():\n"
         "  for layout in (torch.contiguous_format, torch.channels_last_3d):\n"
         "    x = torch.randn(2, 34, 8, 5, 7, dtype=dtype).to(memory_format=layout).requires_grad_()\n"
         "    w = torch.randn(172, dtype=dtype, requires_grad=True)\n"

@@ -1,4 +1,4 @@
-"""The C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer: the operator tests again, in their own process."""
+"""The operator tests again, with the kernels under AddressSanitizer and UndefinedBehaviorSanitizer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_operators_are_clean(backend: str) -> None:
     if not shutil.which("g++"):
         pytest.skip("no g++")
-    runtime = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    runtime = subprocess.run(
+        ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True
+    ).stdout.strip()
     if not os.path.isabs(runtime):
         pytest.skip("g++ has no AddressSanitizer")
     env = os.environ | {

@@ -11,13 +11,25 @@ from torch import Tensor
 from torch.library import opcheck
 
 import vidops
-from tests.ops.common import DTYPES, EVERY_BACKEND, FAST, LAYOUTS, compare, device_for, in_layout, random_examples
+from tests.ops.common import (
+    DTYPES,
+    EVERY_BACKEND,
+    FAST,
+    LAYOUTS,
+    compare,
+    device_for,
+    in_layout,
+    random_examples,
+)
 from vidops import ops, reference
 from vidops.ops.layouts import layout_of
 
 MIXED = ((3, 1, 1), (0, 5, 1), (4, 3, 2), (2, 5, 1), (4, 7, 1))
 
-def make(groups: Any, t: int, hw: tuple[int, int], n: int = 2, dtype: torch.dtype = torch.float32, seed: int = 0):
+
+def make(
+    groups: Any, t: int, hw: tuple[int, int], n: int = 2, dtype: torch.dtype = torch.float32, seed: int = 0
+):
     g = torch.Generator().manual_seed(seed)
     c = sum(c for c, _, _ in groups)
     x = torch.randn(n, c, t, *hw, generator=g, dtype=torch.float64).to(dtype)
@@ -70,7 +82,10 @@ def test_every_dtype_and_layout(backend: str, dtype: torch.dtype, layout: str) -
     grad_layout = {"NCTHW": "NTHWC", "NTHWC": "NCTHW"}.get(layout, layout)
     for grad in (layout, grad_layout):
         compare(
-            functools.partial(ops.temporal_conv, groups=MIXED), [in_layout(x, layout), weight, bias], backend, device,
+            functools.partial(ops.temporal_conv, groups=MIXED),
+            [in_layout(x, layout), weight, bias],
+            backend,
+            device,
             grad_layout=grad,
         )
 
@@ -87,7 +102,9 @@ def test_padding_and_stride(
     x, weight, bias = make(MIXED, t, hw, n)
     compare(
         functools.partial(ops.temporal_conv, groups=MIXED, stride=stride, padding=padding),
-        [in_layout(x, layout), weight, bias], backend, device,
+        [in_layout(x, layout), weight, bias],
+        backend,
+        device,
     )
 
 
@@ -111,8 +128,10 @@ def test_special_cases(backend: str, groups: Any, t: int, layout: str, padding: 
     device = device_for(backend, "temporal_conv")
     x, weight, bias = make(groups, t, (3, 5))
     compare(
-        functools.partial(ops.temporal_conv, groups=groups, padding=padding), [in_layout(x, layout), weight, bias],
-        backend, device,
+        functools.partial(ops.temporal_conv, groups=groups, padding=padding),
+        [in_layout(x, layout), weight, bias],
+        backend,
+        device,
     )
 
 
@@ -127,7 +146,10 @@ def test_sizes_of_real_networks(backend: str, layout: str, dtype: torch.dtype) -
         groups = tuple((c // 4, k, 1) for k in (1, 3, 5, 7))
         x, weight, _ = make(groups, 8, (hw, hw), n=1, dtype=dtype)
         compare(
-            functools.partial(ops.temporal_conv, groups=groups), [in_layout(x, layout), weight], backend, device,
+            functools.partial(ops.temporal_conv, groups=groups),
+            [in_layout(x, layout), weight],
+            backend,
+            device,
             grad_layout=layout,
         )
 
@@ -144,9 +166,12 @@ def test_zero_sizes(backend: str, shape: tuple[int, ...]) -> None:
     y = ops.temporal_conv(x, weight, bias, groups=groups, backend=backend)
     assert y.shape == shape
     y.sum().backward()
-    assert x.grad is not None and x.grad.shape == shape
-    assert weight.grad is not None and not weight.grad.any()
-    assert bias.grad is not None and not bias.grad.any()
+    assert x.grad is not None
+    assert x.grad.shape == shape
+    assert weight.grad is not None
+    assert not weight.grad.any()
+    assert bias.grad is not None
+    assert not bias.grad.any()
 
 
 @pytest.mark.parametrize("backend", EVERY_BACKEND)
@@ -166,7 +191,8 @@ def test_the_result_has_the_layout_of_x(backend: str, layout: str, stride: int) 
     y = ops.temporal_conv(x, weight.to(device), groups=MIXED, stride=stride, backend=backend)
     assert layout_of(y) == layout
     y.sum().backward()
-    assert x.grad is not None and x.grad.stride() == x.stride()
+    assert x.grad is not None
+    assert x.grad.stride() == x.stride()
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -218,7 +244,7 @@ def test_double_backward_says_what_to_use(backend: str) -> None:
     x, weight, _ = (t.to(device).requires_grad_() for t in make(MIXED, 4, (2, 2)))
     y = ops.temporal_conv(x, weight, groups=MIXED, backend=backend)
     (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match='temporal_conv has no double backward.*backend="reference"'):
+    with pytest.raises(RuntimeError, match=r'temporal_conv has no double backward.*backend="reference"'):
         dx.sum().backward()
 
 
@@ -228,7 +254,7 @@ def test_forward_mode_says_what_to_use(backend: str) -> None:
     x, weight, _ = (t.to(device) for t in make(MIXED, 4, (2, 2)))
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
-        with pytest.raises(RuntimeError, match='forward-mode.*backend="reference"'):
+        with pytest.raises(RuntimeError, match=r'forward-mode.*backend="reference"'):
             ops.temporal_conv(dual, weight, groups=MIXED, backend=backend)
 
 
@@ -349,7 +375,9 @@ def test_compiles_in_one_graph_and_exports(backend: str | None) -> None:
 
     class Net(torch.nn.Module):
         def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-            return ops.temporal_conv(x, weight, bias, groups=MIXED, padding="replicate", backend=backend).sin()
+            return ops.temporal_conv(
+                x, weight, bias, groups=MIXED, padding="replicate", backend=backend
+            ).sin()
 
     net = Net()
     leaves = [t.clone().requires_grad_() for t in inputs]
@@ -373,7 +401,9 @@ def test_a_compiled_function_follows_use_backend() -> None:
         return module.forward
 
     torch._dynamo.reset()
-    function = torch.compile(lambda: ops.temporal_conv(x, weight, groups=MIXED), fullgraph=True, backend=record)
+    function = torch.compile(
+        lambda: ops.temporal_conv(x, weight, groups=MIXED), fullgraph=True, backend=record
+    )
     plain = function()
     with vidops.use_backend("reference"):
         slow = function()
@@ -389,18 +419,38 @@ def test_a_compiled_function_follows_use_backend() -> None:
 @pytest.mark.parametrize(
     "change,error,text",
     [
-        ({"x": torch.zeros(2, 14, 5, 2)}, ValueError, r"x must be a clip \(N, C, T, H, W\), got 4 dimensions"),
+        (
+            {"x": torch.zeros(2, 14, 5, 2)},
+            ValueError,
+            r"x must be a clip \(N, C, T, H, W\), got 4 dimensions",
+        ),
         ({"x": torch.zeros(2, 14, 5, 2, 2, dtype=torch.int32)}, TypeError, "x must be float32.*torch.int32"),
-        ({"x": torch.zeros(2, 14, 5, 2, 2, dtype=torch.complex64)}, TypeError, "x must be float32.*complex64"),
+        (
+            {"x": torch.zeros(2, 14, 5, 2, 2, dtype=torch.complex64)},
+            TypeError,
+            "x must be float32.*complex64",
+        ),
         ({"x": [1.0]}, TypeError, "x must be a Tensor, got list"),
-        ({"x": torch.zeros(2, 12, 5, 2, 2)}, ValueError, "groups must hold as many channels as x, 12, got 14"),
+        (
+            {"x": torch.zeros(2, 12, 5, 2, 2)},
+            ValueError,
+            "groups must hold as many channels as x, 12, got 14",
+        ),
         ({"weight": torch.zeros(7)}, ValueError, r"weight must have shape \(\d+,\), got \(7,\)"),
         ({"weight": torch.zeros(60, dtype=torch.float64)}, TypeError, "weight must have the dtype of x"),
         ({"weight": torch.zeros(60, device="meta")}, ValueError, "weight must be on the device of x"),
         ({"weight": []}, ValueError, "weight must hold at least one tensor"),
-        ({"weight": [torch.zeros(14, 3)], "groups": None}, ValueError, r"weight\[0\] must have shape \(C_m, 1, k_m\)"),
+        (
+            {"weight": [torch.zeros(14, 3)], "groups": None},
+            ValueError,
+            r"weight\[0\] must have shape \(C_m, 1, k_m\)",
+        ),
         ({"weight": [torch.zeros(14, 1, 4)], "groups": None}, ValueError, "odd kernel sizes, got 4"),
-        ({"weight": [torch.zeros(14, 1, 3)], "groups": ((14, 5, 1),)}, ValueError, "do not match the shapes of weight"),
+        (
+            {"weight": [torch.zeros(14, 1, 3)], "groups": ((14, 5, 1),)},
+            ValueError,
+            "do not match the shapes of weight",
+        ),
         ({"weight": 3}, TypeError, "weight must be a Tensor or a sequence"),
         ({"groups": None}, ValueError, "groups is required with a flat weight"),
         ({"groups": ()}, ValueError, "groups must hold at least one"),
@@ -427,7 +477,8 @@ def test_bad_input(backend: str, change: dict[str, Any], error: type[Exception],
     arguments: dict[str, Any] = {"x": x, "weight": torch.zeros(3 + 15 + 42), "bias": bias, "groups": groups}
     arguments |= change
     arguments = {
-        k: v.to(device) if isinstance(v, Tensor) and v.device.type != "meta" else v for k, v in arguments.items()
+        k: v.to(device) if isinstance(v, Tensor) and v.device.type != "meta" else v
+        for k, v in arguments.items()
     }
     with pytest.raises(error, match=text):
         ops.temporal_conv(arguments.pop("x"), arguments.pop("weight"), backend=backend, **arguments)

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.library import opcheck
 
-from tests.ops.common import DTYPES, EVERY_BACKEND, FAST, LAYOUTS, compare, device_for, in_layout, random_examples
+from tests.ops.common import (
+    DTYPES,
+    EVERY_BACKEND,
+    FAST,
+    LAYOUTS,
+    compare,
+    device_for,
+    in_layout,
+    random_examples,
+)
 from vidops import ops, reference
 from vidops.ops import backends
 from vidops.ops.layouts import layout_of
@@ -35,8 +44,13 @@ def test_every_dtype_and_layout(backend: str, dtype: torch.dtype, layout: str) -
     device = device_for(backend, "temporal_shift")
     x = torch.randn(2, 19, 5, 3, 5).to(dtype)
     for grad_layout in LAYOUTS:
-        compare(functools.partial(ops.temporal_shift, fold_div=4), [in_layout(x, layout)], backend, device,
-                grad_layout=grad_layout)
+        compare(
+            functools.partial(ops.temporal_shift, fold_div=4),
+            [in_layout(x, layout)],
+            backend,
+            device,
+            grad_layout=grad_layout,
+        )
     y = ops.temporal_shift(in_layout(x, layout).to(device), 4, backend=backend)
     if layout in ("NCTHW", "NTCHW", "NTHWC"):
         assert layout_of(y) == layout
@@ -82,7 +96,7 @@ def test_double_backward_says_what_to_use(backend: str) -> None:
     device = device_for(backend, "temporal_shift")
     x = torch.randn(1, 8, 4, 2, 2, device=device, requires_grad=True)
     (dx,) = torch.autograd.grad(ops.temporal_shift(x, backend=backend).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match='temporal_shift has no double backward.*backend="reference"'):
+    with pytest.raises(RuntimeError, match=r'temporal_shift has no double backward.*backend="reference"'):
         dx.sum().backward()
 
 

@@ -91,7 +91,9 @@ def _compare_one(
     error = float((result.double() - true).abs().max()) / scale
     eps = torch.finfo(result.dtype).eps
     of_reference = rounding * float((same.double() - true).abs().max()) / scale
-    if result.dtype == torch.float64:  # compared with itself; its own error is unknown and taken to be 8 units
+    if (
+        result.dtype == torch.float64
+    ):  # compared with itself; its own error is unknown and taken to be 8 units
         of_reference = max(of_reference, 8 * eps)
     allowed = slack * (2 * of_reference + eps)
     if not error <= allowed:  # also where it is no number

@@ -16,7 +16,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Errors a user can mend are one line on standard error and status 2; ``--traceback`` shows where they arose.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="vidops", description="Fused video operators and action-recognition models.")
+    parser = argparse.ArgumentParser(
+        prog="vidops", description="Fused video operators and action-recognition models."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     names = sorted(m.name for m in pkgutil.iter_modules(__path__))
     # A command's module is imported only when it is called or when help over all of them is asked for.

@@ -150,7 +150,9 @@ class _Kernel:
 
         self.below = below
         self.function: Any = type(
-            op, (torch.autograd.Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+            op,
+            (torch.autograd.Function,),
+            {"forward": staticmethod(forward), "backward": staticmethod(backward)},
         )
 
     def __call__(self, *args: Any) -> Any:
@@ -168,7 +170,7 @@ class _Kernel:
     def _refuse_tangents(self, args: tuple[Any, ...]) -> None:
         if any(isinstance(a, Tensor) and forward_ad.unpack_dual(a).tangent is not None for a in args):
             raise RuntimeError(
-                f"{self.op.name()} has no forward-mode derivative; use backend=\"reference\" for it"
+                f'{self.op.name()} has no forward-mode derivative; use backend="reference" for it'
             )
 
 
@@ -262,7 +264,7 @@ class Operator:
 
         def twice(ctx: Any, *grads: Any) -> Any:
             raise RuntimeError(
-                f"{self.name} has no double backward on this backend; use backend=\"reference\" for it"
+                f'{self.name} has no double backward on this backend; use backend="reference" for it'
             )
 
         gradient = _Kernel(f"{namespace}::{self.name}_backward", _no_context, twice)
@@ -371,7 +373,9 @@ def explain(operator: str, x: Tensor, *args: Any) -> str:
     lines = [head]
     for name in op.missing:
         reason = op.why_not(name, device, x, *args)
-        lines.append(f"  {name:<10} {'no: ' + reason if reason else 'yes'}{'  <- chosen' if name == chosen else ''}")
+        lines.append(
+            f"  {name:<10} {'no: ' + reason if reason else 'yes'}{'  <- chosen' if name == chosen else ''}"
+        )
     text = "\n".join(lines)
     print(text)
     return text

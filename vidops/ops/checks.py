@@ -48,8 +48,7 @@ def check_int(value: Any, name: str, low: int) -> None:
     Example:
         >>> check_int(2, "stride", 1)
     """
-    if type(value) is not int:
-        if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
-            raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if type(value) is not int and (isinstance(value, bool) or not isinstance(value, (int, torch.SymInt))):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if value < low:
         raise ValueError(f"{name} must be at least {low}, got {value}")

@@ -24,14 +24,21 @@ class _Groups:
     def __init__(self, groups: Sequence[Sequence[int]]) -> None:
         try:
             self.triples = tuple((int(c), int(k), int(d)) for c, k, d in groups)
-            whole = all(a == b for triple, given in zip(self.triples, groups, strict=True)
-                        for a, b in zip(triple, given, strict=True))
+            whole = all(
+                a == b
+                for triple, given in zip(self.triples, groups, strict=True)
+                for a, b in zip(triple, given, strict=True)
+            )
         except (TypeError, ValueError):
             whole = False
         if not whole:
-            raise TypeError(f"groups must be (channels, kernel size, dilation) triples of ints, got {groups!r}")
+            raise TypeError(
+                f"groups must be (channels, kernel size, dilation) triples of ints, got {groups!r}"
+            )
         if not self.triples:
-            raise ValueError("groups must hold at least one (channels, kernel size, dilation) triple, got none")
+            raise ValueError(
+                "groups must hold at least one (channels, kernel size, dilation) triple, got none"
+            )
         for c, k, d in self.triples:
             if c < 0:
                 raise ValueError(f"groups must have channel counts of at least 0, got {c}")
@@ -77,7 +84,9 @@ def _flatten(weight: Any, groups: Any) -> tuple[Tensor, tuple[tuple[int, int, in
         if w.dtype != weight[0].dtype:
             raise TypeError(f"weight[{i}] must have the dtype of weight[0], {weight[0].dtype}, got {w.dtype}")
         if w.device != weight[0].device:
-            raise ValueError(f"weight[{i}] must be on the device of weight[0], {weight[0].device}, got {w.device}")
+            raise ValueError(
+                f"weight[{i}] must be on the device of weight[0], {weight[0].device}, got {w.device}"
+            )
     if groups is None:
         triples = tuple((w.shape[0], w.shape[2], 1) for w in weight)
     else:
@@ -139,7 +148,9 @@ def temporal_conv(
     check_clip(x)
     if isinstance(weight, Tensor):
         if groups is None:
-            raise ValueError("groups is required with a flat weight: (channels, kernel size, dilation) a group")
+            raise ValueError(
+                "groups is required with a flat weight: (channels, kernel size, dilation) a group"
+            )
         spec = _check_groups(groups)
     else:
         weight, triples = _flatten(weight, groups)
@@ -170,7 +181,9 @@ def _reach(groups: Sequence[int]) -> int:
     return max(((k - 1) // 2 * d for c, k, d in zip(*[iter(groups)] * 3, strict=True) if c), default=0)
 
 
-def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, groups: list[int], stride: int, padding: str) -> Tensor:
+def _fake(
+    x: Tensor, weight: Tensor, bias: Tensor | None, groups: list[int], stride: int, padding: str
+) -> Tensor:
     return empty_clip(x, _frames_out(x.shape[2], stride, padding, _reach(groups)))
 
 
@@ -193,7 +206,7 @@ def _fake_backward(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, bias, *ctx.spec = inputs
+    x, weight, _, *ctx.spec = inputs
     ctx.save_for_backward(x, weight)
 
 
@@ -201,7 +214,7 @@ def _backward(ctx: Any, kernel: Any, grad: Tensor) -> tuple[Any, ...]:
     x, weight = ctx.saved_tensors
     needs = ctx.needs_input_grad
     grads = kernel(grad, x, weight, *ctx.spec, needs[0], needs[1], needs[2])
-    return tuple(g if need else None for g, need in zip(grads, needs[:3], strict=True)) + (None, None, None)
+    return (*(g if need else None for g, need in zip(grads, needs[:3], strict=True)), None, None, None)
 
 
 def _positions(x: Sequence[int]) -> int:
@@ -219,7 +232,15 @@ def _flops(x: Any, weight: Any, bias: Any, groups: Any, stride: int, padding: st
 
 
 def _flops_backward(
-    grad: Any, x: Any, weight: Any, groups: Any, stride: int, padding: str, need_x: bool, need_weight: bool, *_: Any,
+    grad: Any,
+    x: Any,
+    weight: Any,
+    groups: Any,
+    stride: int,
+    padding: str,
+    need_x: bool,
+    need_weight: bool,
+    *_: Any,
     **__: Any,
 ) -> int:
     return 2 * _products(x, groups, stride, padding) * (int(need_x) + int(need_weight))
