@@ -17,9 +17,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     for item in items:
         callspec = getattr(item, "callspec", None)
-        if (
-            callspec
-            and callspec.params.get("backend") == "triton"
-            and zlib.crc32(item.name.encode()) % _SHARE
-        ):
+        if not callspec or callspec.params.get("backend") != "triton":
+            continue
+        if item.name.startswith(_SLOW) or zlib.crc32(item.name.encode()) % _SHARE:
             item.add_marker(pytest.mark.slow)
