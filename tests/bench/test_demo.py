@@ -116,17 +116,6 @@ def test_accuracies_on_the_terminal(facts: Facts) -> None:
     assert lines[-1] == "tiny_mstnet is 85.0 points above tiny_tsn."
 
 
-@pytest.mark.parametrize("name", demo.NETWORKS)
-def test_recipes_are_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert demo.find_recipe(name).is_file()
-
-
-def test_a_recipe_that_is_not_there() -> None:
-    with pytest.raises(FileNotFoundError, match=r"configs/demo/no_net\.yaml"):
-        demo.find_recipe("no_net")
-
-
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

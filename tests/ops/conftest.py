@@ -7,9 +7,9 @@ import zlib
 import pytest
 import torch
 
-_SHARE = (
-    8  # without a GPU one Triton case in this many is quick; the others are marked slow, none is left out
-)
+# Without a GPU one Triton case in so many is quick; the others are marked slow, none is left out.
+_SHARE = 8
+_SLOW = ("test_random_calls", "test_opcheck")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

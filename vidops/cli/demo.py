@@ -114,32 +114,6 @@ def _step(number: int, title: str) -> None:
     print(f"\n[{number}/6] {title}\n{'-' * (len(title) + 6)}", flush=True)
 
 
-def find_recipe(name: str) -> Path:
-    """Find a recipe of ``configs/demo``: inside an installed package or beside it in a checkout.
-
-    Args:
-        name: of the recipe, without ``.yaml``.
-
-    Returns:
-        Its path.
-
-    Raises:
-        FileNotFoundError: there is none.
-
-    Example:
-        >>> find_recipe("tiny_mstnet").name
-        'tiny_mstnet.yaml'
-    """
-    from vidops import _build
-
-    package = _build.package_folder()
-    for folder in (package / "configs", package.parent / "configs"):
-        path = folder / "demo" / f"{name}.yaml"
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"recipe configs/demo/{name}.yaml is neither in {package} nor beside it")
-
-
 def _dataset(out: Path) -> Path:
     from vidops.data import MOTION_PAIRS, make_motion, read_annotations
 
@@ -160,6 +134,7 @@ def _dataset(out: Path) -> Path:
 def _train(name: str, out: Path, data: Path, epochs: int | None) -> Run:
     from vidops.evaluation import evaluate
     from vidops.training import fit, load_config
+    from vidops.training.config import shipped_recipes
     from vidops.training.learn import within_pairs
     from vidops.visualize.demo_report import Run
 
@@ -169,7 +144,9 @@ def _train(name: str, out: Path, data: Path, epochs: int | None) -> Run:
         overrides.append(f"epochs={epochs}")
     print(f"\n{name}")
     start = time.perf_counter()
-    result = fit(load_config(find_recipe(name), overrides), resume=True, out=sys.stdout)
+    result = fit(
+        load_config(shipped_recipes() / "demo" / f"{name}.yaml", overrides), resume=True, out=sys.stdout
+    )
     seconds = time.perf_counter() - start
     report = evaluate(result.last, out=sys.stderr)
     return Run(
