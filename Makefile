@@ -18,7 +18,7 @@ endif
 PY := $(BIN)$(if $(strip $(VENV)),python,$(PYTHON))
 
 SOURCES := pyproject.toml setup.py _build_backend.py CMakeLists.txt $(wildcard csrc/*.cpp csrc/*/*)
-CPP     := $(wildcard csrc/*.cpp csrc/*/*.h csrc/*/*.cuh csrc/*/*.cpp csrc/*/*.cu tests/*/*.h tests/*/*.cpp)
+CPP     := $(wildcard csrc/*.cpp csrc/*/*.h csrc/*/*.cuh csrc/*/*.cpp csrc/*/*.cu tests/*/*.h tests/*/*.cu)
 
 .PHONY: help setup demo test test-slow learn check format bench clean
 .DEFAULT_GOAL := help
