@@ -1,10 +1,11 @@
 // Runs CUDA kernels on the CPU, for tests: the names that kernels use, and a launch that gives every thread of a
-// block a fiber. Blocks run one after another. A fiber runs until it meets a barrier or a shuffle, and goes on once
-// everybody it waits for has come; between two barriers the order of threads turns round each time.
+// block a fiber. Blocks run one after another. Between two barriers of the block each warp runs as far as it can,
+// through its shuffles, before the next one starts; the order of warps and lanes turns round at every barrier and
+// block.
 //
 // What it finds: wrong indices and arithmetic, unwritten results, threads that miss a barrier others wait at, and
-// missing barriers, because dynamic shared memory starts as NaN and no two threads run at the same time. What it cannot
-// show: memory ordering inside a warp, occupancy, speed, and asynchronous copies.
+// missing barriers, because dynamic shared memory starts as NaN and warps run ahead of each other as far as they may.
+// What it cannot show: memory ordering inside a warp, occupancy, speed, and asynchronous copies.
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -162,32 +163,28 @@ struct Machine {
     __sanitizer_finish_switch_fiber(fibers[current].fake, &stack_bottom, &stack_size);
 #endif
   }
-  // Wakes the warps whose shuffle is complete, or everybody at a complete barrier; false: nobody can go on.
-  bool wake() {
-    bool woken = false;
-    uint32_t at_barrier = 0;
-    for (uint32_t first = 0; first < threads; first += kWarp) {
+  // Lets a warp's lanes run, through shuffles, until all that are left wait at the block's barrier or for each other.
+  void run_warp(uint32_t first, bool back) {
+    const uint32_t count = std::min(kWarp, threads - first);
+    for (bool again = true; again;) {
+      for (uint32_t i = 0; i < count; ++i) {
+        const uint32_t thread = first + (back ? count - 1 - i : i);
+        if (fibers[thread].state == State::kReady) enter(thread);
+      }
       uint32_t waiting = 0;
-      for (uint32_t i = first; i < std::min(first + kWarp, threads); ++i) {
-        waiting |= static_cast<uint32_t>(fibers[i].state == State::kWarp) << (i - first);
-        at_barrier += fibers[i].state == State::kBlock;
-      }
-      for (uint32_t i = first; i < std::min(first + kWarp, threads); ++i) {
-        if (fibers[i].state != State::kWarp || (waiting & fibers[i].mask) != fibers[i].mask) continue;
-        fibers[i].state = State::kReady, woken = true;
+      for (uint32_t i = 0; i < count; ++i) waiting |= uint32_t{fibers[first + i].state == State::kWarp} << i;
+      again = false;
+      for (uint32_t i = 0; i < count; ++i) {
+        Fiber& fiber = fibers[first + i];
+        if (fiber.state != State::kWarp || (waiting & fiber.mask) != fiber.mask) continue;
+        fiber.state = State::kReady, again = true;
       }
     }
-    if (at_barrier == threads) {
-      for (uint32_t i = 0; i < threads; ++i) fibers[i].state = State::kReady;
-      woken = true;
-    }
-    return woken;
   }
-  bool done() const {
-    return std::all_of(fibers.begin(), fibers.begin() + threads,
-                       [](const Fiber& f) { return f.state == State::kDone; });
+  bool all(State state) const {
+    return std::all_of(fibers.begin(), fibers.begin() + threads, [&](const Fiber& f) { return f.state == state; });
   }
-  void run_block();
+  void run_block(bool back);
 };
 
 inline Machine machine;
@@ -198,19 +195,20 @@ inline void fiber_main() {
   machine.leave(State::kDone);
 }
 
-inline void Machine::run_block() {
+inline void Machine::run_block(bool back) {
   std::memset(shared.data(), 0xff, shared.size() * sizeof(double));
   for (uint32_t i = 0; i < threads; ++i) {
     fibers[i].state = State::kReady, fibers[i].shuffles = 0, fibers[i].fake = nullptr;
     fibers[i].context.prepare(fibers[i].stack.get(), fiber_main);
   }
-  for (bool back = false; !done(); back = !back) {
-    for (uint32_t i = 0; i < threads; ++i) {
-      const uint32_t thread = back ? threads - 1 - i : i;
-      if (fibers[thread].state == State::kReady) enter(thread);
+  for (; !all(State::kDone); back = !back) {
+    const uint32_t warps = (threads + kWarp - 1) / kWarp;
+    for (uint32_t i = 0; i < warps; ++i) run_warp((back ? warps - 1 - i : i) * kWarp, back);
+    if (all(State::kBlock)) {
+      for (uint32_t i = 0; i < threads; ++i) fibers[i].state = State::kReady;
+    } else {
+      STD_TORCH_CHECK(all(State::kDone), "threads of a block wait for each other: a barrier or shuffle not all reach");
     }
-    STD_TORCH_CHECK(done() || wake(),
-                    "threads of a block wait for each other: a barrier or shuffle that not all reach");
   }
 }
 
@@ -234,7 +232,7 @@ void launch(Kernel kernel, dim3 grid, dim3 block, size_t shared_bytes, Args... a
     for (uint32_t y = 0; y < grid.y; ++y) {
       for (uint32_t x = 0; x < grid.x; ++x) {
         blockIdx = dim3(x, y, z);
-        machine.run_block();
+        machine.run_block((x + y + z) % 2 != 0);
       }
     }
   }
