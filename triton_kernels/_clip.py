@@ -45,9 +45,13 @@ class Walk(NamedTuple):
 
 
 def walk(x: Tensor) -> Walk:
-    """Describe a clip that :func:`native` has returned, or a dense one."""
-    n, c, t, h, w = x.shape
-    sn, sc, st, sh, sw = x.stride()
+    """Describe a clip that :func:`native` has returned, or a dense one.
+
+    Kernels are compiled for what these numbers are, so a traced graph is too, but for the number of clips.
+    """
+    n = x.shape[0]
+    c, t, h, w = (int(size) for size in x.shape[1:])
+    sn, sc, st, sh, sw = (int(step) for step in x.stride())
     p = h * w
     sp = 1 if p <= 1 else sw if w > 1 else sh
     last = c > 1 and sc == 1 and (p > 1 or layout_of(x) == "NTCHW")

@@ -49,7 +49,7 @@ WARPS, ROWS, COLUMNS = 4, 64, 32  # tile of the kernel that adds the rows of par
 def _settings(parsed: _groups.Groups, stride: int, padding: str, at: Walk, align: int) -> dict[str, int]:
     """Constants that the kernels of both directions take."""
     return {
-        "FRAMES": int(at.T) if at.T <= STATIC_FRAMES else 0,
+        "FRAMES": at.T if at.T <= STATIC_FRAMES else 0,
         "STRIDE": int(stride),
         "OFFSET": parsed.reach if padding == "valid" else 0,
         "LAST": at.last,
@@ -93,7 +93,7 @@ def temporal_conv(
     at, out = walk(x), walk(y)
     align = _align(x, parsed, at, out)
     share = (LAST if at.last else PLANAR)[x.element_size()]
-    shape = tile(share, parsed.widest, int(at.P), at.last, x.element_size())
+    shape = tile(share, parsed.widest, at.P, at.last, x.element_size())
     p_blocks = triton.cdiv(at.P, shape.p_block)
     items = at.N * p_blocks
     # A single channel's taps are scalars, not worth leaving the order of memory for.
@@ -135,7 +135,7 @@ def temporal_conv_backward(
     at, source = walk(x), walk(grad)
     result = walk(dx) if need_x else at
     align = _align(x, parsed, at, source, result)
-    shape = tile(BACKWARD[x.element_size()], parsed.widest, int(at.P), at.last, x.element_size())
+    shape = tile(BACKWARD[x.element_size()], parsed.widest, at.P, at.last, x.element_size())
     p_blocks = triton.cdiv(at.P, shape.p_block)
     items = at.N * p_blocks
     run = _run(parsed, shape, items, at.last)

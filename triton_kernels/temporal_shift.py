@@ -71,7 +71,7 @@ def _shift(x: Tensor, fold: int, step: int) -> Tensor:
     at, out = walk(x), walk(y)
     align = alignment(x, *((at.C, fold) if at.last else (at.P,)), *at.steps, *out.steps)
     unit = align if at.last else 1
-    shape = tile(SHARE[x.element_size()], int(at.C), int(at.P), at.last, x.element_size())
+    shape = tile(SHARE[x.element_size()], at.C, at.P, at.last, x.element_size())
     blocks, p_blocks = triton.cdiv(at.C, shape.c_block), triton.cdiv(at.P, shape.p_block)
     wrap_triton(temporal_shift_kernel)[(blocks * p_blocks * at.N * triton.cdiv(at.T, FRAMES),)](
         x, y, *at.scaled(align), *out.scaled(align), at.C // unit, at.T, at.P * unit // align, fold // unit,
