@@ -7,9 +7,11 @@ alignment of wide loads, as far as UndefinedBehaviorSanitizer sees them; a findi
 Backend ``"cpu_sanitized"``: the files of ``csrc/cpu``, under AddressSanitizer and UndefinedBehaviorSanitizer.
 
 Each is a library of CPU operators in a namespace of its own, and a new operator needs nothing here. With
-``VIDOPS_HOST_CUDA_SANITIZE=1`` AddressSanitizer watches ``cuda_host`` too. It must be in the process from the start:
+``VIDOPS_HOST_CUDA_SANITIZE=1`` AddressSanitizer watches ``cuda_host`` too. It must be in the process from the start,
+and the C++ runtime with it, or the first exception ends the process:
 
-    LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 VIDOPS_HOST_CUDA_SANITIZE=1 pytest ...
+    LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so.6)" \\
+        ASAN_OPTIONS=detect_leaks=0 VIDOPS_HOST_CUDA_SANITIZE=1 pytest ...
 """
 
 from __future__ import annotations
@@ -29,12 +31,14 @@ from vidops import _build
 from vidops.ops import backends
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "build" / "host_cuda"
 HOST_BACKENDS = {"cuda_host": "csrc/cuda/*.cu", "cpu_sanitized": "csrc/cpu/*.cpp"}
 
 
 def _sanitize() -> bool:
     return os.environ.get("VIDOPS_HOST_CUDA_SANITIZE", "") not in ("", "0")
+
+
+FOLDER = ROOT / "build" / ("host_cuda_sanitized" if _sanitize() else "host_cuda")
 
 
 def compiler() -> list[str]:
