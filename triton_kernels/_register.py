@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +29,17 @@ def operator(function: Callable[..., Any]) -> Callable[..., Any]:
     Returns:
         The function itself, for tests and for other operators to call.
     """
-    make = torch.library.custom_op if INTERPRETED else torch.library.triton_op
-    make(f"vidops_triton::{function.__name__}", function, mutates_args=())
+    if INTERPRETED:
+        torch.library.custom_op(f"vidops_triton::{function.__name__}", function, mutates_args=())
+        return function
+
+    @functools.wraps(function)
+    def on_its_device(x: torch.Tensor, *args: Any) -> Any:
+        with torch.cuda.device_of(x):  # Triton launches on the current device, which need not be that of x
+            return function(x, *args)
+
+    on_its_device.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
+    torch.library.triton_op(f"vidops_triton::{function.__name__}", on_its_device, mutates_args=())
     return function
 
 

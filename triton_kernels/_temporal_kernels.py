@@ -34,9 +34,9 @@ GROUPS = ["channel", "tap", "channels0", "channels1", "channels2", "channels3"]
 def _forward_group(
     x, weight, bias, y, block, begin, end, p_blocks, channel, channels, tap, T, P, x_n, x_t, x_o, y_n, y_t,
     y_o,
-    TAPS: tl.constexpr, DILATION: tl.constexpr, FRAMES: tl.constexpr, STRIDE: tl.constexpr,
-    OFFSET: tl.constexpr, CLAMP: tl.constexpr, BIAS: tl.constexpr, LAST: tl.constexpr, C_BLOCK: tl.constexpr,
-    P_BLOCK: tl.constexpr,
+    TAPS: tl.constexpr, DILATION: tl.constexpr, FRAMES: tl.constexpr, WHOLE: tl.constexpr,
+    CHUNK: tl.constexpr, STRIDE: tl.constexpr, OFFSET: tl.constexpr, CLAMP: tl.constexpr, BIAS: tl.constexpr,
+    LAST: tl.constexpr, C_BLOCK: tl.constexpr, P_BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A run of tiles of a group: ``channel`` and ``tap`` are its first ones, ``block`` counts its tiles."""
     c, own = own_channels(block, channels, C_BLOCK)
@@ -45,7 +45,7 @@ def _forward_group(
     if BIAS:
         start += widen(tl.load(bias + channel + c, mask=own, other=0))
     SPREAD: tl.constexpr = spread(TAPS, DILATION, STRIDE)
-    UNROLL: tl.constexpr = unroll(FRAMES, -2 * OFFSET, SPREAD)
+    UNROLL: tl.constexpr = unroll(FRAMES, -2 * OFFSET, SPREAD, WHOLE, CHUNK)
     frames = FRAMES if FRAMES > 0 else T
     out_frames = (frames - 2 * OFFSET + STRIDE - 1) // STRIDE
     if TAPS <= WINDOW:
@@ -72,8 +72,9 @@ def temporal_conv_kernel(
     channels0, channels1, channels2, channels3,
     TAPS0: tl.constexpr, TAPS1: tl.constexpr, TAPS2: tl.constexpr, TAPS3: tl.constexpr,
     DILATION0: tl.constexpr, DILATION1: tl.constexpr, DILATION2: tl.constexpr, DILATION3: tl.constexpr,
-    FRAMES: tl.constexpr, STRIDE: tl.constexpr, OFFSET: tl.constexpr, CLAMP: tl.constexpr, BIAS: tl.constexpr,
-    LAST: tl.constexpr, ALIGN: tl.constexpr, C_BLOCK: tl.constexpr, P_BLOCK: tl.constexpr,
+    FRAMES: tl.constexpr, WHOLE: tl.constexpr, CHUNK: tl.constexpr, STRIDE: tl.constexpr,
+    OFFSET: tl.constexpr, CLAMP: tl.constexpr, BIAS: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
+    C_BLOCK: tl.constexpr, P_BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Up to four groups from ``channel`` and ``tap`` on. Steps and the fast axis are in units of ALIGN
     elements.
@@ -104,7 +105,7 @@ def temporal_conv_kernel(
                     x, weight, bias, y, block - first, begin, end, p_blocks, channel, channels, tap,
                     T, P * (ALIGN // UNIT), x_n, x_t, x_o, y_n, y_t, y_o,
                     pick(g, TAPS0, TAPS1, TAPS2, TAPS3), pick(g, DILATION0, DILATION1, DILATION2, DILATION3),
-                    FRAMES, STRIDE, OFFSET, CLAMP, BIAS, LAST, C_BLOCK, P_BLOCK,
+                    FRAMES, WHOLE, CHUNK, STRIDE, OFFSET, CLAMP, BIAS, LAST, C_BLOCK, P_BLOCK,
                 )  # fmt: skip
             first += tiles
             channel += channels
@@ -115,16 +116,17 @@ def temporal_conv_kernel(
 def _backward_group(
     grad, x, weight, dx, row, block, begin, end, p_blocks, channel, channels, tap, bias_column, T, P, g_n,
     g_t, g_o, x_n, x_t, x_o, dx_n, dx_t, dx_o,
-    TAPS: tl.constexpr, DILATION: tl.constexpr, FRAMES: tl.constexpr, STRIDE: tl.constexpr,
-    OFFSET: tl.constexpr, FOLD: tl.constexpr, NEED_X: tl.constexpr, NEED_WEIGHT: tl.constexpr,
-    NEED_BIAS: tl.constexpr, LAST: tl.constexpr, C_BLOCK: tl.constexpr, P_BLOCK: tl.constexpr,
+    TAPS: tl.constexpr, DILATION: tl.constexpr, FRAMES: tl.constexpr, WHOLE: tl.constexpr,
+    CHUNK: tl.constexpr, STRIDE: tl.constexpr, OFFSET: tl.constexpr, FOLD: tl.constexpr, NEED_X: tl.constexpr,
+    NEED_WEIGHT: tl.constexpr, NEED_BIAS: tl.constexpr, LAST: tl.constexpr, C_BLOCK: tl.constexpr,
+    P_BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One run of tiles of a group; its sums go to ``row``."""
     c, own = own_channels(block, channels, C_BLOCK)
     weight += tap + c * TAPS
     frames = FRAMES if FRAMES > 0 else T
     grad_frames = (frames - 2 * OFFSET + STRIDE - 1) // STRIDE
-    UNROLL: tl.constexpr = unroll(FRAMES, (TAPS - 1) * DILATION if FOLD else 0, DILATION)
+    UNROLL: tl.constexpr = unroll(FRAMES, (TAPS - 1) * DILATION if FOLD else 0, DILATION, WHOLE, CHUNK)
     zero = widen(tl.full((C_BLOCK, P_BLOCK), 0, x.dtype.element_ty))
     taps = ()
     sums = ()
@@ -180,9 +182,10 @@ def temporal_conv_backward_kernel(
     p_blocks, width, bias_column, channel, tap, channels0, channels1, channels2, channels3,
     TAPS0: tl.constexpr, TAPS1: tl.constexpr, TAPS2: tl.constexpr, TAPS3: tl.constexpr,
     DILATION0: tl.constexpr, DILATION1: tl.constexpr, DILATION2: tl.constexpr, DILATION3: tl.constexpr,
-    FRAMES: tl.constexpr, STRIDE: tl.constexpr, OFFSET: tl.constexpr, FOLD: tl.constexpr,
-    NEED_X: tl.constexpr, NEED_WEIGHT: tl.constexpr, NEED_BIAS: tl.constexpr, LAST: tl.constexpr,
-    ALIGN: tl.constexpr, C_BLOCK: tl.constexpr, P_BLOCK: tl.constexpr,
+    FRAMES: tl.constexpr, WHOLE: tl.constexpr, CHUNK: tl.constexpr, STRIDE: tl.constexpr,
+    OFFSET: tl.constexpr, FOLD: tl.constexpr, NEED_X: tl.constexpr, NEED_WEIGHT: tl.constexpr,
+    NEED_BIAS: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr, C_BLOCK: tl.constexpr,
+    P_BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Arguments as forward; ``partial`` has a row of ``width`` sums a run: of taps, then of the gradient."""
     program = tl.program_id(0)
@@ -206,7 +209,8 @@ def temporal_conv_backward_kernel(
                     grad, x, weight, dx, row, block - first, begin, end, p_blocks, channel, channels, tap,
                     bias_column, T, P * (ALIGN // UNIT), g_n, g_t, g_o, x_n, x_t, x_o, dx_n, dx_t, dx_o,
                     pick(g, TAPS0, TAPS1, TAPS2, TAPS3), pick(g, DILATION0, DILATION1, DILATION2, DILATION3),
-                    FRAMES, STRIDE, OFFSET, FOLD, NEED_X, NEED_WEIGHT, NEED_BIAS, LAST, C_BLOCK, P_BLOCK,
+                    FRAMES, WHOLE, CHUNK, STRIDE, OFFSET, FOLD, NEED_X, NEED_WEIGHT, NEED_BIAS, LAST,
+                    C_BLOCK, P_BLOCK,
                 )  # fmt: skip
             first += tiles
             channel += channels

@@ -15,13 +15,11 @@ import triton.language as tl
 from ._device import device, narrow, widen
 
 __all__ = [
-    "STATIC_FRAMES", "WINDOW", "backward_window", "forward_reread", "forward_window", "load_taps",
+    "WINDOW", "backward_window", "forward_reread", "forward_window", "load_taps",
     "own_channels", "pick", "reread_weight", "reread_x", "spread", "unroll",
 ]  # fmt: skip
 
 WINDOW = tl.constexpr(7)  # most taps that are held in registers
-STATIC_FRAMES = 16  # up to here the number of frames is a constant of the kernel
-CHUNK = 4  # frames that a longer walk loads side by side
 
 
 @triton.constexpr_function
@@ -31,10 +29,10 @@ def spread(taps, dilation, stride):
 
 
 @triton.constexpr_function
-def unroll(frames, outside, dilation):
-    """Frames of a walk that are loaded side by side: all of them where their number is known and small."""
+def unroll(frames, outside, dilation, whole, chunk):
+    """Frames of a walk that are loaded side by side: all of them where they are known to be few."""
     count = -(-(frames + outside) // dilation)
-    return count if frames > 0 and count <= STATIC_FRAMES else CHUNK
+    return count if frames > 0 and count <= whole else chunk
 
 
 @triton.constexpr_function

@@ -33,11 +33,13 @@ from ._clip import Tile, Walk, alignment, native, native_like, tile, walk
 from ._compile import CompileCase, meta_clip
 from ._register import operator, wrap_triton
 from ._temporal_kernels import temporal_conv_backward_kernel, temporal_conv_kernel, temporal_conv_sum_kernel
-from ._temporal_walk import STATIC_FRAMES
 
 # Elements of a tile a thread, by bytes an element: 16 bytes where registers allow. Channels last keeps taps
 # of every channel in registers, and backward sums of every tap.
 PLANAR, LAST, BACKWARD = {2: 8, 4: 4, 8: 2}, {2: 4, 4: 4, 8: 2}, {2: 4, 4: 4, 8: 2}
+STATIC_FRAMES = 16  # up to here the number of frames is a constant of the kernel
+# Most frames that are loaded side by side, forward and backward, when there are no more, and how many when there are.
+WHOLE, CHUNK = (16, 8), 4
 # Programs, planar and channels last, that fill a large GPU several times over; with more to do each gets a
 # run of items, the longer the better: forward keeps its taps, backward writes fewer rows. Channels last has
 # fewer programs, since each writes the sums of a whole line of channels.
@@ -46,14 +48,19 @@ LONGEST_RUN = 16
 WARPS, ROWS, COLUMNS = 4, 64, 32  # tile of the kernel that adds the rows of partial sums
 
 
-def _settings(parsed: _groups.Groups, stride: int, padding: str, at: Walk, align: int) -> dict[str, int]:
-    """Constants that the kernels of both directions take."""
+def _settings(
+    parsed: _groups.Groups, stride: int, padding: str, at: Walk, align: int, shape: Tile
+) -> dict[str, int]:
+    """Constants and options that the kernels of both directions take."""
     return {
         "FRAMES": at.T if at.T <= STATIC_FRAMES else 0,
         "STRIDE": int(stride),
         "OFFSET": parsed.reach if padding == "valid" else 0,
         "LAST": at.last,
         "ALIGN": align,
+        "C_BLOCK": shape.c_block,
+        "P_BLOCK": shape.p_block,
+        "num_warps": shape.warps,
         "num_stages": 1,
     }
 
@@ -103,9 +110,9 @@ def temporal_conv(
         arguments, constants = _groups_of(bundle, align if at.last else 1)
         wrap_triton(temporal_conv_kernel)[(blocks * triton.cdiv(items, run),)](
             x, weight, x if bias is None else bias, y, *at.scaled(align), *out.scaled(align),
-            at.T, at.P if at.last else at.P // align, blocks, items, run, p_blocks, *arguments,
-            CLAMP=padding == "replicate", BIAS=bias is not None, C_BLOCK=shape.c_block, P_BLOCK=shape.p_block,
-            num_warps=shape.warps, **constants, **_settings(parsed, stride, padding, at, align),
+            at.T, at.P if at.last else at.P // align, blocks, items, run, p_blocks, *arguments, WHOLE=WHOLE[0],
+            CHUNK=CHUNK, CLAMP=padding == "replicate", BIAS=bias is not None,
+            **constants, **_settings(parsed, stride, padding, at, align, shape),
         )  # fmt: skip
     return y
 
@@ -135,7 +142,10 @@ def temporal_conv_backward(
     at, source = walk(x), walk(grad)
     result = walk(dx) if need_x else at
     align = _align(x, parsed, at, source, result)
-    shape = tile(BACKWARD[x.element_size()], parsed.widest, at.P, at.last, x.element_size())
+    # Unaligned elements have an address each, and replicate has two more sums: fewer at a time fit the registers.
+    share = min(BACKWARD[x.element_size()], 2 * align)
+    chunk = 1 if padding == "replicate" else CHUNK if align > 1 else CHUNK // 2
+    shape = tile(share, parsed.widest, at.P, at.last, x.element_size())
     p_blocks = triton.cdiv(at.P, shape.p_block)
     items = at.N * p_blocks
     run = _run(parsed, shape, items, at.last)
@@ -148,9 +158,9 @@ def temporal_conv_backward(
         wrap_triton(temporal_conv_backward_kernel)[(blocks * rows,)](
             grad, x, weight, dx, partial, *source.scaled(align), *at.scaled(align), *result.scaled(align),
             at.T, at.P if at.last else at.P // align, blocks, items, run, p_blocks, width, dweight.shape[0],
-            *arguments, FOLD=padding == "replicate", NEED_X=need_x, NEED_WEIGHT=need_weight,
-            NEED_BIAS=need_bias, C_BLOCK=shape.c_block, P_BLOCK=shape.p_block, num_warps=shape.warps,
-            **constants, **_settings(parsed, stride, padding, at, align),
+            *arguments, WHOLE=WHOLE[1], CHUNK=chunk, FOLD=padding == "replicate",
+            NEED_X=need_x, NEED_WEIGHT=need_weight, NEED_BIAS=need_bias,
+            **constants, **_settings(parsed, stride, padding, at, align, shape),
         )  # fmt: skip
     if width:
         wrap_triton(temporal_conv_sum_kernel)[(triton.cdiv(width, COLUMNS),)](
@@ -199,26 +209,20 @@ _QUARTERS = ((256, 1, 1), (256, 3, 1), (256, 5, 1), (256, 7, 1))
 _MIXED = ((4, 3, 2), (4, 7, 3), (4, 9, 1))
 COMPILE_CASES = [
     _case("forward, bf16, 56x56", 96, _WIDE, quick=True),
-    _case("backward, bf16, 56x56", 128, _WIDE, backward=True, quick=True),
-    _case("forward, fp32, 56x56", 72, _WIDE, torch.float32),
+    _case("backward, bf16, 56x56", 136, _WIDE, backward=True, quick=True),
+    _case("forward, fp32, 56x56", 80, _WIDE, torch.float32),
     _case("backward, fp32, 56x56", 128, _WIDE, torch.float32, backward=True),
-    _case("forward, bf16, NTCHW, 14x14", 80, _DEEP, layout="NTCHW", groups=_QUARTERS),
-    _case("backward, bf16, NTCHW, 14x14", 104, _DEEP, layout="NTCHW", groups=_QUARTERS, backward=True),
+    _case("forward, bf16, NTCHW, 14x14", 96, _DEEP, layout="NTCHW", groups=_QUARTERS),
+    _case("backward, bf16, NTCHW, 14x14", 128, _DEEP, layout="NTCHW", groups=_QUARTERS, backward=True),
     _case("forward, bf16, channels last", 128, _WIDE, layout="NTHWC"),
-    _case("backward, bf16, channels last", 144, _WIDE, layout="NTHWC", backward=True),
+    _case("backward, bf16, channels last", 168, _WIDE, layout="NTHWC", backward=True),
     _case("forward, fp64, 7x7", 80, (2, 256, 8, 7, 7), torch.float64),
     _case("backward, fp64, 7x7", 128, (2, 256, 8, 7, 7), torch.float64, backward=True),
     _case("forward, bf16, 16 frames", 168, (8, 256, 16, 28, 28)),
     _case("backward, bf16, 16 frames", 168, (8, 256, 16, 28, 28), backward=True),
-    _case("forward, 32 frames, replicate", 96, (4, 256, 32, 28, 28), torch.float16, padding="replicate"),
-    _case(
-        "backward, 32 frames, replicate",
-        200,
-        (4, 256, 32, 28, 28),
-        torch.float16,
-        padding="replicate",
-        backward=True,
-    ),
-    _case("forward, mixed", 200, (2, 12, 32, 9, 9), groups=_MIXED, stride=2, padding="valid"),
-    _case("backward, mixed", 208, (2, 12, 32, 9, 9), groups=_MIXED, stride=2, padding="valid", backward=True),
+    _case("forward, 32 frames, replicate", 112, (4, 256, 32, 28, 28), torch.float16, padding="replicate"),
+    _case("backward, 32 frames, replicate", 168, (4, 256, 32, 28, 28), padding="replicate", backward=True),
+    _case("backward, 32 frames", 168, (4, 256, 32, 28, 28), torch.float16, backward=True),
+    _case("forward, mixed", 208, (2, 12, 32, 9, 9), groups=_MIXED, stride=2, padding="valid"),
+    _case("backward, mixed", 136, (2, 12, 32, 9, 9), groups=_MIXED, stride=2, padding="valid", backward=True),
 ]
