@@ -151,21 +151,22 @@ bench() { # [OPERATOR]
 SUMMARY=()
 FAILED=0
 for stage in "${STAGES[@]}"; do
-  name=${stage%%:*} argument=
+  name=${stage%%:*} argument= log="$OUT/$(printf %s "$stage" | tr /: __).log"
   [ "$name" = "$stage" ] || argument=${stage#*:}
   echo "=== $stage"
   begin=$SECONDS
   DEADLINE=$((SECONDS + LIMIT))
   case $name in
-    test) run_tests ${argument:+"$argument"} 2>&1 | tee "$OUT/$name.log" ;;
-    *) "$name" ${argument:+"$argument"} 2>&1 | tee "$OUT/$name.log" ;;
+    test) run_tests ${argument:+"$argument"} 2>&1 | tee "$log" ;;
+    *) "$name" ${argument:+"$argument"} 2>&1 | tee "$log" ;;
   esac
   status=${PIPESTATUS[0]}
   case $status in 0) verdict=ok ;; 124) verdict="FAILED: ran out of time" ;; *) verdict="FAILED, status $status" ;; esac
-  grep -q "^compute-sanitizer cannot run" "$OUT/$name.log" && verdict="$verdict (without compute-sanitizer)"
+  grep -q "are left out$" "$log" && verdict="$verdict (with tests left out, see $log)"
+  grep -q "^compute-sanitizer cannot run" "$log" && verdict="$verdict (without compute-sanitizer)"
   [ "$status" = 0 ] || FAILED=1
   SUMMARY+=("$(printf '%-24s %4d s  %s' "$stage" $((SECONDS - begin)) "$verdict")")
 done
 [ "$DEVICE" = cuda ] || SUMMARY+=("no GPU: this was a rehearsal on the CPU")
-{ echo "=== summary"; printf '%s\n' "${SUMMARY[@]}"; } | tee "$OUT/summary.txt"
+{ echo "=== summary"; printf '%s\n' "${SUMMARY[@]}"; } | tee -a "$OUT/summary.txt"
 exit $FAILED

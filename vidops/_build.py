@@ -8,6 +8,7 @@ backends and ``python -m vidops info`` read it.
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.util
 import json
 import os
@@ -126,14 +127,18 @@ def _import_c(folder: Path) -> tuple[ModuleType | None, str]:
     """Import ``vidops._C``; where its file exists and does not load, say why."""
     if cut := [file.name for file in folder.glob("_C.*.so") if _truncated(file)]:
         return None, f"{cut[0]} is cut short; reinstall vidops"
+    # By name, not by importing: an editable install of another folder would lend its own.
+    if not any((folder / f"_C{suffix}").is_file() for suffix in importlib.machinery.EXTENSION_SUFFIXES):
+        others = sorted(file.name for file in folder.glob("_C.*.so"))
+        running = sys.implementation.cache_tag
+        reason = (
+            f"{others[0]} was built for another Python than this {running}; reinstall vidops"
+            if others
+            else ""
+        )
+        return None, reason
     try:
         return importlib.import_module(f"{__package__}._C"), ""
-    except ModuleNotFoundError:
-        others = sorted(file.name for file in folder.glob("_C.*.so"))
-        if not others:
-            return None, ""
-        running = sys.implementation.cache_tag
-        return None, f"{others[0]} was built for another Python than this {running}; reinstall vidops"
     except ImportError as error:
         return None, f"vidops._C does not load: {error}; reinstall vidops"
 
@@ -230,7 +235,7 @@ def _find_triton_kernels() -> None:
     """Make ``vidops.triton_kernels`` importable in a checkout; does nothing where vidops is installed."""
     checkout = (_FOLDER.parent / "setup.py").is_file() and _CheckoutFinder.folder.is_dir()
     if checkout and not (_FOLDER / "triton_kernels").exists() and _CheckoutFinder not in sys.meta_path:
-        sys.meta_path.append(_CheckoutFinder)
+        sys.meta_path.insert(0, _CheckoutFinder)  # before an editable install of another folder
 
 
 def package_folder() -> Path:

@@ -21,6 +21,7 @@
 #include "common/clip.h"
 #include "common/dispatch.h"
 #include "common/namespace.h"
+#include "common/temporal_checks.h"
 #include "common/temporal_taps.h"
 #include "common/vec.h"
 
@@ -369,6 +370,7 @@ Tensor temporal_conv(Tensor x, Tensor weight, std::optional<Tensor> bias, std::v
                      std::string padding) {
   const Groups parsed = parse_groups(groups);
   const Padding pad = parse_padding(padding);
+  check_call(x, weight, bias, parsed, stride);
   x = native_clip(x);
   const Clip cx = describe(x);
   Tensor y = empty_clip(x, cx, frames_out(cx.T, stride, pad, parsed.reach), cx.layout);
@@ -389,6 +391,8 @@ std::tuple<Tensor, Tensor, Tensor> temporal_conv_backward(Tensor grad, Tensor x,
                                                           bool need_bias) {
   const Groups parsed = parse_groups(groups);
   const Padding pad = parse_padding(padding);
+  check_call(x, weight, std::nullopt, parsed, stride);
+  check_gradient(grad, x, frames_out(x.size(2), stride, pad, parsed.reach));
   x = native_clip(x);
   const Clip cx = describe(x);
   grad = native_clip_like(grad, cx);

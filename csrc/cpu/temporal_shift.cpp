@@ -9,6 +9,7 @@
 
 #include "common/clip.h"
 #include "common/namespace.h"
+#include "common/temporal_checks.h"
 
 namespace vidops {
 namespace {
@@ -17,6 +18,7 @@ constexpr int64_t kGrain = 32 << 10;  // elements a thread should have at least
 
 // Result frame t of the first fold is frame t + step, of the second frame t - step, of the rest frame t.
 Tensor shift(const Tensor& input, int64_t fold, int64_t step) {
+  check_fold(input, fold);
   const Tensor x = native_clip(input);
   const Clip cx = describe(x);
   Tensor y = empty_clip(x, cx, cx.T, cx.layout);

@@ -34,6 +34,7 @@
 #include "common/clip.h"
 #include "common/dispatch.h"
 #include "common/namespace.h"
+#include "common/temporal_checks.h"
 #include "common/temporal_taps.h"
 #include "cuda/temporal_conv_backward.cuh"
 #include "cuda/temporal_conv_forward.cuh"
@@ -138,6 +139,7 @@ Tensor temporal_conv(Tensor x, Tensor weight, std::optional<Tensor> bias, std::v
                      std::string padding) {
   const DeviceScope device(x);
   const Padding pad = parse_padding(padding);
+  check_call(x, weight, bias, parse_groups(groups), stride);
   x = native_clip(x);
   const Clip cx = describe(x);
   Call call{parse_groups(groups), pad, stride, cx.T, 0};
@@ -169,11 +171,14 @@ std::tuple<Tensor, Tensor, Tensor> temporal_conv_backward(Tensor grad, Tensor x,
                                                           std::string padding, bool need_x, bool need_weight,
                                                           bool need_bias) {
   const DeviceScope device(x);
+  const Groups parsed = parse_groups(groups);
+  check_call(x, weight, std::nullopt, parsed, stride);
+  check_gradient(grad, x, frames_out(x.size(2), stride, parse_padding(padding), parsed.reach));
   x = native_clip(x);
   const Clip cx = describe(x);
   grad = native_clip_like(grad, cx);
   const Clip cg = describe(grad);
-  const Call call{parse_groups(groups), parse_padding(padding), stride, cx.T, cg.T};
+  const Call call{parsed, parse_padding(padding), stride, cx.T, cg.T};
   const bool last = cx.channels_last();
   const Tensor w = torch::stable::contiguous(weight);
   Tensor dx = need_x ? empty_clip(x, cx, cx.T, cx.layout) : torch::stable::new_empty(x, {0});

@@ -13,6 +13,7 @@
 #include "common/clip.h"
 #include "common/columns.h"
 #include "common/namespace.h"
+#include "common/temporal_checks.h"
 #include "common/pack.h"
 
 namespace vidops {
@@ -87,6 +88,7 @@ void run(const InWords& in, const Tensor& x, const Clip& cx, const Tensor& y, co
 
 Tensor shift(const Tensor& input, int64_t fold, int32_t step) {
   const DeviceScope device(input);
+  check_fold(input, fold);
   const Tensor x = native_clip(input);
   const Clip cx = describe(x);
   Tensor y = empty_clip(x, cx, cx.T, cx.layout);

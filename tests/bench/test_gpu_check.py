@@ -45,7 +45,7 @@ def test_rehearsal(tmp_path: Path) -> None:
     assert any(line.startswith("no GPU: each operator's program runs on the CPU backend") for line in lines)
     summary = (tmp_path / "out" / "summary.txt").read_text().splitlines()
     assert [line.split()[0] for line in summary] == ["===", "info", "sanitize:temporal_shift", "no"]
-    assert (tmp_path / "out" / "sanitize.log").is_file()
+    assert (tmp_path / "out" / "sanitize_temporal_shift.log").is_file()
 
 
 def test_a_stage_that_fails_is_told(tmp_path: Path) -> None:
@@ -55,7 +55,8 @@ def test_a_stage_that_fails_is_told(tmp_path: Path) -> None:
     assert done.returncode == 1
     summary = (tmp_path / "out" / "summary.txt").read_text()
     assert summary.count("FAILED, status") == 2
-    assert "1 failed" in (tmp_path / "out" / "test.log").read_text()
+    (log,) = (tmp_path / "out").glob("test_*.log")
+    assert "1 failed" in log.read_text()
 
 
 def test_time_runs_out(tmp_path: Path) -> None:

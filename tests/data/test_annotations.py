@@ -62,7 +62,7 @@ def test_classes_txt_of_root_and_argument(root, tmp_path):
     write(root, "x\ny\n", "classes.txt")
     file = write(tmp_path, "a/1.mp4,y\n")
     assert read_annotations(file, root=root).samples[0].label == 1
-    assert read_annotations(file, root=root, classes=["y", "x"]).samples[0].label == 0
+    assert read_annotations(file, root=root, classes=["x", "y"]).samples[0].label == 1
 
 
 def test_a_file_called_path_is_not_a_header(root):
@@ -173,3 +173,12 @@ def test_wrong_folders(root, tmp_path):
 
 def test_num_classes_without_names():
     assert AnnotationList([Sample("a", 0), Sample("b", 6)], None).num_classes == 7
+
+
+def test_other_class_names_than_the_lists_own_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "val.csv").write_text("a.mp4,0\n")
+    (tmp_path / "classes.txt").write_text("up\ndown\n")
+    assert read_annotations(tmp_path / "val.csv", classes=["up", "down"]).classes == ["up", "down"]
+    with pytest.raises(ValueError, match=r"classes\.txt: names up, down; expected right, up, in this order"):
+        read_annotations(tmp_path / "val.csv", classes=["right", "up"])

@@ -64,6 +64,15 @@ def in_layout(x: Tensor, layout: str) -> Tensor:
     raise ValueError(layout)
 
 
+def move(t: Tensor, device: str) -> Tensor:
+    """The tensor on a device with its strides and its offset, which ``to`` does not keep."""
+    if device == "cpu":
+        return t
+    elements = t.untyped_storage().nbytes() // t.element_size()
+    flat = t.as_strided((elements,), (1,), 0).to(device)
+    return flat.as_strided(t.shape, t.stride(), t.storage_offset())
+
+
 def assert_close(out: Tensor, same_dtype: Tensor, exact: Tensor, what: str) -> None:
     """Apply the benchmarks' bound: error <= 2 x the error of the reference in the same dtype + one unit."""
     verdict = check.compare([out.detach()], [same_dtype.detach()], [exact.detach()])
@@ -86,14 +95,14 @@ def compare(
         name = backend if run == backend else "reference"
         leaves = []
         for t in inputs:
-            leaf = t.detach().to(device) if run != "exact" else t.detach().double().to(device)
+            leaf = move(t.detach(), device) if run != "exact" else t.detach().double().to(device)
             leaves.append(leaf.requires_grad_())
         if run == backend:
             check.poison(results["reference"])
         out = function(*leaves, backend=name)
         if grad is None:
             grad = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(inputs[0].dtype)
-        g = in_layout(grad, grad_layout).to(device)
+        g = move(in_layout(grad, grad_layout), device)
         grads = torch.autograd.grad(out, leaves, g.double() if run == "exact" else g)
         results[run] = [out, *grads]
     for i, (out, same, exact) in enumerate(

@@ -459,6 +459,7 @@ def test_a_compiled_function_follows_use_backend() -> None:
         ({"groups": ((-1, 3, 1),)}, ValueError, "channel counts of at least 0, got -1"),
         ({"groups": ((14, 3),)}, TypeError, "groups must be"),
         ({"groups": ((14, 3.5, 1),)}, TypeError, "groups must be"),
+        ({"groups": ((14, 3.0, True),)}, TypeError, "groups must be"),
         ({"groups": 7}, TypeError, "groups must be"),
         ({"bias": torch.zeros(3)}, ValueError, r"bias must have shape \(14,\), got \(3,\)"),
         ({"bias": torch.zeros(14, dtype=torch.float16)}, TypeError, "bias must have the dtype of x"),
@@ -498,3 +499,44 @@ def test_flop_formula_counts_what_the_reference_counts() -> None:
         if backend == "cpu":  # PyTorch's own count of a grouped convolution's backward leaves the groups out
             assert counter.get_total_flops() == 3 * counts[backend]
     assert counts["reference"] == counts["cpu"] > 0
+
+
+@pytest.mark.parametrize("backend", EVERY_BACKEND)
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+def test_huge_dilations_and_strides(backend: str, padding: str) -> None:
+    device = device_for(backend, "temporal_conv")
+    groups = ((2, 3, 2**62), (2, 5, 2**40), (1, 3, 1))
+    x, weight, bias = (v.to(device) for v in make(groups, 5, (2, 2)))
+    y = ops.temporal_conv(x, weight, bias, groups=groups, stride=2**62, padding=padding, backend=backend)
+    near = tuple((c, k, min(d, 5)) for c, k, d in groups)
+    z = reference.temporal_conv(x, weight, bias, groups=near, stride=5, padding=padding)
+    torch.testing.assert_close(y, z)
+
+
+@pytest.mark.parametrize("backend", [b for b in FAST if b != "triton"])
+def test_registered_operators_refuse_what_would_read_past_the_end(backend: str) -> None:
+    forward, backward, device = _operators(backend)
+    x, weight, bias = (t.to(device) for t in make(((4, 3, 1),), 5, (2, 3)))
+    flat = [4, 3, 1]
+    for arguments, text in (
+        ((x, weight[:5], None, flat, 1, "zeros"), "weight must hold 12 elements"),
+        ((x, weight.double(), None, flat, 1, "zeros"), "weight must have the dtype of x"),
+        ((x, weight, bias[:2], flat, 1, "zeros"), "bias must hold 4 elements"),
+        ((x, weight[:9], None, [3, 3, 1], 1, "zeros"), "groups must hold as many channels"),
+        ((x, weight, None, flat, 0, "zeros"), "stride must be at least 1"),
+    ):
+        with pytest.raises(RuntimeError, match=text):
+            forward(*arguments)
+    with pytest.raises(RuntimeError, match="grad must have size 5 in dimension 2"):
+        backward(x[:, :, :3], x, weight, flat, 1, "zeros", True, True, True)
+    shift = getattr(torch.ops, forward.namespace).temporal_shift.default
+    with pytest.raises(RuntimeError, match="fold must be from 0 to C/2"):
+        shift(x, 3)
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_torch_func_gradients_say_what_to_use(backend: str) -> None:
+    device = device_for(backend, "temporal_conv")
+    x, weight, _ = (t.to(device) for t in make(MIXED, 4, (2, 2)))
+    with pytest.raises(RuntimeError, match=r'torch\.func gradient; use backend="reference"'):
+        torch.func.grad(lambda v: ops.temporal_conv(v, weight, groups=MIXED, backend=backend).sum())(x)

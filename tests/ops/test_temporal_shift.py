@@ -17,6 +17,7 @@ from tests.ops.common import (
     compare,
     device_for,
     in_layout,
+    move,
     random_examples,
 )
 from vidops import ops, reference
@@ -51,7 +52,7 @@ def test_every_dtype_and_layout(backend: str, dtype: torch.dtype, layout: str) -
             device,
             grad_layout=grad_layout,
         )
-    y = ops.temporal_shift(in_layout(x, layout).to(device), 4, backend=backend)
+    y = ops.temporal_shift(move(in_layout(x, layout), device), 4, backend=backend)
     if layout in ("NCTHW", "NTCHW", "NTHWC"):
         assert layout_of(y) == layout
 
@@ -68,7 +69,7 @@ def test_random_calls(backend: str) -> None:
         dtype=st.sampled_from(DTYPES),
     )
     def check(shape: tuple[int, ...], fold_div: int, layout: str, dtype: torch.dtype) -> None:
-        x = in_layout(torch.randn(shape).to(dtype), layout).to(device)
+        x = move(in_layout(torch.randn(shape).to(dtype), layout), device)
         y = ops.temporal_shift(x, fold_div, backend=backend)
         assert torch.equal(y, reference.temporal_shift(x, fold_div))
 

@@ -17,6 +17,7 @@ HELP = "make a motion dataset, train a network without and one with MixTConv, pr
 
 NETWORKS = ("tiny_tsn", "tiny_mstnet")
 PAIRS, TRAIN, VAL = 4, 2400, 400
+GAP = 0.5  # what MixTConv must add to the accuracy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +78,11 @@ def run(args: argparse.Namespace) -> int:
     facts.seconds = time.perf_counter() - started
     page = write_report(out / "report", facts)
     print(f"\nDone in {facts.seconds:.0f} s. The report, with pictures: {page}")
+    gap = facts.runs["tiny_mstnet"].top1 - facts.runs["tiny_tsn"].top1
+    if args.epochs is None and gap < GAP:
+        raise RuntimeError(
+            f"tiny_mstnet is {100 * gap:.1f} points above tiny_tsn, it should be {100 * GAP:.0f}"
+        )
     return 0
 
 

@@ -112,6 +112,19 @@ def read_annotations(
     return _read_csv(source, Path(root) if root is not None else folder, names, num_classes)
 
 
+def _refuse_other_names(classes: list[str], folders: Iterable[Path]) -> None:
+    """Labels are numbers of the names in classes.txt: under other names they would be silently wrong."""
+    for folder in folders:
+        file = folder / "classes.txt"
+        if file.is_file():
+            own = [line.strip() for line in _read_text(file).splitlines() if line.strip()]
+            if own != classes:
+                raise ValueError(
+                    f"{file}: names {', '.join(own)}; expected {', '.join(classes)}, in this order"
+                )
+            return
+
+
 def _class_names(classes: Sequence[str] | None, folders: Iterable[Path]) -> list[str] | None:
     """Return the given names, else those of the first classes.txt, else None."""
     where = "classes"
@@ -124,6 +137,8 @@ def _class_names(classes: Sequence[str] | None, folders: Iterable[Path]) -> list
         classes = [line.strip() for line in _read_text(file).splitlines() if line.strip()]
     elif isinstance(classes, str):
         raise TypeError(f"classes must be a list of names, got the text {classes!r}")
+    else:
+        _refuse_other_names(list(classes), folders)
     names = list(classes)
     if not names:
         raise ValueError(f"{where}: no class names")

@@ -136,7 +136,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
     def _read(self, path: str, generator: np.random.Generator) -> Frames:
         video = self._cache.get(path)
         if video is not None:
-            return video[self.sampling(len(video), generator)]
+            return video[self._indices(path, len(video), generator)]
         whole = False
 
         def choose(info: _Info) -> Sequence[int] | npt.NDArray[np.int64]:
@@ -147,9 +147,10 @@ class VideoDataset(Dataset[dict[str, Any]]):
         frames, _ = _sample(path, choose, self.short_side)
         if not whole:
             return frames
+        indices = self._indices(path, len(frames), generator)
         self._cache[path] = frames
         self._cached += frames.nbytes
-        return frames[self._indices(path, len(frames), generator)]
+        return frames[indices]
 
     def _indices(self, path: str, num_frames: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
         try:

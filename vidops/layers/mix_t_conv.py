@@ -70,6 +70,8 @@ class MixTConv(nn.Module):
         backend: str | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(kernel_sizes, int):
+            raise TypeError(f"kernel_sizes must be a sequence, one number for each group, got {kernel_sizes}")
         kernel_sizes = tuple(kernel_sizes)
         each = (dilations,) * len(kernel_sizes) if isinstance(dilations, int) else tuple(dilations)
         if channels < 1:

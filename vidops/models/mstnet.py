@@ -112,6 +112,8 @@ def ordinary_conv(
         >>> ordinary_conv(4, (3,)).weight.shape
         torch.Size([4, 4, 3, 1, 1])
     """
+    if isinstance(kernel_sizes, int):
+        raise TypeError(f"kernel_sizes must be a sequence of one number, got {kernel_sizes}")
     each = (dilations,) if isinstance(dilations, int) else tuple(dilations)
     if len(kernel_sizes) != 1 or len(each) != 1 or kernel_sizes[0] % 2 == 0 or min(*kernel_sizes, *each) < 1:
         raise ValueError(

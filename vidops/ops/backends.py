@@ -163,6 +163,10 @@ class _Kernel:
         if torch.is_grad_enabled():
             for arg in args:
                 if isinstance(arg, Tensor) and arg.requires_grad:
+                    if torch._C._are_functorch_transforms_active():
+                        raise RuntimeError(
+                            f'{self.op.name()} has no torch.func gradient; use backend="reference" for it'
+                        )
                     return self.function.apply(*args)
         with self.below():
             return self.op(*args)
@@ -334,7 +338,7 @@ class Operator:
             return tensors
         dtype = torch.get_autocast_dtype(device) if self.autocast == "lower" else torch.float32
         return tuple(
-            t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t
+            t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() and t.dtype != torch.float64 else t
             for t in tensors
         )
 

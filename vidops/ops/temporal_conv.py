@@ -24,14 +24,15 @@ class _Groups:
     def __init__(self, groups: Sequence[Sequence[int]]) -> None:
         try:
             self.triples = tuple((int(c), int(k), int(d)) for c, k, d in groups)
+            kinds = {type(value) for triple in groups for value in triple}
             whole = all(
                 a == b
                 for triple, given in zip(self.triples, groups, strict=True)
                 for a, b in zip(triple, given, strict=True)
             )
         except (TypeError, ValueError):
-            whole = False
-        if not whole:
+            whole, kinds = False, set()
+        if not whole or bool in kinds or float in kinds:
             raise TypeError(
                 f"groups must be (channels, kernel size, dilation) triples of ints, got {groups!r}"
             )
@@ -48,6 +49,7 @@ class _Groups:
                 raise ValueError(f"groups must have dilations of at least 1, got {d}")
         self.flat = [value for triple in self.triples for value in triple]
         self.channels = sum(c for c, _, _ in self.triples)
+        self.dilation = max([d for _, _, d in self.triples])
         self.weights = sum(c * k for c, k, _ in self.triples)
         self.reach = max([0, *[(k - 1) // 2 * d for c, k, d in self.triples if c]])
 
@@ -98,7 +100,7 @@ def _flatten(weight: Any, groups: Any) -> tuple[Tensor, tuple[tuple[int, int, in
 
 
 def _frames_out(frames: int, stride: int, padding: str, reach: int) -> int:
-    span = frames - 2 * reach if padding == "valid" else frames
+    span = max(frames - 2 * reach, 0) if padding == "valid" else frames
     return (span + stride - 1) // stride
 
 
@@ -138,6 +140,9 @@ def temporal_conv(
         ValueError: a rank, shape, device, kernel size or padding is not allowed, or T_out would be 0.
         RuntimeError: ``backend`` was asked for and cannot run this call.
 
+    A frame outside the clip counts as zeros, so a NaN or infinite tap that only meets such frames gives NaN on the
+    reference and on CUDA; the CPU and, for the gradient of the taps, Triton leave these products out.
+
     Source: MixTConv, eq. 1-2 (Shan et al., 2020). Sums are in fp32 for fp32, fp16 and bf16, in fp64 for fp64, and
     results do not depend on the number of threads. Under autocast it runs in autocast's dtype.
 
@@ -171,6 +176,10 @@ def temporal_conv(
         raise ValueError(
             f"padding 'valid' needs more than {2 * spec.reach} frames for a reach of {spec.reach}, x has {frames}"
         )
+    if frames and (stride > frames or (spec.dilation > frames and padding != "valid")):
+        # The same result, in numbers that no kernel overflows on: what lies past the clip is one frame past it.
+        stride = min(stride, frames)
+        spec = spec if padding == "valid" else _Groups([(c, k, min(d, frames)) for c, k, d in spec.triples])
     name = _operator.choose(backend, device, x, weight, bias, spec.flat, stride, padding)
     if name == "reference":
         return _operator.reference(x, weight, bias, groups=spec.triples, stride=stride, padding=padding)

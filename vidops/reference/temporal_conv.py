@@ -31,7 +31,9 @@ def temporal_conv(
     if padding == "zeros":
         x = F.pad(x, (0, 0, 0, 0, reach, reach))
     elif padding == "replicate":
-        x = F.pad(x, (0, 0, 0, 0, reach, reach), mode="replicate")
+        # Not F.pad(mode="replicate"): its gradient uses atomics on CUDA.
+        ends = [x[:, :, t : t + 1].expand(-1, -1, reach, -1, -1) for t in (0, x.shape[2] - 1)]
+        x = torch.cat([ends[0], x, ends[1]], 2)
     outputs = []
     channel = tap = 0
     for c, k, d in groups:

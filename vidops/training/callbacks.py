@@ -111,6 +111,8 @@ class BrokenVideos(Callback):
                 f"{len(self.broken)} of {self.total} training videos are broken, more than"
                 f" data.max_broken={self.share:g} allows: {reasons}"
             )
+        if "clip" not in batch:
+            raise VideoError(f"no training video can be read: {'; '.join(self.broken.values())}")
 
     def on_validation_batch_start(
         self,
