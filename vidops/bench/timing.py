@@ -110,7 +110,7 @@ def interleave(steps: dict[str, Step], clock: Clock, effort: Effort) -> dict[str
     """Time variants in turns, so that whatever slows the machine for a while slows them all.
 
     Args:
-        steps: one call of each variant; called once more before any is timed, to see how long it takes.
+        steps: one call of each variant; called a few times before any is timed, to see how long it takes.
         clock: what measures a sample.
         effort: how long to measure.
 
@@ -125,6 +125,8 @@ def interleave(steps: dict[str, Step], clock: Clock, effort: Effort) -> dict[str
     calls, turns = {}, {}
     for name, step in steps.items():
         estimate = max(clock.sample(step, 1), 1e-7)
+        if estimate < effort.sample:  # the first call finds cold caches, and is several times dearer than the next
+            estimate = max(clock.sample(step, math.ceil(effort.sample / estimate)), 1e-7)
         calls[name] = max(1, min(math.ceil(effort.sample / estimate), 2000))
         affordable = int(effort.budget / (estimate * calls[name]))
         turns[name] = max(min(effort.least, effort.rounds), min(affordable, effort.rounds))
