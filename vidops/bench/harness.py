@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..ops.backends import BACKENDS, OPERATORS
+from ..ops.backends import BACKENDS, OPERATORS, PREFERENCE
 from . import machine
 from .case import Benchmark, Workload, load_benchmarks
 from .ceilings import Rates, copy_step, measure_rates
@@ -32,7 +32,7 @@ class Options:
 
     Attributes:
         pattern: part of a group's name, with ``*`` and ``?``; empty for all.
-        backends: kernels to time; None for all that can run here.
+        backends: kernels to time; None for all that an automatic choice considers and that can run here.
         threads: thread counts of CPU groups; None for one and all.
         quick: a few sizes, in their first layout and dtype, and fewer samples.
         compile: time ``torch.compile(reference)`` too, which takes long to build.
@@ -80,7 +80,7 @@ def _usable(backend: str, operator: str, device: str) -> str:
 
 
 def _backends(options: Options, operator: str, device: str) -> tuple[str, ...]:
-    wanted = options.backends or [name for name in BACKENDS if name != "reference"]
+    wanted = options.backends or [name for name in PREFERENCE[device] if name != "reference"]
     return tuple(name for name in wanted if not _usable(name, operator, device))
 
 

@@ -81,7 +81,7 @@ BACKENDS: dict[str, Backend] = {
 }
 
 # The order in which an automatic choice tries backends, by the device of the first tensor.
-_PREFERENCE: dict[str, tuple[str, ...]] = {
+PREFERENCE: dict[str, tuple[str, ...]] = {
     "cpu": ("cpu", "reference"),
     "cuda": ("cuda", "triton", "reference"),
 }
@@ -225,7 +225,7 @@ class Operator:
         self.missing: dict[str, str] = {}
         self.kernels: dict[str, _Kernel] = {}
         self._automatic: dict[str, tuple[str, ...]] = {}
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
         if name in OPERATORS:
             raise RuntimeError(f"operator {name} is registered twice")
         OPERATORS[name] = self
@@ -237,7 +237,7 @@ class Operator:
         self.missing[backend.name] = backend.missing or self._attach(backend)
         self._automatic = {
             device: tuple(b for b in order if not self.missing.get(b, "unknown"))
-            for device, order in _PREFERENCE.items()
+            for device, order in PREFERENCE.items()
         }
 
     def _attach(self, backend: Backend) -> str:
@@ -317,18 +317,18 @@ class Operator:
             if reason:
                 raise RuntimeError(f"{self.name} cannot run on backend {requested!r}: {reason}")
             return requested
-        order = _PREFERENCE.get(device, ("reference",))
+        order = PREFERENCE.get(device, ("reference",))
         able = self._automatic.get(device, ("reference",))
         for name in able:
             limit = self.limits.get(name)
             if limit is None or not limit(*args):
                 break
-        if name != order[0] and device not in self._told and not torch.compiler.is_compiling():
+        if name != order[0] and (device, name) not in self._told and not torch.compiler.is_compiling():
             self._tell(name, device, order, args)
         return name
 
     def _tell(self, name: str, device: str, order: tuple[str, ...], args: tuple[Any, ...]) -> None:
-        self._told.add(device)
+        self._told.add((device, name))
         reasons = "; ".join(f"{b}: {self.why_not(b, device, *args)}" for b in order[: order.index(name)])
         _log.warning("%s falls back to backend %r for %s tensors (%s)", self.name, name, device, reasons)
 

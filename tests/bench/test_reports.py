@@ -1,0 +1,96 @@
+"""The command, and reports that are whole or an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bench.common import TINY, kernel, options
+from vidops.bench import run
+from vidops.bench.report import compare_lines, read_report, summary_lines, write_report
+from vidops.cli import main
+
+
+@pytest.mark.usefixtures("tiny")
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    first, second = tmp_path / "a" / "first.json", tmp_path / "second.json"
+    common = ["bench", TINY, "--backend", "reference", "--threads", "1", "--json"]
+    assert main([*common, str(first)]) == 0
+    picture = tmp_path / "bars.png"
+    assert main([*common, str(second), "--against", str(first), "--plot", str(picture)]) == 0
+    out = capsys.readouterr().out
+    assert "temporal_shift  tiny float32 on cpu, 1 thread: forward" in out
+    assert "(below 1: faster now)" in out
+    assert max(map(len, out.splitlines())) <= 160
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [
+        "bars.png",
+        "first.json",
+        "second.json",
+    ]
+    assert main(["bench", "--show", str(first)]) == 0
+    assert "temporal_shift  tiny float32 on cpu, 1 thread: backward" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny")
+def test_strict_fails_on_a_missed_target(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = run(options(pattern=TINY + "*forward"))
+    for record in report["results"]:
+        for target in record.get("targets", ()):
+            target["verdict"] = "missed"
+    file = tmp_path / "report.json"
+    write_report(file, report)
+    assert main(["bench", "--show", str(file)]) == 0
+    assert main(["bench", "--show", str(file), "--strict"]) == 1
+    assert "targets: 2 missed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--plot", "bars.jpg"], "picture bars.jpg: the name must end in .png, .svg or .pdf"),
+        (["--against", "none.json"], "report none.json: no such file"),
+        (["--backend", "cuda,nonsense"], "got 'nonsense'"),
+        (["no_such_operator"], "nothing is called like 'no_such_operator'"),
+    ],
+)
+def test_bad_arguments_are_one_line(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert text in captured.err
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["not json", "[]", '{"format": 0, "results": []}', '{"format": 1}'])
+def test_a_file_that_is_no_report(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=r"report .*report\.json: (is not JSON|was not written by)"):
+        read_report(file)
+
+
+def test_comparison_with_an_older_report() -> None:
+    def record(seconds: float, **more: Any) -> dict[str, Any]:
+        return {**kernel(seconds=seconds, floor_multiple=seconds), "group": "g", **more}
+
+    old = {"date": "then", "results": [record(2.0), record(1.0, layout="NTHWC"), record(1.0, group="gone")]}
+    new = {"results": [record(1.0), record(1.5, layout="NTHWC"), record(9.0, status="wrong", group="w")]}
+    lines = compare_lines(new, old)
+    assert lines[0].startswith("against the report of then")
+    assert "time 0.50, multiple of the floor 0.50  (2.00 s -> 1.00 s)" in lines[1]
+    assert "NTHWC: time 1.50" in lines[2]
+    assert len(lines) == 3
+
+
+def test_summary_counts() -> None:
+    targets = [{"verdict": "met"}, {"verdict": "missed"}, {"verdict": "met"}]
+    record = {**kernel(), "group": "g", "targets": targets}
+    assert summary_lines({"results": [record]}) == ["1 kernels measured, targets: 2 met, 1 missed"]
