@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import random
 import signal
@@ -18,7 +19,7 @@ pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
 pytest.importorskip("av", reason="video files need av")
 
 from vidops.models import create_model, load_weights
-from vidops.training import NonFiniteLossError, fit, read_checkpoint
+from vidops.training import NonFiniteLossError, callbacks, fit, read_checkpoint
 from vidops.training.callbacks import BestAndLast, MetricsLog
 from vidops.training.module import Recognizer
 
@@ -131,7 +132,9 @@ class Tty(io.StringIO):
         return True
 
 
-def test_bar_on_a_terminal_leaves_the_lines_whole(make_config: Any) -> None:
+def test_bar_on_a_terminal_leaves_the_lines_whole(make_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # tqdm redraws ten times a second, which a fast machine's epoch may not last
+    monkeypatch.setattr(callbacks, "tqdm", functools.partial(callbacks.tqdm, mininterval=0))
     out = Tty()
     fit(make_config(epochs=2), out=out)
     pieces = out.getvalue().replace("\n", "\r").split("\r")

@@ -125,7 +125,7 @@ def interleave(steps: dict[str, Step], clock: Clock, effort: Effort) -> dict[str
     calls, turns = {}, {}
     for name, step in steps.items():
         estimate = max(clock.sample(step, 1), 1e-7)
-        if estimate < effort.sample:  # the first call finds cold caches, and is several times dearer than the next
+        if estimate < effort.sample:  # the first call found cold caches: ask warm ones
             estimate = max(clock.sample(step, math.ceil(effort.sample / estimate)), 1e-7)
         calls[name] = max(1, min(math.ceil(effort.sample / estimate), 2000))
         affordable = int(effort.budget / (estimate * calls[name]))
