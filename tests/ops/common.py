@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -80,7 +81,7 @@ def assert_close(out: Tensor, same_dtype: Tensor, exact: Tensor, what: str) -> N
 
 
 def compare(
-    function: Callable[..., Tensor],
+    function: Callable[..., Any],
     inputs: list[Tensor],
     backend: str,
     device: str,
@@ -90,22 +91,29 @@ def compare(
     """Forward and backward of ``function(*inputs, backend=)`` against the reference in fp64 and in the same dtype."""
     results: dict[str, list[Tensor]] = {}
     generator = torch.Generator().manual_seed(7)
-    grad: Tensor | None = None
+    grads: list[Tensor] = []
     for run in ("exact", "reference", backend):
-        name = backend if run == backend else "reference"
         leaves = []
         for t in inputs:
-            leaf = move(t.detach(), device) if run != "exact" else t.detach().double().to(device)
-            leaves.append(leaf.requires_grad_())
+            leaf = t.detach().double().to(device) if run == "exact" and t.is_floating_point() else None
+            leaf = move(t.detach(), device) if leaf is None else leaf
+            leaves.append(leaf.requires_grad_(t.is_floating_point()))
         if run == backend:
             check.poison(results["reference"])
-        out = function(*leaves, backend=name)
-        if grad is None:
-            grad = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(inputs[0].dtype)
-        g = move(in_layout(grad, grad_layout), device)
-        grads = torch.autograd.grad(out, leaves, g.double() if run == "exact" else g)
-        results[run] = [out, *grads]
+        outs = check.tensors_of(function(*leaves, backend=backend if run == backend else "reference"))
+        through = [out for out in outs if out.requires_grad]
+        if not grads:
+            dtype = next(t.dtype for t in inputs if t.is_floating_point())
+            grads = [
+                torch.randn(out.shape, generator=generator, dtype=torch.float64).to(dtype) for out in through
+            ]
+        given = [
+            move(in_layout(grad, grad_layout) if grad.dim() == 5 else grad, device).to(out.dtype)
+            for grad, out in zip(grads, through, strict=True)
+        ]
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        results[run] = [*outs, *torch.autograd.grad(through, wanted, given)]
     for i, (out, same, exact) in enumerate(
         zip(results[backend], results["reference"], results["exact"], strict=True)
     ):
-        assert_close(out, same, exact, "output" if i == 0 else f"gradient of input {i - 1}")
+        assert_close(out, same, exact, f"output {i}" if i < len(outs) else f"gradient {i - len(outs)}")

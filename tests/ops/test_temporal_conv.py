@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.library import opcheck
 
 import vidops
 from tests.ops.common import (
@@ -22,7 +21,6 @@ from tests.ops.common import (
     random_examples,
 )
 from vidops import ops, reference
-from vidops.ops.layouts import layout_of
 
 MIXED = ((3, 1, 1), (0, 5, 1), (4, 3, 2), (2, 5, 1), (4, 7, 1))
 
@@ -71,23 +69,6 @@ def test_reference_is_the_definition(padding: str, stride: int, t: int) -> None:
     x, weight, bias = make(MIXED, t, (2, 3), dtype=torch.float64)
     y = reference.temporal_conv(x, weight, bias, groups=MIXED, stride=stride, padding=padding)
     torch.testing.assert_close(y, by_hand(x, weight, bias, MIXED, stride, padding), rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_dtype_and_layout(backend: str, dtype: torch.dtype, layout: str) -> None:
-    device = device_for(backend, "temporal_conv")
-    x, weight, bias = make(MIXED, 8, (5, 7), dtype=dtype)
-    grad_layout = {"NCTHW": "NTHWC", "NTHWC": "NCTHW"}.get(layout, layout)
-    for grad in (layout, grad_layout):
-        compare(
-            functools.partial(ops.temporal_conv, groups=MIXED),
-            [in_layout(x, layout), weight, bias],
-            backend,
-            device,
-            grad_layout=grad,
-        )
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -181,51 +162,6 @@ def test_no_channels(backend: str) -> None:
     assert ops.temporal_conv(x, x.new_empty(0), groups=[(0, 3, 1)], backend=backend).shape == x.shape
 
 
-@pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("layout", ["NCTHW", "NTCHW", "NTHWC"])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_the_result_has_the_layout_of_x(backend: str, layout: str, stride: int) -> None:
-    device = device_for(backend, "temporal_conv")
-    x, weight, _ = make(MIXED, 8, (3, 5))
-    x = in_layout(x, layout).to(device).requires_grad_()
-    y = ops.temporal_conv(x, weight.to(device), groups=MIXED, stride=stride, backend=backend)
-    assert layout_of(y) == layout
-    y.sum().backward()
-    assert x.grad is not None
-    assert x.grad.stride() == x.stride()
-
-
-@pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3e38, 1e-40])
-def test_extreme_values_reach_what_they_reach_in_the_reference(backend: str, value: float) -> None:
-    device = device_for(backend, "temporal_conv")
-    x, weight, bias = (t.to(device) for t in make(MIXED, 8, (3, 5)))
-    x[0, 5, 3, 1, 2] = value
-    y = ops.temporal_conv(x, weight, bias, groups=MIXED, backend=backend)
-    z = reference.temporal_conv(x, weight, bias, groups=MIXED)
-    assert torch.equal(y.isnan(), z.isnan())
-    assert torch.equal(y.isinf(), z.isinf())
-    torch.testing.assert_close(y, z, equal_nan=True)
-
-
-@pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("layout", ["NCTHW", "NTHWC"])
-def test_the_same_bits_again_and_on_any_number_of_threads(backend: str, layout: str) -> None:
-    device = device_for(backend, "temporal_conv")
-    x, weight, bias = (t.to(device).requires_grad_() for t in make(MIXED, 8, (9, 11), n=3))
-    runs = []
-    threads = torch.get_num_threads()
-    try:
-        for count in (1, 2, 1):
-            torch.set_num_threads(count)
-            y = ops.temporal_conv(in_layout(x, layout), weight, bias, groups=MIXED, backend=backend)
-            runs.append([y, *torch.autograd.grad(y.square().sum(), (x, weight, bias))])
-    finally:
-        torch.set_num_threads(threads)
-    for other in runs[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
-
-
 @pytest.mark.parametrize("backend", EVERY_BACKEND)
 @pytest.mark.parametrize("padding", ["zeros", "replicate", "valid"])
 def test_gradcheck(backend: str, padding: str) -> None:
@@ -236,40 +172,6 @@ def test_gradcheck(backend: str, padding: str) -> None:
     assert torch.autograd.gradcheck(function, inputs, fast_mode=backend == "triton" and device == "cpu")
     if backend == "reference":
         assert torch.autograd.gradgradcheck(function, inputs)
-
-
-@pytest.mark.parametrize("backend", FAST)
-def test_double_backward_says_what_to_use(backend: str) -> None:
-    device = device_for(backend, "temporal_conv")
-    x, weight, _ = (t.to(device).requires_grad_() for t in make(MIXED, 4, (2, 2)))
-    y = ops.temporal_conv(x, weight, groups=MIXED, backend=backend)
-    (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match=r'temporal_conv has no double backward.*backend="reference"'):
-        dx.sum().backward()
-
-
-@pytest.mark.parametrize("backend", FAST)
-def test_forward_mode_says_what_to_use(backend: str) -> None:
-    device = device_for(backend, "temporal_conv")
-    x, weight, _ = (t.to(device) for t in make(MIXED, 4, (2, 2)))
-    with torch.autograd.forward_ad.dual_level():
-        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
-        with pytest.raises(RuntimeError, match=r'forward-mode.*backend="reference"'):
-            ops.temporal_conv(dual, weight, groups=MIXED, backend=backend)
-
-
-@pytest.mark.parametrize("backend", EVERY_BACKEND)
-@pytest.mark.parametrize("need", [(True, False, False), (False, True, False), (False, False, True)])
-def test_only_the_gradients_asked_for(backend: str, need: tuple[bool, bool, bool]) -> None:
-    device = device_for(backend, "temporal_conv")
-    inputs = [t.to(device).requires_grad_(n) for t, n in zip(make(MIXED, 4, (2, 3)), need, strict=True)]
-    everything = [t.detach().clone().requires_grad_() for t in inputs]
-    for tensors in (inputs, everything):
-        ops.temporal_conv(*tensors, groups=MIXED, backend=backend).square().sum().backward()
-    for tensor, full, needed in zip(inputs, everything, need, strict=True):
-        assert (tensor.grad is not None) == needed
-        if needed:
-            assert torch.equal(tensor.grad, full.grad)
 
 
 @pytest.mark.parametrize("backend", EVERY_BACKEND)
@@ -286,20 +188,6 @@ def test_a_sequence_of_weights_is_the_flat_one(backend: str) -> None:
     assert torch.equal(torch.cat([p.grad.reshape(-1) for p in parts]), flat.grad)
     dilated = ops.temporal_conv(x, parts, groups=[(2, 1, 1), (4, 3, 2)], backend=backend)
     assert torch.equal(dilated, ops.temporal_conv(x, flat, groups=((2, 1, 1), (4, 3, 2)), backend=backend))
-
-
-@pytest.mark.parametrize("backend", EVERY_BACKEND)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_autocast_runs_in_its_dtype(backend: str, dtype: torch.dtype) -> None:
-    device = device_for(backend, "temporal_conv")
-    x, weight, bias = (t.to(device).requires_grad_() for t in make(MIXED, 4, (2, 3)))
-    with torch.autocast(device, dtype=dtype):
-        y = ops.temporal_conv(x, weight, bias, groups=MIXED, backend=backend)
-        double = ops.temporal_conv(x.double(), weight.double(), groups=MIXED, backend=backend)
-    assert y.dtype == dtype
-    assert double.dtype == torch.float64
-    y.float().sum().backward()
-    assert x.grad.dtype == weight.grad.dtype == bias.grad.dtype == torch.float32
 
 
 GROUP = st.tuples(st.integers(0, 9), st.sampled_from([1, 3, 5, 7, 9]), st.integers(1, 3))
@@ -352,43 +240,6 @@ def _operators(backend: str) -> tuple[Any, Any, str]:
     kernel = vidops.ops.backends.OPERATORS["temporal_conv"].kernels[backend]
     namespace = kernel.op.namespace
     return kernel.op, getattr(torch.ops, namespace).temporal_conv_backward.default, device
-
-
-@pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_opcheck(backend: str, layout: str) -> None:
-    forward, backward, device = _operators(backend)
-    flat = [v for g in MIXED for v in g]
-    x, weight, bias = (t.to(device) for t in make(MIXED, 5, (2, 3)))
-    x = in_layout(x, layout)
-    for stride, padding in ((1, "zeros"), (2, "replicate")):
-        leaves = [t.detach().requires_grad_() for t in (x, weight, bias)]
-        opcheck(forward, (*leaves, flat, stride, padding))
-    grad = torch.randn_like(forward(x, weight, bias, flat, 1, "zeros"))
-    opcheck(backward, (grad, x, weight, flat, 1, "zeros", True, False, True))
-
-
-@pytest.mark.parametrize("backend", [None, *EVERY_BACKEND])
-def test_compiles_in_one_graph_and_exports(backend: str | None) -> None:
-    device = device_for(backend or "reference", "temporal_conv")
-    inputs = tuple(t.to(device) for t in make(MIXED, 5, (2, 3)))
-
-    class Net(torch.nn.Module):
-        def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-            return ops.temporal_conv(
-                x, weight, bias, groups=MIXED, padding="replicate", backend=backend
-            ).sin()
-
-    net = Net()
-    leaves = [t.clone().requires_grad_() for t in inputs]
-    same = [t.clone().requires_grad_() for t in inputs]
-    torch._dynamo.reset()
-    torch.compile(net, fullgraph=True, backend="aot_eager")(*leaves).sum().backward()
-    net(*same).sum().backward()
-    for a, b in zip(leaves, same, strict=True):
-        torch.testing.assert_close(a.grad, b.grad)
-    exported = torch.export.export(net, inputs)
-    torch.testing.assert_close(exported.module()(*inputs), net(*inputs))
 
 
 def test_a_compiled_function_follows_use_backend() -> None:
@@ -532,11 +383,3 @@ def test_registered_operators_refuse_what_would_read_past_the_end(backend: str) 
     shift = getattr(torch.ops, forward.namespace).temporal_shift.default
     with pytest.raises(RuntimeError, match="fold must be from 0 to C/2"):
         shift(x, 3)
-
-
-@pytest.mark.parametrize("backend", FAST)
-def test_torch_func_gradients_say_what_to_use(backend: str) -> None:
-    device = device_for(backend, "temporal_conv")
-    x, weight, _ = (t.to(device) for t in make(MIXED, 4, (2, 2)))
-    with pytest.raises(RuntimeError, match=r'torch\.func gradient; use backend="reference"'):
-        torch.func.grad(lambda v: ops.temporal_conv(v, weight, groups=MIXED, backend=backend).sum())(x)

@@ -1,28 +1,23 @@
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.library import opcheck
 
 from tests.ops.common import (
     DTYPES,
     EVERY_BACKEND,
     FAST,
     LAYOUTS,
-    compare,
     device_for,
     in_layout,
     move,
     random_examples,
 )
 from vidops import ops, reference
-from vidops.ops import backends
-from vidops.ops.layouts import layout_of
 
 
 @pytest.mark.parametrize("channels,fold_div", [(16, 8), (17, 8), (5, 2), (3, 8), (8, 3)])
@@ -36,25 +31,6 @@ def test_reference_is_the_definition(channels: int, fold_div: int) -> None:
             if 0 <= t + step < 5:
                 expected[:, c, t] = x[:, c, t + step]
     assert torch.equal(reference.temporal_shift(x, fold_div), expected)
-
-
-@pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_dtype_and_layout(backend: str, dtype: torch.dtype, layout: str) -> None:
-    device = device_for(backend, "temporal_shift")
-    x = torch.randn(2, 19, 5, 3, 5).to(dtype)
-    for grad_layout in LAYOUTS:
-        compare(
-            functools.partial(ops.temporal_shift, fold_div=4),
-            [in_layout(x, layout)],
-            backend,
-            device,
-            grad_layout=grad_layout,
-        )
-    y = ops.temporal_shift(move(in_layout(x, layout), device), 4, backend=backend)
-    if layout in ("NCTHW", "NTCHW", "NTHWC"):
-        assert layout_of(y) == layout
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -74,42 +50,6 @@ def test_random_calls(backend: str) -> None:
         assert torch.equal(y, reference.temporal_shift(x, fold_div))
 
     check()
-
-
-@pytest.mark.parametrize("backend", EVERY_BACKEND)
-def test_gradcheck(backend: str) -> None:
-    device = device_for(backend, "temporal_shift")
-    x = torch.randn(1, 5, 3, 2, 1, dtype=torch.float64, device=device, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: ops.temporal_shift(x, 2, backend=backend), x)
-
-
-@pytest.mark.parametrize("backend", FAST)
-def test_nan_and_infinity_move_as_any_value(backend: str) -> None:
-    device = device_for(backend, "temporal_shift")
-    x = torch.randn(1, 8, 4, 2, 2, device=device)
-    x[0, 0, 1], x[0, 1, 2], x[0, 7, 0] = float("nan"), float("inf"), -float("inf")
-    y, z = ops.temporal_shift(x, 8, backend=backend), reference.temporal_shift(x, 8)
-    torch.testing.assert_close(y, z, rtol=0, atol=0, equal_nan=True)
-
-
-@pytest.mark.parametrize("backend", FAST)
-def test_double_backward_says_what_to_use(backend: str) -> None:
-    device = device_for(backend, "temporal_shift")
-    x = torch.randn(1, 8, 4, 2, 2, device=device, requires_grad=True)
-    (dx,) = torch.autograd.grad(ops.temporal_shift(x, backend=backend).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match=r'temporal_shift has no double backward.*backend="reference"'):
-        dx.sum().backward()
-
-
-@pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_opcheck(backend: str, layout: str) -> None:
-    device = device_for(backend, "temporal_shift")
-    op = backends.OPERATORS["temporal_shift"].kernels[backend].op
-    gradient = getattr(torch.ops, op.namespace).temporal_shift_backward.default
-    x = in_layout(torch.randn(2, 9, 4, 2, 3), layout).to(device)
-    opcheck(op, (x.detach().requires_grad_(), 2))
-    opcheck(gradient, (x, 2))
 
 
 @pytest.mark.parametrize("backend", EVERY_BACKEND)

@@ -127,7 +127,8 @@ class Benchmark:
             tensors; None among them is left out.
         eager: plain PyTorch forms of it, by name.
         workloads: sizes to time.
-        small: parameters of small inputs that reach every special case; for memory checkers.
+        small: parameters of small inputs that reach every special case, for tests and memory checkers; the first
+            has odd sizes and every argument, and stands for all where one must do.
         library: the nearest library kernels, by name.
         products: ``products(params, direction)``: multiply-adds that must be done.
         traffic: ``traffic(direction, inputs, outputs)``: bytes that must move, from the tensors; None: every

@@ -194,7 +194,7 @@ class Operator:
         backward: ``backward(ctx, kernel, *grads)`` returns the gradients; ``kernel`` is ``<name>_backward``.
         flops: multiply-adds times two of a call, from shapes, for ``FlopCounterMode``.
         flops_backward: the same for ``<name>_backward``.
-        autocast: ``"lower"`` runs in autocast's dtype, ``"float32"`` in fp32.
+        autocast: ``"lower"`` runs in autocast's dtype, ``"float32"`` in fp32, ``"keep"`` in the dtype of x.
         limits: for a backend, a function of the call's arguments that says why it cannot run, or returns ``""``.
     """
 
@@ -334,7 +334,7 @@ class Operator:
 
     def cast(self, device: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         """The tensors as autocast wants them for this operator; unchanged outside autocast and for fp64."""
-        if device == "meta" or not torch.is_autocast_enabled(device):
+        if self.autocast == "keep" or device == "meta" or not torch.is_autocast_enabled(device):
             return tensors
         dtype = torch.get_autocast_dtype(device) if self.autocast == "lower" else torch.float32
         return tuple(

@@ -74,4 +74,5 @@ _operator = Operator(
     backward=_backward,
     flops=_no_flops,
     flops_backward=_no_flops,
+    autocast="keep",
 )

@@ -123,6 +123,7 @@ BENCHMARK = Benchmark(
         *_GPU,
     ),
     small=(
+        _params((2, 13, 8, 5, 7), bias=True, groups=((3, 1, 1), (0, 5, 1), (4, 3, 2), (2, 5, 1), (4, 7, 1))),
         _params((2, 32, 8, 14, 14), bias=True),
         _params((2, 19, 5, 7, 9), bias=True, padding="replicate", stride=2),
         _params((1, 8, 9, 3, 5), padding="valid"),

@@ -82,8 +82,8 @@ BENCHMARK = Benchmark(
         *_GPU,
     ),
     small=(
-        _params((2, 32, 8, 14, 14)),
         _params((2, 19, 5, 7, 9), fold_div=4),
+        _params((2, 32, 8, 14, 14)),
         _params((1, 8, 1, 3, 5)),
         _params((2, 3, 4, 2, 2)),
         _params((1, 16, 2, 1, 1), fold_div=2),

@@ -1,0 +1,322 @@
+"""What every operator promises on every backend, over the small cases that it is benchmarked with.
+
+An operator joins by its registration and its case in vidops/bench/cases alone; its own test file holds what is
+particular to it: the definition by hand, special cases, bad input, random calls.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.library import opcheck
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+import vidops
+from tests.ops.common import DTYPES, EVERY_BACKEND, FAST, LAYOUTS, compare, device_for, in_layout, move
+from vidops.bench import load_benchmarks
+from vidops.bench.check import tensors_of
+from vidops.ops.layouts import layout_of
+
+BENCHMARKS = load_benchmarks()
+NATIVE = ["NCTHW", "NTCHW", "NTHWC"]
+SMALL = [(name, i) for name, benchmark in BENCHMARKS.items() for i in range(len(benchmark.small))]
+every_operator = pytest.mark.parametrize("operator", BENCHMARKS)
+every_small_case = pytest.mark.parametrize(
+    ("operator", "case"), SMALL, ids=[f"{name}-{i}" for name, i in SMALL]
+)
+kernels = pytest.mark.parametrize("backend", FAST)
+backends = pytest.mark.parametrize("backend", EVERY_BACKEND)
+
+
+def tiny(operator: str) -> int:
+    """The index of an operator's cheapest small case."""
+    small = BENCHMARKS[operator].small
+    sizes = [sum(t.numel() for t in inputs(operator, i)) for i in range(len(small))]
+    return sizes.index(min(sizes))
+
+
+def inputs(operator: str, case: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> list[Tensor]:
+    benchmark = BENCHMARKS[operator]
+    tensors = benchmark.inputs(benchmark.small[case], torch.Generator().manual_seed(case))
+    return [t.to(device, dtype if t.is_floating_point() else t.dtype) for t in tensors]
+
+
+def call(operator: str, case: int, *tensors: Tensor, backend: str | None) -> tuple[Tensor, ...]:
+    benchmark = BENCHMARKS[operator]
+    return tensors_of(benchmark.call(benchmark.small[case], tuple(tensors), backend))
+
+
+def leaves(tensors: list[Tensor]) -> list[Tensor]:
+    return [t.detach().clone().requires_grad_() if t.is_floating_point() else t for t in tensors]
+
+
+def laid_out(operator: str, tensors: list[Tensor], layout: str, device: str = "cpu") -> list[Tensor]:
+    clips = BENCHMARKS[operator].clips
+    return [move(in_layout(t, layout) if i in clips else t, device) for i, t in enumerate(tensors)]
+
+
+def total(results: tuple[Tensor, ...]) -> Tensor:
+    """One number whose gradient is another for every element."""
+    return sum((r.double().square().sum() for r in results if r.is_floating_point()), torch.zeros(()))
+
+
+class Recorder(TorchDispatchMode):
+    """Notes the calls of one namespace's operators."""
+
+    def __init__(self, namespace: str) -> None:
+        super().__init__()
+        self.namespace = namespace
+        self.calls: dict[str, tuple[Any, tuple[Any, ...]]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == self.namespace:
+            self.calls.setdefault(func._opname, (func, args))
+        return func(*args, **(kwargs or {}))
+
+
+@every_small_case
+@kernels
+def test_small_cases(operator: str, case: int, backend: str) -> None:
+    device = device_for(backend, operator)
+    function = functools.partial(call, operator, case)
+    for layout, grad_layout in (("NCTHW", "NTHWC"), ("NTHWC", "NTHWC"), ("strided", "NCTHW")):
+        compare(
+            function,
+            laid_out(operator, inputs(operator, case), layout),
+            backend,
+            device,
+            grad_layout=grad_layout,
+        )
+
+
+@every_operator
+@kernels
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_dtype_and_layout(operator: str, backend: str, dtype: torch.dtype, layout: str) -> None:
+    device = device_for(backend, operator)
+    given = laid_out(operator, inputs(operator, 0, dtype), layout)
+    other = {"NCTHW": "NTHWC", "NTHWC": "NCTHW"}.get(layout, layout)
+    for grad in (layout, other):
+        compare(functools.partial(call, operator, 0), given, backend, device, grad_layout=grad)
+
+
+@every_operator
+@kernels
+@pytest.mark.parametrize("layout", NATIVE)
+def test_results_and_gradients_have_the_layout_of_the_clip(operator: str, backend: str, layout: str) -> None:
+    device = device_for(backend, operator)
+    given = leaves(laid_out(operator, inputs(operator, 0), layout, device))
+    results = call(operator, 0, *given, backend=backend)
+    total(results).backward()
+    for tensor in (
+        *(r for r in results if r.dim() == 5),
+        *(given[i].grad for i in BENCHMARKS[operator].clips),
+    ):
+        assert tensor is not None
+        assert layout_of(tensor) == layout
+
+
+@every_operator
+@backends
+def test_gradcheck(operator: str, backend: str) -> None:
+    device = device_for(backend, operator)
+    case = tiny(operator)
+    given = tuple(leaves(inputs(operator, case, torch.float64, device)))
+    function = functools.partial(call, operator, case, backend=backend)
+    assert torch.autograd.gradcheck(function, given, fast_mode=backend == "triton" and device == "cpu")
+    if backend == "reference":
+        assert torch.autograd.gradgradcheck(function, given)
+
+
+@every_operator
+@kernels
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3e38, 1e-40])
+def test_extreme_values_reach_what_they_reach_in_the_reference(
+    operator: str, backend: str, value: float
+) -> None:
+    device = device_for(backend, operator)
+    given = inputs(operator, 0, device=device)
+    for clip in BENCHMARKS[operator].clips:
+        given[clip].view(-1)[given[clip].numel() // 2 + 1] = value
+    for y, z in zip(
+        call(operator, 0, *given, backend=backend),
+        call(operator, 0, *given, backend="reference"),
+        strict=True,
+    ):
+        assert torch.equal(y.isnan(), z.isnan())
+        assert torch.equal(y.isinf(), z.isinf())
+        torch.testing.assert_close(y, z, equal_nan=True)
+
+
+@every_operator
+@kernels
+@pytest.mark.parametrize("layout", ["NCTHW", "NTHWC"])
+def test_the_same_bits_again_and_on_any_number_of_threads(operator: str, backend: str, layout: str) -> None:
+    device = device_for(backend, operator)
+    given = leaves(laid_out(operator, inputs(operator, 0), layout, device))
+    wanted = [t for t in given if t.requires_grad]
+    runs = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 1):
+            torch.set_num_threads(count)
+            results = call(operator, 0, *given, backend=backend)
+            runs.append([*results, *torch.autograd.grad(total(results), wanted)])
+    finally:
+        torch.set_num_threads(threads)
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
+@every_operator
+@backends
+def test_only_the_gradients_asked_for(operator: str, backend: str) -> None:
+    device = device_for(backend, operator)
+    case = tiny(operator)
+    everything = leaves(inputs(operator, case, device=device))
+    total(call(operator, case, *everything, backend=backend)).backward()
+    for chosen, tensor in enumerate(everything):
+        if not tensor.requires_grad:
+            continue
+        some = [t.detach().requires_grad_(i == chosen) for i, t in enumerate(everything)]
+        total(call(operator, case, *some, backend=backend)).backward()
+        assert [t.grad is not None for t in some] == [i == chosen for i in range(len(some))]
+        assert torch.equal(some[chosen].grad, tensor.grad)
+
+
+@every_operator
+@backends
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_autocast(operator: str, backend: str, dtype: torch.dtype) -> None:
+    device = device_for(backend, operator)
+    given = leaves(inputs(operator, 0, device=device))
+    rule = vidops.ops.backends.OPERATORS[operator].autocast
+    with torch.autocast(device, dtype=dtype):
+        results = call(operator, 0, *given, backend=backend)
+        double = call(operator, 0, *inputs(operator, 0, torch.float64, device), backend=backend)
+    assert {r.dtype for r in results} == {dtype if rule == "lower" else torch.float32}
+    assert {r.dtype for r in double} == {torch.float64}
+    total(results).backward()
+    assert {t.grad.dtype for t in given if t.requires_grad} == {torch.float32}
+
+
+@every_operator
+@kernels
+def test_second_derivatives_say_what_to_use(operator: str, backend: str) -> None:
+    device = device_for(backend, operator)
+    case = tiny(operator)
+    given = leaves(inputs(operator, case, device=device))
+    (dx,) = torch.autograd.grad(
+        total(call(operator, case, *given, backend=backend)), given[0], create_graph=True
+    )
+    with pytest.raises(RuntimeError, match=rf'{operator} has no double backward.*backend="reference"'):
+        dx.sum().backward()
+
+
+@every_operator
+@kernels
+def test_other_kinds_of_derivatives_say_what_to_use(operator: str, backend: str) -> None:
+    device = device_for(backend, operator)
+    case = tiny(operator)
+    x, *rest = inputs(operator, case, device=device)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        with pytest.raises(RuntimeError, match=r'forward-mode.*backend="reference"'):
+            call(operator, case, dual, *rest, backend=backend)
+    with pytest.raises(RuntimeError, match=r'torch\.func gradient; use backend="reference"'):
+        torch.func.grad(lambda v: total(call(operator, case, v, *rest, backend=backend)))(x)
+
+
+@every_operator
+@kernels
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_opcheck(operator: str, backend: str, layout: str) -> None:
+    device = device_for(backend, operator)
+    namespace = vidops.ops.backends.OPERATORS[operator].kernels[backend].op.namespace
+    given = leaves(laid_out(operator, inputs(operator, 0), layout, device))
+    with Recorder(namespace) as recorder:
+        total(call(operator, 0, *given, backend=backend)).backward()
+    forward, arguments = recorder.calls[operator]
+    opcheck(
+        forward,
+        tuple(
+            a.detach().requires_grad_() if isinstance(a, Tensor) and a.is_floating_point() else a
+            for a in arguments
+        ),
+    )
+    backward, arguments = recorder.calls[f"{operator}_backward"]
+    opcheck(backward, tuple(a.detach() if isinstance(a, Tensor) else a for a in arguments))
+
+
+@every_operator
+@pytest.mark.parametrize("backend", [None, *EVERY_BACKEND])
+def test_compiles_in_one_graph_and_exports(operator: str, backend: str | None) -> None:
+    device = device_for(backend or "reference", operator)
+
+    class Net(torch.nn.Module):
+        def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+            return tuple(r.sin() for r in call(operator, 0, *tensors, backend=backend))
+
+    net = Net()
+    given = inputs(operator, 0, device=device)
+    first, second = leaves(given), leaves(given)
+    torch._dynamo.reset()
+    total(torch.compile(net, fullgraph=True, backend="aot_eager")(*first)).backward()
+    total(net(*second)).backward()
+    for a, b in zip(first, second, strict=True):
+        if a.requires_grad:
+            torch.testing.assert_close(a.grad, b.grad)
+    exported = torch.export.export(net, tuple(given))
+    torch.testing.assert_close(exported.module()(*given), net(*given))
+
+
+@every_operator
+def test_flop_formula_counts_what_the_reference_counts(operator: str) -> None:
+    counts = {}
+    for backend in ("reference", "cpu"):
+        device_for(backend, operator)
+        with FlopCounterMode(display=False) as counter:
+            call(operator, 0, *inputs(operator, 0), backend=backend)
+        counts[backend] = counter.get_total_flops()
+    assert counts["reference"] == counts["cpu"]
+
+
+@every_operator
+@backends
+def test_no_clips(operator: str, backend: str) -> None:
+    device = device_for(backend, operator)
+    given = inputs(operator, 0, device=device)
+    for clip in BENCHMARKS[operator].clips:
+        given[clip] = given[clip][:0]
+    given = leaves(given)
+    results = call(operator, 0, *given, backend=backend)
+    assert all(len(r) == 0 for r in results)
+    total(results).backward()
+    assert all((t.grad == 0).all() for t in given if t.requires_grad)
+
+
+@every_operator
+@backends
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        (lambda x: x[0], ValueError, r"x must be .*, got 4 dimensions"),
+        (lambda x: x.to(torch.int32), TypeError, "x must be float32.*torch.int32"),
+        (lambda x: x.to(torch.complex64), TypeError, "x must be float32.*complex64"),
+        (lambda x: x.tolist(), TypeError, "x must be a Tensor, got list"),
+    ],
+    ids=["rank", "int32", "complex64", "list"],
+)
+def test_a_clip_that_is_none(
+    operator: str, backend: str, change: Any, error: type[Exception], text: str
+) -> None:
+    device_for(backend, operator)
+    x, *rest = inputs(operator, 0)
+    with pytest.raises(error, match=text):
+        BENCHMARKS[operator].call(BENCHMARKS[operator].small[0], (change(x), *rest), backend)
