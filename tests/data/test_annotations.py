@@ -100,7 +100,7 @@ def test_folder_keeps_the_given_order_and_missing_classes(root):
         (",3\n", "line 1: the path is empty"),
         (
             "a/1.mp4,apple\n",
-            "line 1: label 'apple' is a name, but neither classes= nor a classes.txt is given",
+            "line 1: label 'apple' is a name, but no classes.txt beside the list (nor classes=) numbers the names",
         ),
         ("a/1.mp4,1.5\n", "line 1: label '1.5' is a name"),
         ("a/1.mp4,0\npath,label\n", "line 2: label 'label' is a name"),

@@ -90,7 +90,7 @@ def test_checkpoint_of_another_network(run: Path) -> None:
     content = torch.load(run / "best.ckpt", weights_only=True)
     content["vidops"]["config"]["model"]["name"] = "tiny_mstnet"
     torch.save(content, run / "mixed.ckpt")
-    with pytest.raises(ValueError, match=r"mixed.ckpt: does not hold a tiny_mstnet: "):
+    with pytest.raises(ValueError, match=r"mixed.ckpt: not weights of this \w+: "):
         evaluate(run / "mixed.ckpt")
 
 

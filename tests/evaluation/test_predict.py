@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
 pytest.importorskip("av", reason="video files need av")
 
 from vidops.cli import main
-from vidops.evaluation import predict
+from vidops.evaluation import predict, predictor
 from vidops.training import read_checkpoint, restore
 from vidops.training.loading import build_dataset, read_list
 
@@ -69,6 +70,23 @@ def test_a_broken_file_does_not_stop_the_others(
             assert prediction.error.startswith(f"{prediction.path}: ")
             assert "\n" not in prediction.error
             assert prediction.scores == []
+
+
+def test_an_output_that_is_not_finite_does_not_stop_the_others(
+    run: Path, motion: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poisoned(checkpoint: Any, backend: str | None = None) -> torch.nn.Module:
+        net = restore(checkpoint, backend=backend)
+        net.register_forward_hook(
+            lambda module, clips, logits: logits.index_fill(0, torch.tensor(1), torch.nan)
+        )
+        return net
+
+    monkeypatch.setattr(predictor, "restore", poisoned)
+    paths = videos(motion)
+    found = list(predict(paths, run / "best.ckpt"))
+    assert [p.error for p in found] == [None, f"{paths[1]}: the network's output is not finite", None]
+    assert [len(p.scores) for p in found] == [4, 0, 4]
 
 
 def test_bad_arguments(run: Path, motion: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import functools
 import io
 import random
+import shutil
 import signal
 import warnings
 from pathlib import Path
@@ -248,6 +249,29 @@ def test_resume_refuses_another_recipe(make_config: Any) -> None:
         fit(make_config(epochs=2), resume=True)
 
 
+def test_resume_refuses_other_videos(
+    make_config: Any, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = (motion / "train.csv").read_text().splitlines()
+    listed = tmp_path / "mine.csv"
+    listed.write_text("\n".join(lines))
+    config = make_config(data__train=str(listed))
+    with monkeypatch.context() as patch:
+        kill_at(patch, 1, 0)
+        with pytest.raises(Killed):
+            fit(config)
+    path, label = lines[-1].rsplit(",", 1)
+    listed.write_text("\n".join([*lines[:-1], f"{path},{(int(label) + 1) % 4}"]))
+    with pytest.raises(
+        ValueError, match=r"^data.train: names other videos, labels or classes than .*24 videos"
+    ):
+        fit(config, resume=True)
+    listed.write_text("\n".join(lines))
+    moved = tmp_path / "moved"
+    motion_copy = shutil.copytree(motion, moved)
+    assert fit(make_config(data__train=str(listed), data__root=str(motion_copy)), resume=True).epochs == 3
+
+
 def test_resume_refuses_a_damaged_checkpoint(make_config: Any) -> None:
     result = fit(make_config(epochs=1))
     result.last.write_bytes(result.last.read_bytes()[:-1000])
@@ -391,3 +415,11 @@ def test_log_of_a_resumed_run_drops_half_a_line(tmp_path: Path) -> None:
         ("2", "0.25"),
         ("3", "0.1"),
     ]
+
+
+def test_a_damaged_log_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,step\n1,two\n1,3\n")
+    with pytest.raises(ValueError, match=r"metrics.csv: is damaged .*move it away"):
+        MetricsLog(path, step=2)
+    assert path.read_text() == "epoch,step\n1,two\n1,3\n"

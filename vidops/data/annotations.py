@@ -226,7 +226,7 @@ def _label(text: str, index: dict[str, int], limit: int | None, where: str, name
         if named:
             raise ValueError(f"{where}: {text!r} is not one of the {len(index)} classes")
         raise ValueError(
-            f"{where}: label {text!r} is a name, but neither classes= nor a classes.txt is given"
+            f"{where}: label {text!r} is a name, but no classes.txt beside the list (nor classes=) numbers the names"
         )
     label = int(text)
     if label < 0:

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from vidops.data import AnnotationList, Sample
 from vidops.training.checkpoint import read_checkpoint, restore
-from vidops.training.checks import check_finite
 from vidops.training.config import Config
 from vidops.training.loading import EvaluationSet, build_dataset, collate, on_gpu
 
@@ -61,7 +60,7 @@ def predict(
     backend: str | None = None,
     out: TextIO | None = None,
 ) -> Iterator[Prediction]:
-    """Name the likeliest classes of video files; a missing or broken file does not stop the others.
+    """Name the likeliest classes of video files; one that is missing, broken or not finite stops no other.
 
     Args:
         paths: video files, sampled and cropped as the checkpoint's recipe does in a test.
@@ -121,10 +120,14 @@ def predict(
                 scores: dict[int, list[tuple[str, float]]] = {}
                 if batch["path"]:
                     logits = net(batch["clip"].to(device)).float()
-                    check_finite(logits, batch["path"])
+                    finite = torch.isfinite(logits).all(1).tolist()
                     best = logits.softmax(1).topk(min(top, len(checkpoint.classes)))
-                    for index, p, c in zip(batch["index"].tolist(), *(b.tolist() for b in best), strict=True):
-                        scores[index] = [(checkpoint.classes[i], q) for i, q in zip(c, p, strict=True)]
+                    found = zip(batch["index"].tolist(), finite, *(b.tolist() for b in best), strict=True)
+                    for index, fine, p, c in found:
+                        if fine:
+                            scores[index] = [(checkpoint.classes[i], q) for i, q in zip(c, p, strict=True)]
+                        else:
+                            errors[index] = f"{paths[index]}: the network's output is not finite"
                 for index in range(start, min(start + batch_size, len(paths))):
                     bar.update(1)
                     yield Prediction(str(paths[index]), scores.get(index, []), errors.get(index))

@@ -43,8 +43,9 @@ def load_weights(
     Args:
         model: the network.
         path: the file.
-        strict: whether every key must match; otherwise the keys that match are loaded, shapes included, and
-            the others reported.
+        strict: whether both sides must have the same keys; otherwise the keys that both have are loaded and
+            the others reported. A tensor of another shape is an error in either case, and so is a file that
+            shares no key with the model.
         part: ``"all"``; ``"features"``: all but the classifier, to fine-tune on other classes;
             ``"backbone"``: neither the classifier nor the temporal layers inside the 2-D backbone, to start
             from ImageNet weights. What is left out keeps its values.
@@ -67,9 +68,42 @@ def load_weights(
     """
     if part not in PARTS:
         raise ValueError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
-    path = Path(path)
+    return load_state(model, read_weights(path), path, strict, part=part)
+
+
+def load_state(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    path: str | os.PathLike[str],
+    strict: bool = True,
+    *,
+    part: str = "all",
+) -> LoadResult:
+    """Load a state dict that has been read from a file, as :func:`load_weights` does.
+
+    Args:
+        model: the network.
+        state: tensors by key, as they stand in the file.
+        path: the file, for the error text.
+        strict: as for `load_weights`.
+        part: as for `load_weights`.
+
+    Returns:
+        The keys loaded, missing and unexpected.
+
+    Raises:
+        ValueError: these are weights of another network. The model is as it was.
+
+    Example:
+        >>> from torch import nn
+        >>> load_state(nn.Linear(2, 2), {}, "nothing.pt")
+        Traceback (most recent call last):
+        ValueError: nothing.pt: not weights of this Linear: missing weight, bias
+    """
+    if part not in PARTS:
+        raise ValueError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
     own = model.state_dict()
-    found = {model_key(key, own): value for key, value in read_weights(path).items()}
+    found = {model_key(key, own): value for key, value in state.items()}
     left_out = outside(model, part)
     wanted = {key: value for key, value in own.items() if not left_out(key)}
     given = {key: value for key, value in found.items() if not left_out(key)}

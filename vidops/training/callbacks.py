@@ -146,7 +146,12 @@ class MetricsLog:
         if step and path.is_file():
             # A killed run may have left half a line at the end.
             whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-            kept = [row for row in csv.DictReader(io.StringIO(whole)) if int(row["step"]) <= step]
+            try:
+                kept = [row for row in csv.DictReader(io.StringIO(whole)) if int(row["step"]) <= step]
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{path}: is damaged ({type(error).__name__}: {error}); move it away to resume without it"
+                ) from error
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()

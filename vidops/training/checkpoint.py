@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from vidops.models import create_model
+from vidops.models.weights import load_state
 
 from .config import Config, validate
 
@@ -28,6 +29,7 @@ class Checkpoint:
         classes: class names in the order of the labels.
         epochs: epochs finished.
         metrics: validation figures after the last of them.
+        lists: what `fingerprint` gave of the training and the validation list, by their keys in the recipe.
         weights: the network's state dict.
     """
 
@@ -36,10 +38,13 @@ class Checkpoint:
     classes: list[str]
     epochs: int
     metrics: dict[str, float]
+    lists: dict[str, str]
     weights: dict[str, torch.Tensor]
 
 
-def describe(config: Config, classes: list[str], epochs: int, metrics: dict[str, float]) -> dict[str, Any]:
+def describe(
+    config: Config, classes: list[str], epochs: int, metrics: dict[str, float], lists: dict[str, str]
+) -> dict[str, Any]:
     """Make the part of a checkpoint that is vidops' own.
 
     Args:
@@ -47,6 +52,7 @@ def describe(config: Config, classes: list[str], epochs: int, metrics: dict[str,
         classes: class names.
         epochs: epochs finished.
         metrics: validation figures.
+        lists: fingerprints of the lists.
 
     Returns:
         Plain Python values, to be stored under `KEY`.
@@ -56,6 +62,7 @@ def describe(config: Config, classes: list[str], epochs: int, metrics: dict[str,
         "classes": classes,
         "epochs": epochs,
         "metrics": metrics,
+        "lists": lists,
     }
 
 
@@ -98,7 +105,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         config = validate(own["config"], f"{path}: its recipe")
         weights = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
         return Checkpoint(
-            path, config, list(own["classes"]), int(own["epochs"]), dict(own["metrics"]), weights
+            path,
+            config,
+            list(own["classes"]),
+            int(own["epochs"]),
+            dict(own["metrics"]),
+            dict(own["lists"]),
+            weights,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: is a damaged checkpoint ({type(error).__name__}: {error})") from error
@@ -126,10 +139,9 @@ def restore(checkpoint: Checkpoint, *, backend: str | None = None) -> nn.Module:
             backend=backend or checkpoint.config.backend,
             **model.options,
         )
-        net.load_state_dict(checkpoint.weights)
-    except (RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{checkpoint.path}: does not hold a {model.name}: {reason[:300]}") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{checkpoint.path}: its recipe builds no network: {error}") from error
+    load_state(net, checkpoint.weights, checkpoint.path)
     return net.eval()
 
 

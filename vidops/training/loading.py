@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -212,6 +214,26 @@ def read_list(config: Config, split: str, classes: Sequence[str] | None = None) 
     if found.classes is None and count is None:
         raise ValueError(f"{source}: no classes.txt names the classes; write one, or give model.num_classes")
     return data.AnnotationList(found.samples, found.classes or [str(i) for i in range(count or 0)])
+
+
+def fingerprint(annotations: data.AnnotationList, root: str | Path) -> str:
+    """Sum up which videos a list names and what they are labelled, wherever its root folder lies.
+
+    Args:
+        annotations: the list.
+        root: the folder that the videos' paths are taken relative to.
+
+    Returns:
+        The number of videos and a digest of names, labels and classes, in one text.
+
+    Example:
+        >>> a, b = (data.AnnotationList([data.Sample(f"{r}/x.mp4", 0)], ["up"]) for r in ("old", "new"))
+        >>> fingerprint(a, "old") == fingerprint(b, "new"), fingerprint(a, "old").split(",")[0]
+        (True, '1 videos')
+    """
+    lines = [f"{os.path.relpath(s.path, root)}\t{s.label}" for s in annotations.samples]
+    text = "\n".join([*lines, *(annotations.classes or [])])
+    return f"{len(lines):,} videos, {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def training_loader(config: Config, dataset: Any, *, epoch: int = 0) -> DataLoader[dict[str, Any]]:

@@ -36,10 +36,19 @@ class Recognizer(pl.LightningModule):
         net: from clips (N, 3, T, H, W) to logits (N, K).
         classes: K class names.
         steps_per_epoch: training batches an epoch.
+        lists: fingerprints of the lists of videos, for the checkpoints.
     """
 
-    def __init__(self, config: Config, net: nn.Module, classes: Sequence[str], steps_per_epoch: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        net: nn.Module,
+        classes: Sequence[str],
+        steps_per_epoch: int,
+        lists: dict[str, str] | None = None,
+    ) -> None:
         super().__init__()
+        self.lists = lists or {}
         self.config, self.model, self.classes = config, net, list(classes)
         self.steps_per_epoch = steps_per_epoch
         self.metrics: dict[str, float] = {}
@@ -100,7 +109,9 @@ class Recognizer(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add recipe, classes and figures."""
-        checkpoint[KEY] = describe(self.config, self.classes, self.current_epoch + 1, self.metrics)
+        checkpoint[KEY] = describe(
+            self.config, self.classes, self.current_epoch + 1, self.metrics, self.lists
+        )
 
 
 def build_optimizer(config: Config, net: nn.Module) -> Optimizer:

@@ -34,7 +34,15 @@ from .callbacks import (
 from .checkpoint import Checkpoint, read_checkpoint
 from .checks import NonFiniteLossError
 from .config import Config, differences, dump
-from .loading import build_dataset, derive_seed, evaluation_loader, on_gpu, read_list, training_loader
+from .loading import (
+    build_dataset,
+    derive_seed,
+    evaluation_loader,
+    fingerprint,
+    on_gpu,
+    read_list,
+    training_loader,
+)
 from .module import Recognizer
 
 CONFIG = "config.yaml"
@@ -104,7 +112,7 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
     Raises:
         FileNotFoundError: a list, a listed video or the initial weights are missing.
         FileExistsError: the output folder holds a run and ``resume`` is False.
-        ValueError: the recipe does not fit its data, or differs from that of the run to resume.
+        ValueError: the recipe does not fit its data, or recipe or lists differ from those of the run to resume.
         NonFiniteLossError: a batch's loss is not finite; the last good checkpoint is kept.
         VideoError: too many training videos are broken, or one validation video.
 
@@ -119,6 +127,12 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
         return _finished(earlier, config, out)
     start = earlier.epochs if earlier is not None else 0
     train, val, classes = _loaders(config, start)
+    lists = {
+        f"data.{name}": fingerprint(loader.dataset.dataset.annotations, config.data.root)  # type: ignore[attr-defined]
+        for name, loader in (("train", train), ("val", val))
+    }
+    if earlier is not None:
+        _refuse_other_lists(earlier, lists)
     output, videos = Path(config.output), len(train.dataset)  # type: ignore[arg-type]
     with torch.random.fork_rng(list(range(torch.cuda.device_count())) if on_gpu(config) else []):
         net = build_network(config, len(classes))
@@ -129,7 +143,7 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
         write_text(output / CONFIG, dump(config))
         for part in output.glob(".*.ckpt.*.tmp"):  # of a run killed while it wrote
             part.unlink()
-        module = Recognizer(config, net, classes, len(train))
+        module = Recognizer(config, net, classes, len(train), lists)
         metrics = _open_log(output, start * len(train))
         best, broken = BestAndLast(output), BrokenVideos(videos, config.data.max_broken)
         try:
@@ -233,6 +247,16 @@ def _loaders(config: Config, start: int) -> tuple[DataLoader[Any], DataLoader[An
         evaluation_loader(config, build_dataset(config, val, training=False)),
         classes,
     )
+
+
+def _refuse_other_lists(earlier: Checkpoint, lists: dict[str, str]) -> None:
+    """Under other videos or labels, the epochs that are left would not be those of the run that began."""
+    for key, now in lists.items():
+        if earlier.lists.get(key) != now:
+            raise ValueError(
+                f"{key}: names other videos, labels or classes than when the run in {earlier.path.parent} began"
+                f" ({earlier.lists.get(key)} then, {now} now)"
+            )
 
 
 def _trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
