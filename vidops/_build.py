@@ -2,7 +2,7 @@
 
 Importing this module loads them and, in a checkout, makes ``vidops.triton_kernels`` importable. A library
 that cannot be loaded never keeps vidops from being imported: the reason is kept for :func:`status`, where the
-backends and ``python -m vidops info`` read it.
+backends and ``python -m vidops info`` read it. A ``VIDOPS_CPU_LEVEL`` that names no level does, with ValueError.
 """
 
 from __future__ import annotations

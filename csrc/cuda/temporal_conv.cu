@@ -14,7 +14,7 @@
 //
 // k of 1, 3, 5, 7 without stride and dilation are compiled, for every padding forward and for zeros backward;
 // everything else, and fp64, takes a plain loop that reads again, from the caches, what it needs again. All groups are
-// one launch, a block's tap count is uniform.
+// one launch; in planar layouts a block's tap count is uniform, in channels last it may change within a warp.
 //
 // Backward has windows of both clips around frame t, zero outside, as the definition pads:
 //     dx[t] = sum_j w[j] * g[t+r-j]        dw[j] += g[t] * x[t+j-r]        db += g[t]

@@ -76,10 +76,12 @@ def test_equal_logits_in_every_layout(name: str, layout: str) -> None:
     torch.testing.assert_close(net(in_layout(clip, layout)), net(clip), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", TINY)
-def test_compiles_whole(name: str) -> None:
+def test_compiles_whole(name: str, compiler: str) -> None:
     net = tiny(name)
-    compiled = torch.compile(tiny(name), fullgraph=True, backend="aot_eager")
+    torch._dynamo.reset()
+    compiled = torch.compile(tiny(name), fullgraph=True, backend=compiler)
     clip = clips(dtype=torch.float64)
     for train in (True, False):
         net.train(train)
