@@ -59,7 +59,7 @@ inline int64_t frames_out(int64_t frames, int64_t stride, Padding padding, int64
 }
 
 struct Term {
-  int32_t frame, tap;  // the frame to read and the tap to multiply it with
+  int32_t frame, tap;  // the frame to read, -1 for one of zeros, and the tap to multiply it with
 };
 
 // terms[begin[t] .. begin[t+1]) are the terms of frame t of the result.
@@ -68,8 +68,9 @@ struct TermTable {
   std::vector<Term> terms;
 };
 
-// The table of one group: result frame `out` reads input frame `in`. Transposed it gives the input's gradient:
-// result frame `in` reads gradient frame `out`. Terms are in tap order, so sums have a fixed order.
+// The table of one group: result frame `out` reads input frame `in`, which outside the clip is a frame of zeros: such a
+// term decides only where taps or gradients are not finite. Transposed it gives the input's gradient: result frame `in`
+// reads gradient frame `out`. Terms are in tap order, so sums have a fixed order.
 inline TermTable term_table(const Group& g, int64_t frames_in, int64_t frames_out, int64_t stride, Padding padding,
                             int64_t reach, bool transposed) {
   const int64_t rows = transposed ? frames_in : frames_out;
@@ -79,7 +80,9 @@ inline TermTable term_table(const Group& g, int64_t frames_in, int64_t frames_ou
       for (int64_t tap = 0; tap < g.taps; ++tap) {
         int64_t in = out * stride + offset + tap * g.dilation - g.reach();
         if (padding == Padding::kReplicate) in = std::clamp<int64_t>(in, 0, frames_in - 1);
-        if (in >= 0 && in < frames_in) visit(transposed ? in : out, transposed ? out : in, tap);
+        const bool inside = in >= 0 && in < frames_in;
+        if (transposed && inside) visit(in, out, tap);
+        if (!transposed) visit(out, inside ? in : -1, tap);
       }
     }
   };
@@ -92,29 +95,6 @@ inline TermTable term_table(const Group& g, int64_t frames_in, int64_t frames_ou
   each([&](int64_t row, int64_t frame, int64_t tap) {
     table.terms[next[row]++] = {static_cast<int32_t>(frame), static_cast<int32_t>(tap)};
   });
-  return table;
-}
-
-// Every (result frame, input frame) pair a tap joins: pairs[begin[tap] .. begin[tap+1]), result frames ascending.
-struct TapTable {
-  struct Pair {
-    int32_t out, in;
-  };
-  std::vector<int32_t> begin;
-  std::vector<Pair> pairs;
-};
-
-inline TapTable tap_table(const Group& g, const TermTable& terms) {
-  TapTable table;
-  for (int32_t tap = 0; tap < g.taps; ++tap) {
-    table.begin.push_back(static_cast<int32_t>(table.pairs.size()));
-    for (size_t out = 0; out + 1 < terms.begin.size(); ++out) {
-      for (int32_t i = terms.begin[out]; i < terms.begin[out + 1]; ++i) {
-        if (terms.terms[i].tap == tap) table.pairs.push_back({static_cast<int32_t>(out), terms.terms[i].frame});
-      }
-    }
-  }
-  table.begin.push_back(static_cast<int32_t>(table.pairs.size()));
   return table;
 }
 

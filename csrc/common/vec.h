@@ -128,6 +128,12 @@ inline void store_part(T* p, Vec<T> v, int64_t count) {
   for (int64_t i = 0; i < count; ++i) store1(p + i, v[i]);
 }
 
+constexpr int64_t kStreamBytes = 4 << 20;  // results from here on are streamed
+
+// Bytes from a load to what is fetched for later. The loads of one vector go through all frames, in a loop: hardware
+// prefetchers follow a loop's load from one address to the next and see steps of a frame, not the streams.
+constexpr int64_t kAhead = 1024;
+
 // A store past the caches, for results too large to stay in them: it saves reading the line first. Pointers must
 // be aligned to kVectorBytes; fp32 and fp64 only, elsewhere an ordinary store.
 template <class T>

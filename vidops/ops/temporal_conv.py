@@ -140,8 +140,8 @@ def temporal_conv(
         ValueError: a rank, shape, device, kernel size or padding is not allowed, or T_out would be 0.
         RuntimeError: ``backend`` was asked for and cannot run this call.
 
-    A frame outside the clip counts as zeros, so a NaN or infinite tap that only meets such frames gives NaN on the
-    reference and on CUDA; the CPU and, for the gradient of the taps, Triton leave these products out.
+    A frame outside the clip counts as zeros, so a NaN or infinite tap that meets one gives NaN. The gradient of the
+    taps on Triton alone leaves the products with such frames out.
 
     Source: MixTConv, eq. 1-2 (Shan et al., 2020). Sums are in fp32 for fp32, fp16 and bf16, in fp64 for fp64, and
     results do not depend on the number of threads. Under autocast it runs in autocast's dtype.
