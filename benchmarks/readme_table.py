@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +19,52 @@ DIRECTIONS = {
 }
 
 
-def cell(value: float | None) -> str:
-    """A ratio for a cell, or a dash."""
-    return "-" if value is None else f"{value:.3g} x"
+def cells(records: list[dict[str, Any]], text: Callable[[dict[str, Any]], str]) -> str:
+    """One figure a number of threads, side by side."""
+    return " / ".join(text(r) for r in records)
+
+
+def floor(record: dict[str, Any]) -> str:
+    """How many times the machine's floor a call takes; the overhead of one call has none."""
+    multiple = record.get("floor_multiple")
+    return "-" if multiple is None else f"{multiple:.2f}"
+
+
+def best(record: dict[str, Any]) -> str:
+    """Against the fastest eager form, whatever the layout it wants."""
+    eager = record["best"]["eager"]
+    return f"{eager['ratio']:.2f} x {eager['variant']}"
+
+
+def usual(record: dict[str, Any]) -> str:
+    """Against the form that comes first in the operator's case: how the layer is written everywhere."""
+    name, ratio = next(iter(record["ratios"].items()))
+    return f"{ratio:.1f} x {name}"
 
 
 def table(report: dict[str, Any], name: str) -> str:
     """Markdown of every right kernel of a report."""
     machine, versions = report["machine"], report["machine"]["versions"]
+    rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for r in report["results"]:
+        if r["kind"] == "kernel" and r["status"] == "ok":
+            case = f"{r['workload']} {r['dtype']} {DIRECTIONS[r['direction']]}"
+            rows.setdefault((r["operator"], r["variant"], case, r["layout"]), []).append(r)
+    threads = sorted({r["threads"] for records in rows.values() for r in records if r["threads"]})
     lines = [
         f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores ({machine['cpu_level']}), torch"
         f" {versions['torch']}, {report['date'][:10]}, foreign load {report['foreign_load']:.2f} cores;"
-        f" from [{name}](benchmarks/results/{name}).",
+        f" from [{name}](benchmarks/results/{name})."
+        + (f" Pairs are {' / '.join(map(str, threads))} threads." if len(threads) > 1 else ""),
         "",
-        "| operator | case | threads | layout | time | of a copy | against each eager form |",
-        "|---|---|---|---|---|---|---|",
+        "| operator | kernel | case | layout | time | x the floor | against the usual form | the fastest eager form |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for r in report["results"]:
-        if r["kind"] != "kernel" or r["status"] != "ok":
-            continue
-        ratios = dict(r["ratios"])
-        copy = ratios.pop("copy", None)
-        ratios.pop("fresh copy", None)
-        eager = ", ".join(f"{v:.3g} x {k}" for k, v in ratios.items())
+    for (operator, variant, case, layout), records in rows.items():
         lines.append(
-            f"| `{r['operator']}` | {r['workload']} {r['dtype']} {DIRECTIONS[r['direction']]} | {r['threads'] or '-'} |"
-            f" {r['layout']} | {seconds_text(r['seconds'])} | {cell(copy)} | {eager} |"
+            f"| `{operator}` | {variant} | {case} | {layout} |"
+            f" {cells(records, lambda r: seconds_text(r['seconds']))} | {cells(records, floor)} |"
+            f" {cells(records, usual)} | {cells(records, best)} |"
         )
     return "\n".join(lines)
 

@@ -155,16 +155,19 @@ template <class T>
 void product_planar(const Plan<T>& plan, const T* grad, const Clip& cg, const T* x, const Clip& cx, int64_t c,
                     int64_t count, double* out) {
   const GroupPlan& part = plan.parts[plan.part_of[c]];
-  std::vector<Vec<T>> sums(part.group.taps + 1);
+  const int64_t slots = part.group.taps + 1;
   with_window(part, [&](auto k) {
+    std::vector<Vec<T>> many(k > 0 ? 0 : slots);
+    Vec<T> few[k + 1];  // stays in registers
+    Vec<T>* sums = k > 0 ? few : many.data();
     for (int64_t at = 0; at < count; at += kVectors * kLanes<T>) {
-      std::fill(sums.begin(), sums.end(), Vec<T>{});
+      std::fill_n(sums, slots, Vec<T>{});
       each_vector<T>(std::min(kVectors * kLanes<T>, count - at), false, [&](auto lanes, int64_t i) {
         using Vectors = Frames<T, decltype(lanes)>;
         product_vector<k>(part, Vectors{x + at + i, cx.sT, cx.T, plan.replicate, lanes},
-                          Vectors{grad + at + i, cg.sT, cg.T, false, lanes}, sums.data());
+                          Vectors{grad + at + i, cg.sT, cg.T, false, lanes}, sums);
       });
-      for (size_t j = 0; j < sums.size(); ++j) out[j] += sum_lanes(sums[j]);
+      for (int64_t j = 0; j < slots; ++j) out[j] += sum_lanes(sums[j]);
     }
   });
 }
