@@ -59,6 +59,7 @@ def test_differences_name_the_keys(recipe: Path) -> None:
     assert differences(first, second, ignore=["data.root"]) == [
         ("optimizer.name", "sgd", "adamw"),
         ("optimizer.momentum", 0.9, None),
+        ("optimizer.nesterov", False, None),
         ("optimizer.weight_decay", 0.0, 0.01),
         ("epochs", 5, 6),
     ]
@@ -91,6 +92,30 @@ def test_every_shipped_recipe_is_valid(path: Path) -> None:
             "schedule={name: steps, milestones: [3, 2]}",
             "schedule.milestones: must rise and stay below epochs=5",
         ),
+        (
+            "schedule={name: steps, milestones: [2, 3], warmup_epochs: 2.5}",
+            "schedule.warmup_epochs: must end by the first milestone, 2, got 2.5",
+        ),
+        (
+            "optimizer={name: sgd, lr: 1, momentum: 0.0, nesterov: true}",
+            "optimizer.nesterov: needs optimizer.momentum above 0, got 0",
+        ),
+        (
+            "optimizer.groups.biass.lr=2",
+            "optimizer.groups.biass: is no known key (did you mean bias?)",
+        ),
+        (
+            "optimizer.groups.bias.decai=0",
+            "optimizer.groups.bias.decai: is no known key (did you mean decay?)",
+        ),
+        ("optimizer.groups.norm.lr=0", "optimizer.groups.norm.lr: must be greater than 0, got 0"),
+        ("optimizer.groups.norm=1", "optimizer.groups.norm: must be keys, got 1"),
+        ("optimizer.lr_batch=1.5", "optimizer.lr_batch: must be a whole number, got 1.5"),
+        ("accumulate=0", "accumulate: must be greater than or equal to 1, got 0"),
+        ("clip_norm=0", "clip_norm: must be greater than 0, got 0"),
+        ("ema=1", "ema: must be less than 1, got 1"),
+        ("freeze_norms=some", "freeze_norms: must be 'none', 'all' or 'all_but_first', got 'some'"),
+        ("checkpoint_every=0", "checkpoint_every: must be greater than or equal to 1, got 0"),
         ("data=3", "data: must be keys, got 3"),
         ("data.scales=[]", "data.scales: must hold at least 1 values, got []"),
         ("data.mean=[0, 0, 0, 0]", "data.mean: must hold at most 3 values, got [0, 0, 0, 0]"),

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import Field, Strict, ValidationError, model_validator
 
-Natural = Annotated[int, Strict(), Field(ge=0)]
-Count = Annotated[int, Strict(), Field(ge=1)]
-NonNegative = Annotated[float, Strict(), Field(ge=0)]
-Positive = Annotated[float, Strict(), Field(gt=0)]
-Below1 = Annotated[float, Strict(), Field(gt=0, lt=1)]
-Share = Annotated[float, Strict(), Field(gt=0, le=1)]
-Bool = Annotated[bool, Strict()]
+from .messages import explain, kind
+from .sections import (
+    AdamWConfig,
+    Below1,
+    Bool,
+    CosineConfig,
+    Count,
+    Natural,
+    OneCycleConfig,
+    Positive,
+    Section,
+    SGDConfig,
+    Share,
+    StepsConfig,
+)
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
-
-
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The network: its registered name, its options and the weights it starts from."""
 
     name: str
@@ -35,7 +38,7 @@ class ModelConfig(_Section):
     part: Literal["all", "features", "backbone"] = Field("all", description="which of these weights to load")
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Lists of videos, sampling, crops and loading.
 
     A list is a ``path,label`` csv, its path and the videos' relative to ``root``, or a folder of class
@@ -66,47 +69,30 @@ class DataConfig(_Section):
     )
 
 
-class SGDConfig(_Section):
-    """Stochastic gradient descent with momentum."""
-
-    name: Literal["sgd"]
-    lr: Positive
-    momentum: Annotated[float, Strict(), Field(ge=0, lt=1)] = 0.9
-    weight_decay: NonNegative = 0.0
-
-
-class AdamWConfig(_Section):
-    """Adam with decoupled weight decay."""
-
-    name: Literal["adamw"]
-    lr: Positive
-    weight_decay: NonNegative = 0.01
-
-
-class OneCycleConfig(_Section):
-    """One-cycle policy: up to ``optimizer.lr`` over ``warmup`` of the run, then down to nearly nothing."""
-
-    name: Literal["one_cycle"]
-    warmup: Below1 = 0.3
-
-
-class CosineConfig(_Section):
-    """Linear warm-up over ``warmup_epochs``, then a half cosine to zero."""
-
-    name: Literal["cosine"]
-    warmup_epochs: NonNegative = 0.0
-
-
-class StepsConfig(_Section):
-    """The rate is multiplied by ``gamma`` at the start of each epoch of ``milestones``."""
-
-    name: Literal["steps"]
-    milestones: list[Count] = Field(min_length=1)
-    gamma: Below1 = 0.1
-
-
-class Config(_Section):
+class Config(Section):
     """A whole recipe: what ``vidops train`` runs and what a checkpoint carries.
+
+    Args:
+        model: the network, see :class:`ModelConfig`.
+        data: lists, sampling and crops, see :class:`DataConfig`. A batch is that of all ranks together.
+        optimizer: see :class:`SGDConfig` and :class:`AdamWConfig`.
+        schedule: see :class:`OneCycleConfig`, :class:`CosineConfig` and :class:`StepsConfig`; the rate
+            changes with every optimizer step.
+        epochs: passes over the training list.
+        precision: ``fp32``, or mixed ``bf16`` or ``fp16`` (on a GPU) with fp32 weights.
+        accumulate: batches whose gradients are averaged for one optimizer step. What does not fill a step is
+            left out of the epoch.
+        clip_norm: largest norm of a step's gradient over all parameters; a longer one is scaled down.
+        freeze_norms: batch norms that keep their statistics, weight and bias: ``none``, ``all``, or
+            ``all_but_first`` as TSN's partial batch norm has it.
+        ema: decay of an exponential moving average of the weights, updated every step. Validation and the
+            checkpoints' ``state_dict`` have the averaged weights.
+        seed: start of all random numbers.
+        accelerator: ``auto`` takes a GPU where there is one.
+        backend: backend of the operators; None: chosen automatically.
+        log_every: steps between two rows of the training loss in metrics.csv.
+        checkpoint_every: steps between two writes of last.ckpt within an epoch; None: at its end alone.
+        output: folder of the run.
 
     Example:
         >>> config = Config.model_validate(
@@ -129,12 +115,15 @@ class Config(_Section):
     schedule: Annotated[OneCycleConfig | CosineConfig | StepsConfig, Field(discriminator="name")]
     epochs: Count
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    accumulate: Count = 1
+    clip_norm: Positive | None = None
+    freeze_norms: Literal["none", "all", "all_but_first"] = "none"
+    ema: Below1 | None = None
     seed: Annotated[int, Strict(), Field(ge=0, lt=2**32)] = 0
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    backend: Literal["reference", "cpu", "cuda", "triton"] | None = Field(
-        None, description="backend of the operators; None: chosen automatically"
-    )
-    log_every: Count = Field(10, description="steps between two rows of the training loss in metrics.csv")
+    backend: Literal["reference", "cpu", "cuda", "triton"] | None = None
+    log_every: Count = 10
+    checkpoint_every: Count | None = None
     output: str
 
     @model_validator(mode="after")
@@ -151,6 +140,11 @@ class Config(_Section):
             if milestones != sorted(set(milestones)) or milestones[-1] >= self.epochs:
                 raise ValueError(
                     f"schedule.milestones: must rise and stay below epochs={self.epochs}, got {milestones}"
+                )
+            if schedule.warmup_epochs > milestones[0]:
+                raise ValueError(
+                    f"schedule.warmup_epochs: must end by the first milestone, {milestones[0]},"
+                    f" got {schedule.warmup_epochs:g}"
                 )
         return self
 
@@ -194,7 +188,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ValueError(f"config {path}: is not a text file") from error
     content = _parse(text, f"config {path}")
     if not isinstance(content, dict):
-        raise ValueError(f"config {path}: must hold keys such as `model:` and `data:`, not {_kind(content)}")
+        raise ValueError(f"config {path}: must hold keys such as `model:` and `data:`, not {kind(content)}")
     for override in overrides:
         _override(content, override)
     origin = f"config {path}" + (f" with {' '.join(overrides)}" if overrides else "")
@@ -242,7 +236,7 @@ def validate(content: dict[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        problems = "; ".join(_explain(problem) for problem in error.errors())
+        problems = "; ".join(explain(problem, Config) for problem in error.errors())
         raise ValueError(f"{origin}: {problems}") from None
 
 
@@ -313,77 +307,6 @@ def _override(content: dict[str, Any], override: str) -> None:
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
             raise ValueError(
-                f"override {override!r}: {'.'.join(parts[: i + 1])} holds {_kind(section)}, not keys"
+                f"override {override!r}: {'.'.join(parts[: i + 1])} holds {kind(section)}, not keys"
             )
     section[parts[-1]] = _parse(value, f"override {override!r}")
-
-
-def _kind(value: Any) -> str:
-    names = {
-        dict: "keys",
-        list: "a list",
-        str: "text",
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-    }
-    return "nothing" if value is None else names.get(type(value), type(value).__name__)
-
-
-def _explain(problem: Any) -> str:
-    """One pydantic problem as ``key: what is wrong, what was given``."""
-    loc = list(problem["loc"])
-    if len(loc) > 1 and loc[0] in ("optimizer", "schedule"):
-        del loc[1]  # the discriminator's value, which is no key
-    key = ".".join(str(part) for part in loc)
-    kind, given = problem["type"], problem["input"]
-    if kind == "missing":
-        return f"{key}: is missing"
-    if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(loc[-1]), _known_keys(problem["loc"][:-1]), n=1)
-        return f"{key}: is no known key" + (f" (did you mean {near[0]}?)" if near else "")
-    if kind == "value_error":
-        return str(problem["ctx"]["error"])
-    if kind == "union_tag_not_found":
-        return f"{key}.name: is missing"
-    if kind == "union_tag_invalid":
-        return f"{key}.name: must be one of {problem['ctx']['expected_tags']}, got {problem['ctx']['tag']!r}"
-    if kind in ("too_short", "too_long"):
-        limit = problem["ctx"].get("min_length", problem["ctx"].get("max_length"))
-        bound = "at least" if kind == "too_short" else "at most"
-        return f"{key}: must hold {bound} {limit} values, got {_show(given)}"
-    if kind in _WORDS:
-        return f"{key}: must be {_WORDS[kind]}, got {_show(given)}"
-    message = problem["msg"].removeprefix("Input should be ")
-    return f"{key}: must be {message}, got {_show(given)}"
-
-
-_WORDS = {
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "string_type": "text",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "dict_type": "keys",
-    "model_type": "keys",
-    "model_attributes_type": "keys",
-}
-
-
-def _show(value: Any) -> str:
-    return repr(value) if isinstance(value, (int, float, str, list)) else _kind(value)
-
-
-def _known_keys(loc: Sequence[Any]) -> list[str]:
-    sections: dict[tuple[Any, ...], type[BaseModel]] = {
-        (): Config,
-        ("model",): ModelConfig,
-        ("data",): DataConfig,
-        ("optimizer", "sgd"): SGDConfig,
-        ("optimizer", "adamw"): AdamWConfig,
-        ("schedule", "one_cycle"): OneCycleConfig,
-        ("schedule", "cosine"): CosineConfig,
-        ("schedule", "steps"): StepsConfig,
-    }
-    section = sections.get(tuple(loc))
-    return list(section.model_fields) if section else []

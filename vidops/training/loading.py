@@ -40,24 +40,52 @@ def derive_seed(*key: int) -> int:
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Permutation of a dataset that is a function of seed and epoch; yields ``(epoch, index)``.
+    """A rank's share of a permutation of a dataset that is a function of seed and epoch.
 
-    The epoch travels with the index, so that workers kept alive over epochs and workers that fetch ahead draw
-    the random numbers of the right epoch.
+    It yields ``(epoch, index)``: the epoch travels with the index, so that workers kept alive over epochs and
+    workers that fetch ahead draw the random numbers of the right epoch. The order is cut into batches of all
+    ranks together, of which rank r takes the r-th part: which samples meet in a batch does not depend on the
+    number of ranks. What does not fill a last group of batches is left out of the epoch.
 
     Args:
         length: number of samples.
         seed: of the run.
         epoch: the first epoch, that of a resumed run.
+        batch: samples a batch over all ranks.
+        group: batches an optimizer step; an epoch is a multiple of them.
+        skip: batches of the first epoch that are done, and are not read again.
+        rank: of this process.
+        world_size: number of ranks, a divisor of ``batch``.
+
+    Raises:
+        ValueError: the ranks cannot share a batch evenly.
 
     Example:
         >>> sampler = EpochSampler(4, seed=0, epoch=2)
         >>> sorted(sampler), list(sampler) == list(sampler)
         ([(2, 0), (2, 1), (2, 2), (2, 3)], True)
+        >>> parts = [list(EpochSampler(4, seed=0, epoch=2, batch=4, rank=r, world_size=2)) for r in (0, 1)]
+        >>> parts[0] + parts[1] == list(sampler)
+        True
     """
 
-    def __init__(self, length: int, *, seed: int, epoch: int = 0) -> None:
-        self.length, self.seed, self.epoch = length, seed, epoch
+    def __init__(
+        self,
+        length: int,
+        *,
+        seed: int,
+        epoch: int = 0,
+        batch: int = 1,
+        group: int = 1,
+        skip: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch % world_size:
+            raise ValueError(f"data.batch_size: {batch} clips cannot be shared evenly by {world_size} ranks")
+        self.length, self.seed, self.epoch, self.first = length, seed, epoch, epoch
+        self.batch, self.skip, self.rank, self.share = batch, skip, rank, batch // world_size
+        self.batches = length // (batch * group) * group
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration gives.
@@ -68,14 +96,50 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Return the number of samples."""
-        return self.length
+        """Return the number of this rank's samples in a whole epoch."""
+        return self.batches * self.share
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Return the epoch's order."""
+        """Return the epoch's order, of the first epoch what is left of it."""
         epoch = self.epoch
         generator = torch.Generator().manual_seed(derive_seed(self.seed, ORDER, epoch))
-        return iter([(epoch, i) for i in torch.randperm(self.length, generator=generator).tolist()])
+        order = torch.randperm(self.length, generator=generator)[: self.batches * self.batch]
+        mine = order.view(self.batches, self.batch)[:, self.rank * self.share :][:, : self.share]
+        done = self.skip if epoch == self.first else 0
+        return iter([(epoch, i) for i in mine[done:].flatten().tolist()])
+
+
+class RankSampler(Sampler[int]):
+    """Every ``world_size``-th index: the ranks' shares hold each index once, and no index twice.
+
+    torch's DistributedSampler repeats samples until all shares are equally long; counts over such shares are
+    wrong. Here shares differ in length by one at most, so nothing that all ranks wait for may be done a batch.
+
+    Args:
+        length: number of samples.
+        rank: of this process.
+        world_size: number of ranks.
+
+    Raises:
+        ValueError: there is no such rank.
+
+    Example:
+        >>> [list(RankSampler(5, rank, 2)) for rank in (0, 1)]
+        [[0, 2, 4], [1, 3]]
+    """
+
+    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must be at least 0 and below world_size={world_size}, got {rank}")
+        self.indices = range(rank, length, world_size)
+
+    def __len__(self) -> int:
+        """Return the number of this rank's samples."""
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        """Return this rank's indices, rising."""
+        return iter(self.indices)
 
 
 class TrainingSet(Dataset[dict[str, Any]]):
@@ -236,29 +300,47 @@ def fingerprint(annotations: data.AnnotationList, root: str | Path) -> str:
     return f"{len(lines):,} videos, {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def training_loader(config: Config, dataset: Any, *, epoch: int = 0) -> DataLoader[dict[str, Any]]:
-    """Build the loader of training batches.
+def training_loader(
+    config: Config, dataset: Any, *, epoch: int = 0, skip: int = 0, rank: int = 0, world_size: int = 1
+) -> DataLoader[dict[str, Any]]:
+    """Build the loader of a rank's training batches.
 
     Args:
         config: the recipe.
         dataset: what :func:`build_dataset` gives.
         epoch: the first epoch to run.
+        skip: batches of that epoch that are done; they are left out without reading a video.
+        rank: of this process.
+        world_size: number of ranks; each reads its share of every batch.
 
     Returns:
-        A loader whose ``sampler`` has ``set_epoch``; the last partial batch of an epoch is dropped.
+        A loader whose ``sampler`` has ``set_epoch``; the batches of an epoch that do not make a whole
+        optimizer step are dropped. Its length is that of a whole epoch.
 
     Raises:
-        ValueError: there are fewer samples than one batch holds.
+        ValueError: there are fewer samples than one step takes, or the ranks cannot share a batch.
     """
     section = config.data
-    if len(dataset) < section.batch_size:
+    step = section.batch_size * config.accumulate
+    if len(dataset) < step:
+        times = f" x accumulate {config.accumulate}" if config.accumulate > 1 else ""
         raise ValueError(
-            f"data.batch_size: {section.batch_size} is more than the {len(dataset)} training videos"
+            f"data.batch_size: {section.batch_size}{times} is more than the {len(dataset)} training videos"
         )
+    sampler = EpochSampler(
+        len(dataset),
+        seed=config.seed,
+        epoch=epoch,
+        batch=section.batch_size,
+        group=config.accumulate,
+        skip=skip,
+        rank=rank,
+        world_size=world_size,
+    )
     return DataLoader(
         TrainingSet(dataset, seed=config.seed),
-        batch_size=section.batch_size,
-        sampler=EpochSampler(len(dataset), seed=config.seed, epoch=epoch),
+        batch_size=sampler.share,
+        sampler=sampler,
         num_workers=section.workers,
         collate_fn=collate,
         drop_last=True,
@@ -268,12 +350,16 @@ def training_loader(config: Config, dataset: Any, *, epoch: int = 0) -> DataLoad
     )
 
 
-def evaluation_loader(config: Config, dataset: Any) -> DataLoader[dict[str, Any]]:
-    """Build the loader of evaluation batches: every sample once, in order, the last batch as it comes.
+def evaluation_loader(
+    config: Config, dataset: Any, *, rank: int = 0, world_size: int = 1
+) -> DataLoader[dict[str, Any]]:
+    """Build the loader of a rank's evaluation batches: every sample once, in order, the last batch as it comes.
 
     Args:
         config: the recipe.
         dataset: what :func:`build_dataset` gives.
+        rank: of this process.
+        world_size: number of ranks; each reads the samples that :class:`RankSampler` gives it.
 
     Returns:
         The loader.
@@ -282,6 +368,7 @@ def evaluation_loader(config: Config, dataset: Any) -> DataLoader[dict[str, Any]
     return DataLoader(
         EvaluationSet(dataset),
         batch_size=section.eval_batch_size or section.batch_size,
+        sampler=RankSampler(len(dataset), rank, world_size),
         num_workers=section.workers,
         collate_fn=collate,
         persistent_workers=section.workers > 0,

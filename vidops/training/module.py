@@ -24,8 +24,9 @@ from vidops.evaluation.metrics import Counts
 
 from .checkpoint import KEY, describe
 from .checks import NonFiniteLossError, check_finite
-from .config import Config, CosineConfig, OneCycleConfig, SGDConfig
+from .config import Config
 from .loading import STEP, derive_seed
+from .sections import CosineConfig, OneCycleConfig, SGDConfig
 
 
 class Recognizer(pl.LightningModule):
