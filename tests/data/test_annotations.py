@@ -165,7 +165,7 @@ def test_wrong_folders(root, tmp_path):
     (empty / "a").mkdir()
     with pytest.raises(ValueError, match="hold no video files"):
         read_annotations(empty)
-    with pytest.raises(ValueError, match="root is for csv files"):
+    with pytest.raises(ValueError, match="root is for lists"):
         read_annotations(root, root=root)
     with pytest.raises(TypeError, match="classes must be a list of names"):
         read_annotations(root, classes="ab")

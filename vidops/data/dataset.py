@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from .annotations import AnnotationList, Sample
+from .folders import sample_folder
+from .samples import AnnotationList, Sample
 from .transforms import Transform
 from .video import Frames, VideoError, _Info, _sample
 
@@ -24,7 +25,7 @@ class Sampling(Protocol):
 
 
 class VideoDataset(Dataset[dict[str, Any]]):
-    """Clips of video files, each a function of (seed, epoch, index) alone.
+    """Clips of video files and frame folders, each a function of (seed, epoch, index) alone.
 
     The random numbers of a sample come from a generator of its own, seeded with (seed, epoch, index), so that
     batches are the same with any number of workers and in any order of reading. ``set_epoch`` reaches workers
@@ -33,7 +34,8 @@ class VideoDataset(Dataset[dict[str, Any]]):
     Args:
         annotations: the list of samples.
         sampling: picks the frames, for example ``UniformSampling(8, training=True)``.
-        transform: turns uint8 frames (T, H, W, 3) into a clip (3, T, H, W), given a generator.
+        transform: turns uint8 frames (T, H, W, 3) into a clip (3, T, H, W), given a generator; `views.Views`
+            gives several, (V, 3, T, H, W).
         seed: start of all random numbers, at least 0.
         short_side: resize the frames so while decoding, before the transform; None keeps the file's size.
         cache: ``"memory"`` keeps the decoded, resized frames of a whole video once it has been read.
@@ -117,10 +119,11 @@ class VideoDataset(Dataset[dict[str, Any]]):
             item: its index, or (epoch, index) from a sampler that says the epoch itself.
 
         Returns:
-            ``clip`` float tensor (3, T, H, W), ``label``, ``index`` and ``path``.
+            ``clip`` float tensor, what the transform gives: (3, T, H, W) or (V, 3, T, H, W); ``label``,
+            ``index`` and ``path``.
 
         Raises:
-            VideoError: the file is missing or damaged.
+            VideoError: the file, or a picture of the folder, is missing or damaged.
             IndexError: there is no such sample.
         """
         epoch, index = item if isinstance(item, tuple) else (self.epoch, item)
@@ -129,11 +132,12 @@ class VideoDataset(Dataset[dict[str, Any]]):
             raise IndexError(f"index {index} is outside the {len(self)} samples")
         sample = self.samples[index]
         generator = np.random.default_rng((self.seed, int(epoch), index))
-        frames = self._read(sample.path, generator)
+        frames = self._read(sample, generator)
         clip = self.transform(frames, generator)
         return {"clip": clip, "label": sample.label, "index": index, "path": sample.path}
 
-    def _read(self, path: str, generator: np.random.Generator) -> Frames:
+    def _read(self, sample: Sample, generator: np.random.Generator) -> Frames:
+        path = sample.path
         video = self._cache.get(path)
         if video is not None:
             return video[self._indices(path, len(video), generator)]
@@ -144,7 +148,10 @@ class VideoDataset(Dataset[dict[str, Any]]):
             whole = self._cached + info.num_frames * info.height * info.width * 3 <= self.cache_bytes
             return range(info.num_frames) if whole else self._indices(path, info.num_frames, generator)
 
-        frames, _ = _sample(path, choose, self.short_side)
+        if sample.frames is not None:
+            frames, _ = sample_folder(path, sample.frames, choose, self.short_side)
+        else:
+            frames, _ = _sample(path, choose, self.short_side)
         if not whole:
             return frames
         indices = self._indices(path, len(frames), generator)

@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip."""
+"""Which frames of a video make a clip, or several."""
 
 from __future__ import annotations
 
@@ -7,94 +7,226 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+Indices = npt.NDArray[np.int64]
+
+
+def _check_whole(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def _check_call(num_frames: int, training: bool, generator: np.random.Generator | None) -> None:
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+    if training and generator is None:
+        raise ValueError("generator: training needs a random generator")
+
+
+def _runs(starts: Indices, length: int, num_frames: int) -> Indices:
+    """Follow each start by the frames after it, ``length`` in all; past the video's end the last one repeats."""
+    frames = starts[:, None] + np.arange(length, dtype=np.int64)
+    return np.minimum(frames, num_frames - 1).reshape(-1)
+
 
 @dataclass(frozen=True)
 class UniformSampling:
-    """Cut a video into equal segments and take one frame of each.
+    """Cut a video into equal segments and take one frame, or a run of consecutive frames, of each.
 
-    With n frames and s segments, d = n // s:
+    With n frames, s segments and runs of l frames there are m = n - l + 1 places for a run to start; with
+    d = m // s a run starts at:
 
-    - training: frame i*d + randint(d) of segment i; all frames are frame 0 where n < s, as TSN and TSM do.
-    - testing: the segments' centres, floor((2i + 1) n / 2s), which repeats frames where n < s.
+    - training: i*d + randint(d) for segment i. Where d is 0, s places drawn from all m and sorted if n > s,
+      and otherwise frame 0, as TSN and TSM do.
+    - testing: the segments' centres, int(t/2 + t*i) with t = m/s, which repeats frames where m < s. The
+      published code computes this in double precision, where a whole number may come out just below itself,
+      and so does this.
 
-    With ``symmetric`` the frames i and s-1-i of a test clip are mirror images in time (they add up to n-1),
+    A run that reaches the video's end repeats its last frame. Test clips beyond the first are shifted by
+    equal shares of a segment: clip c of C starts its runs at int(t*((1/2 - c/C) mod 1) + t*i). For two clips
+    these are TSM's "twice sampled" ones, the centres and the segments' starts; more are our choice.
+
+    With ``symmetric`` the runs of a test clip are mirror images in time (frames k and s*l-1-k add up to n-1),
     and a training clip of the video played backwards has the same distribution as the reversed training clip,
-    so that the sampling adds no cue to the direction of time. Videos shorter than s are then sampled as in
-    testing.
+    so that the sampling adds no cue to the direction of time. Videos with m < s are then sampled as in
+    testing; one shorter than a run is refused.
 
     Args:
-        num_segments: segments s, the number of frames of a clip.
-        training: random frames instead of the centres.
+        num_segments: segments s.
+        training: random places instead of the centres.
         symmetric: see above.
+        frames_per_segment: consecutive frames l of each segment; a clip has s*l frames.
+        clips: test clips C of a video, one after the other in the indices.
 
     Raises:
-        TypeError: num_segments is not a whole number.
-        ValueError: num_segments is below 1.
+        TypeError: a count is not a whole number.
+        ValueError: a count is below 1, or several clips are asked for in training or with ``symmetric``.
 
-    Source: Wang et al., Temporal Segment Networks, ECCV 2016; Lin et al., TSM, ICCV 2019.
+    Source: Wang et al., Temporal Segment Networks, ECCV 2016 (``new_length`` of its code); Lin et al., TSM,
+        ICCV 2019; Huang, thesis, 5.5.1 (3 frames a segment for BQN).
 
     Example:
         >>> UniformSampling(4, training=False)(16).tolist()
         [2, 6, 10, 14]
         >>> UniformSampling(4, training=False, symmetric=True)(16).tolist()
         [2, 6, 9, 13]
+        >>> UniformSampling(2, training=False, frames_per_segment=3)(16).tolist()
+        [3, 4, 5, 10, 11, 12]
     """
 
     num_segments: int
     training: bool
     symmetric: bool = False
+    frames_per_segment: int = 1
+    clips: int = 1
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        if isinstance(self.num_segments, bool) or not isinstance(self.num_segments, int):
-            raise TypeError(f"num_segments must be a whole number, got {self.num_segments!r}")
-        if self.num_segments < 1:
-            raise ValueError(f"num_segments must be at least 1, got {self.num_segments}")
+        for name in ("num_segments", "frames_per_segment", "clips"):
+            _check_whole(name, getattr(self, name))
+        if self.clips > 1 and (self.training or self.symmetric):
+            kind = "training" if self.training else "symmetric sampling"
+            raise ValueError(f"clips must be 1 for {kind}, got {self.clips}")
 
-    def __call__(
-        self, num_frames: int, generator: np.random.Generator | None = None
-    ) -> npt.NDArray[np.int64]:
-        """Return the indices of the frames of a clip.
+    def __call__(self, num_frames: int, generator: np.random.Generator | None = None) -> Indices:
+        """Return the indices of the frames of the clips.
 
         Args:
             num_frames: frames of the video, at least 1.
             generator: source of randomness; needed in training only.
 
         Returns:
-            int64 (num_segments,), not decreasing, each in 0 ... num_frames-1.
+            int64 (clips * num_segments * frames_per_segment,), each in 0 ... num_frames-1.
 
         Raises:
             ValueError: num_frames is below 1, training without a generator, or ``symmetric`` with an odd
-                number of segments on an even number of frames, which has no middle frame.
+                number of segments on an even number of places, which has no middle one, or on a video
+                shorter than a run.
         """
-        if num_frames < 1:
-            raise ValueError(f"num_frames must be at least 1, got {num_frames}")
-        if not self.training:
-            return self._centres(num_frames)
-        if generator is None:
-            raise ValueError("generator: training needs a random generator")
-        length = num_frames // self.num_segments
-        if length == 0:
+        _check_call(num_frames, self.training, generator)
+        places = num_frames - self.frames_per_segment + 1
+        if self.symmetric and places < 1:
+            raise ValueError(
+                f"num_frames: symmetric sampling of runs of {self.frames_per_segment} frames needs at least as"
+                f" many, got {num_frames}"
+            )
+        if generator is not None and self.training:
+            starts = self._random(num_frames, places, generator)
+        elif self.symmetric:
+            starts = self._mirrored(places)
+        else:
+            starts = np.concatenate([self._centres(places, c) for c in range(self.clips)])
+        return _runs(starts, self.frames_per_segment, num_frames)
+
+    def _random(self, num_frames: int, places: int, generator: np.random.Generator) -> Indices:
+        segments = self.num_segments
+        length = places // segments
+        if length < 1:
             if self.symmetric:
-                return self._centres(num_frames)
-            return np.zeros(self.num_segments, dtype=np.int64)
-        jitter = generator.integers(length, size=self.num_segments)
+                return self._mirrored(places)
+            if num_frames > segments and places > 0:
+                return np.sort(generator.integers(places, size=segments))
+            return np.zeros(segments, dtype=np.int64)
+        jitter = generator.integers(length, size=segments)
         start = 0
         if self.symmetric:
-            # The frames left over go half before and half after; an odd one falls on either side at random.
-            rest = num_frames - length * self.num_segments
+            # The places left over go half before and half after; an odd one falls on either side at random.
+            rest = places - length * segments
             start = (rest + int(generator.integers(2)) * (rest % 2)) // 2
-        return start + np.arange(self.num_segments, dtype=np.int64) * length + jitter
+        return start + np.arange(segments, dtype=np.int64) * length + jitter
 
-    def _centres(self, num_frames: int) -> npt.NDArray[np.int64]:
+    def _centres(self, places: int, clip: int) -> Indices:
+        tick = places / float(self.num_segments)
+        shift = tick * ((0.5 - clip / self.clips) % 1)
+        # Below 0 only for a video shorter than a run, where the published code asks for frames before the first.
+        return np.array([max(0, int(shift + tick * i)) for i in range(self.num_segments)], dtype=np.int64)
+
+    def _mirrored(self, places: int) -> Indices:
         segments = self.num_segments
-        centres = (2 * np.arange(segments, dtype=np.int64) + 1) * num_frames // (2 * segments)
-        if self.symmetric:
-            if segments % 2 and num_frames % 2 == 0:
-                raise ValueError(
-                    f"num_segments: symmetric sampling of {num_frames} frames (an even number) needs an even "
-                    f"number of segments, got {segments}"
-                )
-            half = segments // 2
-            centres[segments - half :] = num_frames - 1 - centres[:half][::-1]
+        if segments % 2 and places % 2 == 0:
+            raise ValueError(
+                f"num_segments: symmetric sampling of {places} frames (an even number) needs an even "
+                f"number of segments, got {segments}"
+            )
+        centres = (2 * np.arange(segments, dtype=np.int64) + 1) * places // (2 * segments)
+        half = segments // 2
+        centres[segments - half :] = places - 1 - centres[:half][::-1]
         return centres
+
+
+@dataclass(frozen=True)
+class DenseSampling:
+    """Take frames at a fixed stride out of a window of the video, as I3D and TSM do on Kinetics.
+
+    With n frames, s segments and a window of w frames the stride is w // s and the window may start at the
+    frames 0 ... n-w. Frame i of a clip is (start + i*stride) mod n, so that a video shorter than the window
+    is gone through again from its beginning. The start is:
+
+    - training: randint(n-w), which as in the published code never draws the last place; 0 where n <= w.
+    - testing: ``clips`` equally spaced places from the first to the last, rounded down; TSM takes 10. For a
+      single clip it is the middle place, (n-w) // 2, which is our choice: the published rule for one would
+      be the first, and the published validation draws at random.
+
+    Args:
+        num_segments: frames s of a clip, or runs with ``frames_per_segment``.
+        training: a random window instead of equally spaced ones.
+        frames_per_segment: consecutive frames from each place on; past the end the last one repeats.
+        clips: test clips of a video, one after the other in the indices.
+        window: frames w.
+
+    Raises:
+        TypeError: a count is not a whole number.
+        ValueError: a count is below 1, there are more segments than frames in the window, or several clips
+            are asked for in training.
+
+    Source: Lin et al., TSM, ICCV 2019, and its code (``dense_sample``).
+
+    Example:
+        >>> DenseSampling(4, training=False)(100).tolist()
+        [18, 34, 50, 66]
+        >>> DenseSampling(4, training=False, clips=2)(100).tolist()
+        [0, 16, 32, 48, 36, 52, 68, 84]
+    """
+
+    num_segments: int
+    training: bool
+    frames_per_segment: int = 1
+    clips: int = 1
+    window: int = 64
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        for name in ("num_segments", "frames_per_segment", "clips", "window"):
+            _check_whole(name, getattr(self, name))
+        if self.num_segments > self.window:
+            raise ValueError(
+                f"num_segments must be at most the window's {self.window} frames, got {self.num_segments}"
+            )
+        if self.clips > 1 and self.training:
+            raise ValueError(f"clips must be 1 for training, got {self.clips}")
+
+    def __call__(self, num_frames: int, generator: np.random.Generator | None = None) -> Indices:
+        """Return the indices of the frames of the clips.
+
+        Args:
+            num_frames: frames of the video, at least 1.
+            generator: source of randomness; needed in training only.
+
+        Returns:
+            int64 (clips * num_segments * frames_per_segment,), each in 0 ... num_frames-1.
+
+        Raises:
+            ValueError: num_frames is below 1, or training without a generator.
+        """
+        _check_call(num_frames, self.training, generator)
+        last = max(0, num_frames - self.window)
+        if generator is not None and self.training:
+            starts = [int(generator.integers(last)) if last else 0]
+        elif self.clips == 1:
+            starts = [last // 2]
+        else:
+            starts = np.linspace(0, last, num=self.clips, dtype=int).tolist()
+        steps = np.arange(self.num_segments, dtype=np.int64) * (self.window // self.num_segments)
+        places = np.concatenate([(steps + start) % num_frames for start in starts])
+        return _runs(places, self.frames_per_segment, num_frames)

@@ -86,6 +86,49 @@ class TrainCrops:
         return out.flip(2) if mirrored else out
 
 
+class RandomResizeCrop:
+    """Resize to a random short side, cut a square at a random place, flip at random.
+
+    Args:
+        size: side of the square that comes out, pixels.
+        short_side: smallest and largest short side in pixels, each whole number between equally likely; the
+            smallest is at least ``size``.
+        flip: mirror left and right in half of the clips; must be off where left and right are classes.
+
+    Raises:
+        ValueError: size is below 1, or the range is empty or starts below size.
+
+    Source: Wang et al., Non-local Neural Networks, CVPR 2018, section 4.1 (256 to 320 pixels, crops of 224).
+
+    Example:
+        >>> crops = RandomResizeCrop(48, (56, 64), flip=False)
+        >>> crops(np.zeros((8, 60, 80, 3), np.uint8), np.random.default_rng(0)).shape
+        torch.Size([8, 48, 48, 3])
+    """
+
+    def __init__(self, size: int, short_side: tuple[int, int], flip: bool) -> None:
+        self.size = _positive("size", size)
+        low, high = (_positive("short_side", side) for side in short_side)
+        if not size <= low <= high:
+            raise ValueError(
+                f"short_side must be a range from at least size ({size}) up, got {low} to {high}"
+            )
+        self.short_side = low, high
+        self.flip = bool(flip)
+
+    def __call__(self, frames: Frames | torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+        """Return uint8 frames (T, size, size, 3)."""
+        frames = _as_frames(frames)
+        low, high = self.short_side
+        short = int(generator.integers(low, high + 1))
+        height, width = scaled_size(frames.shape[1], frames.shape[2], short)
+        top, left = (int(generator.integers(side - self.size + 1)) for side in (height, width))
+        # Drawn also where it is not used, so that the crops do not depend on ``flip``.
+        mirrored = bool(generator.integers(2)) and self.flip
+        out = resize(frames, height, width)[:, top : top + self.size, left : left + self.size]
+        return out.flip(2) if mirrored else out
+
+
 class CenterCrop:
     """Resize the short side and cut a square from the centre.
 

@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, Strict, ValidationError, model_validator
 
+from vidops.data import FrameFolder
+from vidops.data.formats import FORMATS
+
 from .messages import explain, kind
 from .sections import (
     AdamWConfig,
@@ -41,23 +44,42 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """Lists of videos, sampling, crops and loading.
 
-    A list is a ``path,label`` csv, its path and the videos' relative to ``root``, or a folder of class
-    folders.
+    A list is a file or folder in one of the formats of ``vidops.data.formats``, its path and the videos'
+    relative to ``root``.
     """
 
     root: str = "."
     train: str
     val: str
-    sampling: Literal["uniform"] = "uniform"
+    format: str = Field("auto", description="of both lists; auto tells by name and first line, or asks")
+    split: Literal[1, 2, 3] = Field(1, description="which of HMDB51's splits")
+    missing: Literal["error", "skip"] = Field(
+        "error", description="skip: leave out videos that are not there"
+    )
+    template: str = Field("{:05d}.jpg", description="names of the pictures in frame folders")
+    first_frame: Literal[0, 1] = Field(1, description="number of the first picture")
+    sampling: Literal["uniform", "dense"] = "uniform"
+    frames_per_segment: Count = Field(1, description="consecutive frames of each segment")
+    window: Count = Field(64, description="frames that dense sampling takes a clip from")
     symmetric: Bool = Field(False, description="segments symmetric in time, for the motion dataset")
     size: Count | None = Field(None, description="crop side in pixels; None: the model card's")
     short_side: Count | None = Field(
         None, description="short side that videos are decoded to; None: size * 8/7"
     )
-    scales: list[Share] = Field([1.0, 0.875, 0.75, 0.66], min_length=1)
+    train_crop: Literal["multi_scale", "random_resize"] = "multi_scale"
+    scales: list[Share] = Field(
+        [1.0, 0.875, 0.75, 0.66], min_length=1, description="multi_scale: shares of the short side"
+    )
+    short_side_range: Annotated[list[Count], Field(min_length=2, max_length=2)] = Field(
+        [256, 320], description="random_resize: smallest and largest short side"
+    )
     flip: Bool = Field(
         True, description="mirror half of the training clips; not where left and right are classes"
     )
+    test_size: Count | None = Field(None, description="side of the test crops; None: size")
+    crops: Literal[1, 3, 10] = Field(1, description="spatial crops of a test clip")
+    clips: Count = Field(1, description="clips of a test video")
+    average: Literal["logits", "softmax"] = Field("logits", description="what is averaged over the views")
     mean: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
     std: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = None
     batch_size: Count = 32
@@ -67,6 +89,36 @@ class DataConfig(Section):
     max_broken: Annotated[float, Strict(), Field(ge=0, le=1)] = Field(
         0.01, description="share of the training videos that may be broken before training stops"
     )
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> DataConfig:
+        if self.format != "auto" and self.format not in FORMATS:
+            raise ValueError(f"data.format: must be auto, {', '.join(FORMATS)}, got {self.format!r}")
+        try:
+            FrameFolder(self.template, self.first_frame)
+        except ValueError as error:
+            raise ValueError(f"data.{error}") from None
+        for key in ("size", "test_size"):
+            side = getattr(self, key)
+            if side and self.short_side and self.short_side < side:
+                raise ValueError(
+                    f"data.short_side: must be at least data.{key}={side}, got {self.short_side}"
+                )
+        low, high = self.short_side_range
+        if self.train_crop == "random_resize" and not (self.size or 1) <= low <= high:
+            raise ValueError(
+                f"data.short_side_range: must rise from at least data.size={self.size}, got {low} to {high}"
+            )
+        if self.symmetric and (self.sampling == "dense" or self.clips > 1):
+            key = "sampling" if self.sampling == "dense" else "clips"
+            raise ValueError(
+                f"data.symmetric: is for uniform sampling of one clip, not data.{key}={getattr(self, key)}"
+            )
+        if self.crops == 10 and not self.flip:
+            raise ValueError(
+                "data.crops: five of 10 crops are mirrored, which data.flip=false forbids; take 1 or 3"
+            )
+        return self
 
 
 class Config(Section):
@@ -128,9 +180,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Config:
-        schedule, size, short_side = self.schedule, self.data.size, self.data.short_side
-        if size and short_side and short_side < size:
-            raise ValueError(f"data.short_side: must be at least data.size={size}, got {short_side}")
+        schedule, window = self.schedule, self.data.window
+        if self.data.sampling == "dense" and self.model.num_segments > window:
+            raise ValueError(
+                f"data.window: must be at least model.num_segments={self.model.num_segments}, got {window}"
+            )
         if isinstance(schedule, CosineConfig) and schedule.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"schedule.warmup_epochs: must be below epochs={self.epochs}, got {schedule.warmup_epochs:g}"

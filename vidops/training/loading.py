@@ -13,10 +13,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from vidops import data
-from vidops.data import transforms
-from vidops.models import model_card
 
 from .config import Config
+from .reading import build_dataset as build_dataset
+from .reading import read_list as read_list
 
 # Streams of random numbers drawn from one seed: (seed, stream, ...) never meet.
 ORDER, SUBSTITUTE, STEP = 0, 1, 2
@@ -201,12 +201,12 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Join samples to a batch.
 
     Args:
-        items: samples with ``clip`` (3, T, H, W), ``label``, ``index``, ``path`` and ``broken``; one without
-            a clip is left out.
+        items: samples with ``clip`` (3, T, H, W), or (V, 3, T, H, W) for several views, ``label``, ``index``,
+            ``path`` and ``broken``; one without a clip is left out.
 
     Returns:
-        ``clip`` (N, 3, T, H, W), ``label`` and ``index`` (N,), ``path`` and ``broken`` lists; without clips,
-        ``path`` is empty and the tensors are missing.
+        ``clip`` (N, 3, T, H, W) or (N, V, 3, T, H, W), ``label`` and ``index`` (N,), ``path`` and ``broken``
+        lists; without clips, ``path`` is empty and the tensors are missing.
     """
     whole = [item for item in items if "clip" in item]
     batch: dict[str, Any] = {
@@ -218,66 +218,6 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
             default_collate([{key: item[key] for key in ("clip", "label", "index")} for item in whole])
         )
     return batch
-
-
-def build_dataset(config: Config, annotations: data.AnnotationList, *, training: bool) -> data.VideoDataset:
-    """Build the dataset of a list of videos as a recipe samples, crops and normalises it.
-
-    Args:
-        config: the recipe; size, mean and std default to the model card's.
-        annotations: the videos.
-        training: random segment frames and crops, else the centres.
-
-    Returns:
-        The dataset.
-
-    Raises:
-        ValueError: no model has the recipe's name, or the crop is larger than the frames.
-    """
-    section, card = config.data, model_card(config.model.name)
-    size = section.size or card.input_size[-1]
-    short_side = section.short_side or round(size * 8 / 7)
-    crop: transforms.Transform = (
-        transforms.TrainCrops(size, flip=section.flip, scales=section.scales)
-        if training
-        else transforms.CenterCrop(size, short_side)
-    )
-    normalize = transforms.Normalize(section.mean or card.mean, section.std or card.std)
-    return data.VideoDataset(
-        annotations,
-        sampling=data.UniformSampling(config.model.num_segments, training, symmetric=section.symmetric),
-        transform=transforms.Compose([crop, normalize]),
-        seed=config.seed,
-        short_side=short_side,
-        cache=section.cache,
-    )
-
-
-def read_list(config: Config, split: str, classes: Sequence[str] | None = None) -> data.AnnotationList:
-    """Read one list of a recipe.
-
-    Args:
-        config: the recipe.
-        split: ``"train"`` or ``"val"``.
-        classes: class names in the order of the labels; None takes those that the list or its classes.txt
-            gives.
-
-    Returns:
-        Videos, labels and class names. Where there are no names the numbers serve as names.
-
-    Raises:
-        FileNotFoundError: the list or a video of it is missing.
-        ValueError: the list is empty or malformed, a label is past the classes, or their number is not known.
-    """
-    root = Path(config.data.root)
-    source = root / getattr(config.data, split)
-    count = config.model.num_classes
-    found = data.read_annotations(
-        source, root=None if source.is_dir() else root, num_classes=count, classes=classes
-    )
-    if found.classes is None and count is None:
-        raise ValueError(f"{source}: no classes.txt names the classes; write one, or give model.num_classes")
-    return data.AnnotationList(found.samples, found.classes or [str(i) for i in range(count or 0)])
 
 
 def fingerprint(annotations: data.AnnotationList, root: str | Path) -> str:

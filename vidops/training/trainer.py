@@ -244,7 +244,7 @@ def _loaders(config: Config, start: int) -> tuple[DataLoader[Any], DataLoader[An
     val = read_list(config, "val", classes)
     return (
         training_loader(config, build_dataset(config, train, training=True), epoch=start),
-        evaluation_loader(config, build_dataset(config, val, training=False)),
+        evaluation_loader(config, build_dataset(config, val, training=False, views=False)),
         classes,
     )
 

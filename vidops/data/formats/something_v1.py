@@ -1,0 +1,13 @@
+"""Something-Something v1: ``id;label`` and frame folders."""
+
+from __future__ import annotations
+
+from ._format import Format
+from ._id_label import matches, read
+
+FORMAT = Format(
+    "something_v1",
+    "something-something-v1-train.csv with lines id;label, frame folders",
+    lambda source: matches(source, "something"),
+    read,
+)

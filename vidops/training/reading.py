@@ -1,0 +1,117 @@
+"""From a recipe to the list of videos and the dataset that samples, crops and normalises them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vidops import data
+from vidops.data import transforms
+from vidops.data.formats import find_format
+from vidops.models import model_card
+
+from .config import Config
+
+
+def build_dataset(
+    config: Config, annotations: data.AnnotationList, *, training: bool, views: bool = True
+) -> data.VideoDataset:
+    """Build the dataset of a list of videos as a recipe samples, crops and normalises it.
+
+    Args:
+        config: the recipe; size, mean and std default to the model card's.
+        annotations: the videos.
+        training: random segment frames and crops, else those of a test.
+        views: give all ``data.crops * data.clips`` views of a test video; False gives the centre crop of one
+            clip, as is enough to follow a training.
+
+    Returns:
+        The dataset; its clips are (3, T, H, W), or (V, 3, T, H, W) where a test has several views.
+
+    Raises:
+        ValueError: no model has the recipe's name, the crop is larger than the frames, or clips would be
+            mirrored though that turns one class into another.
+    """
+    section, card = config.data, model_card(config.model.name)
+    size = section.size or card.input_size[-1]
+    short_side = section.short_side or round(size * 8 / 7)
+    normalize = transforms.Normalize(section.mean or card.mean, section.std or card.std)
+    clips, crops = (section.clips, section.crops) if views and not training else (1, 1)
+    if section.flip and (training or crops == 10):
+        _refuse_mirrors(annotations)
+    transform: transforms.Transform
+    if not training:
+        cuts = data.SpatialCrops(section.test_size or size, short_side, crops)
+        transform = data.Views(cuts, clips, normalize)
+    elif section.train_crop == "random_resize":
+        low, high = section.short_side_range
+        short_side = high  # what is decoded: never enlarged afterwards
+        crop = transforms.RandomResizeCrop(size, (low, high), flip=section.flip)
+        transform = transforms.Compose([crop, normalize])
+    else:
+        multi_scale = transforms.TrainCrops(size, flip=section.flip, scales=section.scales)
+        transform = transforms.Compose([multi_scale, normalize])
+    return data.VideoDataset(
+        annotations,
+        sampling=_sampling(config, training, clips),
+        transform=transform,
+        seed=config.seed,
+        short_side=short_side,
+        cache=section.cache,
+    )
+
+
+def _sampling(config: Config, training: bool, clips: int) -> data.UniformSampling | data.DenseSampling:
+    section, segments = config.data, config.model.num_segments
+    run = section.frames_per_segment
+    if section.sampling == "dense":
+        return data.DenseSampling(segments, training, run, clips, section.window)
+    return data.UniformSampling(segments, training, section.symmetric, run, clips)
+
+
+def _refuse_mirrors(annotations: data.AnnotationList) -> None:
+    pair = data.mirrored_classes(annotations.classes or [])
+    if pair is not None:
+        raise ValueError(
+            f"data.flip: a mirrored video of {pair[0]!r} shows {pair[1]!r}; write data.flip: false"
+        )
+
+
+def read_list(
+    config: Config, split: str, classes: Sequence[str] | None = None, *, missing: str | None = None
+) -> data.AnnotationList:
+    """Read one list of a recipe.
+
+    Args:
+        config: the recipe.
+        split: ``"train"`` or ``"val"``.
+        classes: class names in the order of the labels; None takes those that the list or its classes.txt
+            gives.
+        missing: ``"keep"`` for videos that are not there; None does as the recipe says.
+
+    Returns:
+        Videos, labels and class names. Where there are no names the numbers serve as names.
+
+    Raises:
+        FileNotFoundError: the list or a video of it is missing.
+        ValueError: the list is empty or malformed, a label is past the classes, or their number is not known.
+    """
+    section, count = config.data, config.model.num_classes
+    root = Path(section.root)
+    source = root / getattr(section, split)
+    # A folder of classes holds its videos itself; of every other list they start from the recipe's root.
+    in_itself = source.is_dir() and find_format(source, section.format).name == "folder"
+    found = data.read_annotations(
+        source,
+        root=None if in_itself or not source.exists() else root,
+        format=section.format,
+        num_classes=count,
+        classes=classes,
+        subset=split,
+        split=section.split,
+        missing=missing or section.missing,
+        frames=data.FrameFolder(section.template, section.first_frame),
+    )
+    if found.classes is None and count is None:
+        raise ValueError(f"{source}: no classes.txt names the classes; write one, or give model.num_classes")
+    return data.AnnotationList(found.samples, found.classes or [str(i) for i in range(count or 0)])
