@@ -1,0 +1,119 @@
+"""The flow of many videos, computed by several processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from .flow_store import FlowStore
+from .samples import VIDEO_SUFFIXES, Sample
+from .video import VideoError
+
+
+@dataclass(frozen=True)
+class FlowResult:
+    """What became of one video.
+
+    Args:
+        path: the video.
+        computed: whether its flow had to be computed.
+        error: why there is none, in one line that names the video; None where there is.
+        warnings: damaged files that were made anew, a line each.
+    """
+
+    path: str
+    computed: bool
+    error: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def compute_flow(store: FlowStore, samples: Sequence[Sample], *, workers: int = 1) -> Iterator[FlowResult]:
+    """Compute the flow of videos, but of those whose flow is there and whole; a broken video stops no other.
+
+    Args:
+        store: the folder to fill.
+        samples: the videos; labels do not matter.
+        workers: processes; 1 computes in this one.
+
+    Yields:
+        One result a video, in the order in which they are done.
+
+    Raises:
+        ValueError: workers is below 1, or there are no videos.
+        OSError: the folder cannot be written.
+
+    Example:
+        >>> next(compute_flow(None, [], workers=2))
+        Traceback (most recent call last):
+        ValueError: samples: there are no videos
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    if not samples:
+        raise ValueError("samples: there are no videos")
+    store.sweep()
+    workers = min(workers, len(samples))
+    if workers == 1:
+        for sample in samples:
+            yield _compute(store, sample)
+        return
+    # Spawned: a forked copy of a process with threads may hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_on_interrupt) as pool:
+        futures = [pool.submit(_compute, store, sample) for sample in samples]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def find_videos(folder: str | os.PathLike[str]) -> list[Sample]:
+    """Find the video files of a folder and of the folders in it.
+
+    Args:
+        folder: any folder; hidden files and folders are left out.
+
+    Returns:
+        One sample a video, sorted by path, with label 0.
+
+    Raises:
+        ValueError: there are none.
+
+    Example:
+        >>> find_videos("no/such/folder")
+        Traceback (most recent call last):
+        ValueError: no/such/folder: holds no video files
+    """
+    folder = Path(folder)
+    found = sorted(
+        str(path)
+        for path in folder.rglob("*")
+        if path.suffix.lower() in VIDEO_SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not found:
+        raise ValueError(f"{folder}: holds no video files")
+    return [Sample(path, 0) for path in found]
+
+
+def _compute(store: FlowStore, sample: Sample) -> FlowResult:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            computed, error = store.add(sample.path, sample.frames), None
+        except VideoError as reason:
+            computed, error = False, str(reason)
+    return FlowResult(sample.path, computed, error, tuple(str(warning.message) for warning in caught))
+
+
+def _die_on_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
