@@ -1,18 +1,26 @@
-"""``vidops dataset``: make datasets."""
+"""``vidops dataset``: make datasets, and what is done to whole ones."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 import time
+from typing import TYPE_CHECKING
 
-HELP = "make a dataset (make-motion), compute optical flow (flow)"
+if TYPE_CHECKING:
+    from vidops.data import Sample
+
+HELP = "make datasets and lists (make-motion, make-list), find broken videos (check), compute optical flow (flow)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare one sub-command an action."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_make_motion(actions)
+    _add_make_list(actions)
+    _add_check(actions)
     _add_flow(actions)
 
 
@@ -75,6 +83,120 @@ def _make_motion(args: argparse.Namespace) -> int:
     print(f"{out}: {args.train} training and {args.val} validation clips in {seconds:.0f} s")
     print(f"classes: {', '.join(classes)}")
     return 0
+
+
+def _add_make_list(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "split a folder with one sub-folder a class into train.csv and val.csv"
+    parser = actions.add_parser(
+        "make-list",
+        help=text,
+        description=f"{text}, with a classes.txt beside them. Every class is split by itself. The first frame of"
+        " each video is decoded before anything is written; lists that exist are not replaced.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="folder of the class folders")
+    parser.add_argument("--out", metavar="DIR", help="folder for the lists (default: FOLDER)")
+    parser.add_argument(
+        "--share", type=float, default=0.2, metavar="X", help="of each class for validation (default: 0.2)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
+    parser.add_argument("--skip-broken", action="store_true", help="leave out videos that cannot be read")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    parser.set_defaults(run_action=_make_list)
+
+
+def _make_list(args: argparse.Namespace) -> int:
+    from vidops.data.lists import make_lists
+
+    lists = make_lists(
+        args.folder,
+        out_dir=args.out,
+        share=args.share,
+        seed=args.seed,
+        skip_broken=args.skip_broken,
+        workers=_workers(args.workers),
+        out=sys.stderr,
+    )
+    for video in lists.broken:
+        print(f"left out: {video.reason}", file=sys.stderr)
+    width = max(len(name) for name in lists.classes)
+    for name, train, val in zip(lists.classes, lists.train, lists.val, strict=True):
+        print(f"{name:<{width}}  {train:>6} training  {val:>6} validation")
+    print(
+        f"{lists.folder / 'train.csv'}: {sum(lists.train)} videos, {lists.folder / 'val.csv'}:"
+        f" {sum(lists.val)} videos, {len(lists.classes)} classes"
+    )
+    return 0
+
+
+def _workers(given: int | None) -> int:
+    """Return the number of processes: as given, else one a core that this process may use."""
+    if given is not None:
+        return given
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _add_check(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "decode every video of a list once and name those that are broken"
+    parser = actions.add_parser(
+        "check",
+        help=text,
+        description=f"{text}, missing ones included. The exit status is 1 if there are any.",
+    )
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a recipe (.yaml), whose two lists are read, a list, or a folder"
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="keys of the recipe to change, such as data.root=clips",
+    )
+    parser.add_argument(
+        "--root", metavar="DIR", help="folder that a list's paths start from (default: its own)"
+    )
+    parser.add_argument("--format", default="auto", help="format of a list (default: seen from the list)")
+    parser.add_argument("--quick", action="store_true", help="decode the first frame of each video only")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.set_defaults(run_action=_check)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from vidops.data.check import check_videos
+
+    samples = _samples_of(args)
+    videos = len({sample.path for sample in samples})
+    start = time.perf_counter()
+    broken = check_videos(samples, _workers(args.workers), args.quick, out=sys.stderr)
+    seconds = time.perf_counter() - start
+    if args.json:
+        found = [{"path": video.path, "reason": video.reason} for video in broken]
+        print(json.dumps({"videos": videos, "quick": args.quick, "broken": found}, indent=1))
+        return 1 if broken else 0
+    for video in broken:
+        print(video.reason)
+    print(f"{args.source}: {len(broken)} of {videos} videos are broken ({seconds:.1f} s)")
+    return 1 if broken else 0
+
+
+def _samples_of(args: argparse.Namespace) -> list[Sample]:
+    """Read the list or the recipe's lists, missing videos included."""
+    from vidops.data import read_annotations
+
+    if os.path.splitext(args.source)[1] in (".yaml", ".yml"):
+        from vidops.training import load_config
+        from vidops.training.loading import read_list
+
+        if args.root is not None or args.format != "auto":
+            raise ValueError(
+                "--root and --format are for lists; of a recipe change data.root and data.format"
+            )
+        config = load_config(args.source, args.overrides)
+        return [s for split in ("train", "val") for s in read_list(config, split, missing="keep").samples]
+    if args.overrides:
+        raise ValueError(f"{args.overrides[0]}: keys are those of a recipe, {args.source} is a list")
+    found = read_annotations(args.source, root=args.root, format=args.format, missing="keep")
+    return found.samples
 
 
 def _add_flow(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

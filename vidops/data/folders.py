@@ -101,12 +101,32 @@ def sample_folder(
     for i in sorted(set(wanted)):
         file = folder / frames.name(i)
         picture = first if i == 0 else _read_picture(file)
-        if picture.shape != first.shape:
-            raise VideoError(
-                f"{file}: is {picture.shape[1]}x{picture.shape[0]}, the first frame {width}x{height}"
-            )
+        _same_size(file, picture, first)
         pictures[i] = _resized(picture, size)
     return np.stack([pictures[i] for i in wanted]), indices
+
+
+def check_folder(path: str | os.PathLike[str], frames: FrameFolder, *, quick: bool = False) -> None:
+    """Read every picture of a folder, or with ``quick`` the first one.
+
+    Args:
+        path: the folder.
+        frames: how its pictures are named and how many they are.
+        quick: read the first picture only.
+
+    Raises:
+        VideoError: a picture is missing, broken or of another size than the first.
+
+    Example:
+        >>> check_folder("no/such/folder", FrameFolder())
+        Traceback (most recent call last):
+        vidops.data.video.VideoError: no/such/folder: no such folder
+    """
+    count = count_frames(path, frames)
+    first = _read_picture(Path(path) / frames.name(0))
+    for i in range(1, 1 if quick else count):
+        file = Path(path) / frames.name(i)
+        _same_size(file, _read_picture(file), first)
 
 
 def _read_picture(file: Path) -> Frames:
@@ -123,6 +143,12 @@ def _read_picture(file: Path) -> Frames:
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise VideoError(f"{file}: cannot be read ({reason.replace(repr(str(file)), 'the file')})") from error
+
+
+def _same_size(file: Path, picture: Frames, first: Frames) -> None:
+    (height, width), (h, w) = first.shape[:2], picture.shape[:2]
+    if (height, width) != (h, w):
+        raise VideoError(f"{file}: is {w}x{h}, the first frame {width}x{height}")
 
 
 def _resized(picture: Frames, size: tuple[int, int]) -> Frames:

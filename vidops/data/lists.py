@@ -1,0 +1,146 @@
+"""Lists for one's own videos: a folder of classes split into training and validation."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from .._files import write_text
+from .check import BrokenVideo, check_videos
+from .formats._format import read_lines
+from .formats.folder import class_folders
+from .samples import Sample
+
+NAMES = ("train.csv", "val.csv", "classes.txt")
+
+
+@dataclass(frozen=True)
+class Lists:
+    """What `make_lists` wrote.
+
+    Args:
+        folder: where train.csv, val.csv and classes.txt lie.
+        classes: class names.
+        train: training videos of each class.
+        val: validation videos of each class.
+        broken: videos left out.
+    """
+
+    folder: Path
+    classes: list[str]
+    train: list[int]
+    val: list[int]
+    broken: list[BrokenVideo]
+
+
+def make_lists(
+    folder: str | os.PathLike[str],
+    *,
+    out_dir: str | os.PathLike[str] | None = None,
+    share: float = 0.2,
+    seed: int = 0,
+    skip_broken: bool = False,
+    workers: int = 0,
+    out: TextIO | None = None,
+) -> Lists:
+    """Split a folder with one sub-folder a class into ``train.csv`` and ``val.csv``, beside a ``classes.txt``.
+
+    Every class is split by itself: ``share`` of its videos, rounded, but at least one and not all, are
+    validation videos. Which ones is a function of the seed and the class's file names. Classes are in
+    alphabetical order, or in that of a classes.txt in the folder, which must name the same. Each video is
+    opened and its first frame decoded before anything is written; paths in the lists are relative to them.
+
+    Args:
+        folder: the class folders.
+        out_dir: where the lists go; by default into ``folder``.
+        share: of each class's videos that are for validation, above 0 and below 1.
+        seed: of the split.
+        skip_broken: leave videos out that cannot be read, instead of refusing.
+        workers: processes that check the videos; 0 checks in this one.
+        out: where a progress bar may be shown.
+
+    Returns:
+        The numbers of videos, and which were left out.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: an argument is out of range, a list exists already, a class has fewer than two videos, or
+            videos cannot be read; nothing has been written.
+
+    Example:
+        >>> make_lists("no/such/folder")
+        Traceback (most recent call last):
+        FileNotFoundError: no/such/folder: no such folder
+    """
+    folder = Path(folder)
+    target = Path(out_dir) if out_dir is not None else folder
+    if not 0 < share < 1:
+        raise ValueError(f"share must be above 0 and below 1, got {share:g}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: {'is not a folder' if folder.exists() else 'no such folder'}")
+    for name in NAMES[:2] if target == folder else NAMES:
+        if (target / name).exists():
+            raise ValueError(f"{target / name}: exists; move it away to make new lists")
+    folders = class_folders(folder)
+    classes = _classes(folder, list(folders))
+    empty = [name for name in classes if not folders[name]]
+    if empty:
+        raise ValueError(f"{folder}: no videos in the class folders {', '.join(empty)}")
+    samples = [Sample(str(p), i) for i, name in enumerate(classes) for p in folders[name]]
+    broken = check_videos(samples, workers, quick=True, out=out)
+    if broken and not skip_broken:
+        raise ValueError(f"{len(broken)} of {len(samples)} videos are broken: {_first(broken)}")
+    unusable = {video.path for video in broken}
+    kept = [[p for p in folders[name] if str(p) not in unusable] for name in classes]
+    few = [f"{name} ({len(files)})" for name, files in zip(classes, kept, strict=True) if len(files) < 2]
+    if few:
+        raise ValueError(
+            f"{folder}: a split needs two videos a class; fewer can be read of {', '.join(few)}"
+            + (f"; broken: {_first(broken)}" if broken else "")
+        )
+    parts = [_split(files, share, seed, i) for i, files in enumerate(kept)]
+    write_text(target / "classes.txt", "".join(f"{name}\n" for name in classes))
+    for position, name in ((1, "val.csv"), (0, "train.csv")):  # train.csv last: where it is, all is
+        write_text(target / name, _csv([part[position] for part in parts], target))
+    return Lists(target, classes, [len(a) for a, _ in parts], [len(b) for _, b in parts], broken)
+
+
+def _first(broken: list[BrokenVideo]) -> str:
+    return "; ".join(video.reason for video in broken[:10]) + ("; ..." if len(broken) > 10 else "")
+
+
+def _classes(folder: Path, found: list[str]) -> list[str]:
+    """Return the folders' names in the order of a classes.txt, which must name the same."""
+    file = folder / "classes.txt"
+    names = [line for _, line in read_lines(file)] if file.is_file() else found
+    if sorted(names) != sorted(found):
+        differing = ", ".join(sorted(set(names) ^ set(found))) or "a name given twice"
+        raise ValueError(f"{file}: does not name the class folders beside it: {differing}")
+    return names
+
+
+def _split(files: list[Path], share: float, seed: int, label: int) -> tuple[list[Path], list[Path]]:
+    count = min(max(1, round(share * len(files))), len(files) - 1)
+    order = np.random.default_rng((seed, label)).permutation(len(files))
+    chosen = set(order[:count].tolist())
+    return (
+        [p for i, p in enumerate(files) if i not in chosen],
+        [p for i, p in enumerate(files) if i in chosen],
+    )
+
+
+def _csv(files: list[list[Path]], target: Path) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label"])
+    for label, paths in enumerate(files):
+        writer.writerows([Path(os.path.relpath(p, target)).as_posix(), label] for p in paths)
+    return text.getvalue()
