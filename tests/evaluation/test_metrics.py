@@ -57,6 +57,13 @@ def test_report_by_hand() -> None:
     assert report.mean_class_accuracy == pytest.approx(0.625, abs=1e-15)
     plain = report.as_dict()
     assert plain["model"] == "m"
-    assert plain["classes"][1] == {"name": "b", "samples": 4, "correct": 2, "accuracy": 0.5}
-    assert plain["classes"][2]["accuracy"] is None
+    assert plain["classes"][1] == {
+        "name": "b",
+        "samples": 4,
+        "correct": 2,
+        "accuracy": 0.5,
+        "taken_for": {"name": "a", "samples": 2},
+    }
+    assert plain["classes"][2]["accuracy"] is plain["classes"][2]["taken_for"] is None
+    assert plain["classes_seen"] == 2
     assert plain["confusion"] == confusion.tolist()

@@ -1,72 +1,191 @@
-"""``vidops evaluate``: measure weights on a list of videos."""
+"""``vidops evaluate``: measure weights on a list of videos, or put saved results together."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vidops.evaluation import Report
 
-HELP = "measure a network on every video of a list"
+HELP = "measure a network on every video of a list; fuse the scores of several runs; average over splits"
+EPILOG = """\
+examples:
+  vidops evaluate --weights runs/rgb/best.ckpt --report results/rgb
+      measure on the validation list that the network was trained with; leave a report with pictures
+  vidops evaluate --weights runs/rgb/best.ckpt --views 3x10 --scores rgb.npz
+      look at each video 30 times (3 crops of each of 10 clips), keep the scores
+  vidops evaluate --fuse rgb.npz flow.npz --fuse-weights 1 1.5
+      average the scores of two networks on the same videos, the second one counting 1.5 times
+  vidops evaluate --splits s1/report.json s2/report.json s3/report.json
+      the mean over three splits, as UCF101 and HMDB51 are reported
+  torchrun --nproc-per-node 2 -m vidops evaluate --weights runs/rgb/best.ckpt
+      the same figures, computed by two processes
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "--weights", required=True, metavar="FILE", help="checkpoint of vidops train, or bare weights"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    what = parser.add_argument_group("what to do (one of)").add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--weights", metavar="FILE", help="measure a checkpoint of vidops train, or bare weights"
     )
-    parser.add_argument(
+    what.add_argument(
+        "--fuse", nargs="+", metavar="NPZ", help="average scores that --scores wrote, videos matched by name"
+    )
+    what.add_argument(
+        "--splits",
+        nargs="+",
+        metavar="JSON",
+        help="mean of the accuracies in reports that --json or --report wrote",
+    )
+    how = parser.add_argument_group("how to measure")
+    how.add_argument(
         "--config", metavar="FILE", help="recipe to measure with; by default the checkpoint's own"
     )
-    parser.add_argument(
+    how.add_argument(
         "overrides", nargs="*", metavar="key=value", help="keys of the recipe to change (with --config)"
     )
-    parser.add_argument(
+    how.add_argument(
         "--split", choices=["val", "train"], default="val", help="which list of the recipe (default: val)"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the report, with the confusion matrix, to FILE")
+    how.add_argument(
+        "--views",
+        metavar="CROPSxCLIPS",
+        help="spatial crops (1, 3 or 10) x temporal clips of each video; default: the recipe's",
+    )
+    how.add_argument(
+        "--average",
+        choices=["logits", "softmax"],
+        help="what is averaged, over views (default: the recipe's) or runs (default: softmax)",
+    )
+    how.add_argument(
+        "--batch-size", type=int, metavar="N", help="clips computed at a time; default: the recipe's"
+    )
+    how.add_argument(
+        "--fuse-weights", nargs="+", type=float, metavar="W", help="how much each run counts (with --fuse)"
+    )
+    files = parser.add_argument_group("what to write")
+    files.add_argument("--report", metavar="DIR", help="report.json, report.md and pictures")
+    files.add_argument("--json", metavar="FILE", help="the report alone, with the confusion matrix")
+    files.add_argument(
+        "--confusion", metavar="FILE", help="picture of the confusion matrix (.png, .svg, .pdf)"
+    )
+    files.add_argument("--scores", metavar="FILE", help="scores of each video (.npz), for --fuse")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print the table."""
+    """Measure or combine, print the table, write the files; under torchrun rank 0 alone speaks."""
+    from vidops.evaluation.ranks import rank_and_size
+
+    rank, _ = rank_and_size()
+    try:
+        _check(args)
+        if args.weights is None and rank:
+            return 0
+        if args.splits is not None:
+            return _average_splits(args)
+        report = _fuse(args) if args.fuse is not None else _measure(args)
+    except Exception:
+        if rank:
+            return 0  # the error is rank 0's too: it shows it and fails, before torchrun ends it for our sake
+        raise
+    if rank == 0:
+        _write(args, report)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse, before anything long runs, options that do not go together and files that cannot be."""
+    measures = {
+        "--config": args.config,
+        "key=value": args.overrides,
+        "--views": args.views,
+        "--batch-size": args.batch_size,
+    }
+    if args.weights is None:
+        _refuse("--weights", measures)
+    if args.fuse is None:
+        _refuse("--fuse", {"--fuse-weights": args.fuse_weights})
+    if args.splits is not None:
+        others = {"--report": args.report, "--confusion": args.confusion, "--scores": args.scores}
+        _refuse("--weights or --fuse", {**others, "--average": args.average})
+    if args.overrides and args.config is None:
+        raise ValueError("key=value needs --config")
+    if args.scores is not None:
+        from vidops.evaluation.scores import check_scores_name
+
+        check_scores_name(args.scores)
+    if args.confusion is not None or args.report is not None:
+        from vidops.visualize import check_picture
+
+        check_picture(args.confusion if args.confusion is not None else "report.png")
+    if args.report is not None and Path(args.report).exists() and not Path(args.report).is_dir():
+        raise ValueError(f"--report {args.report}: is a file, not a folder")
+    for option in ("json", "confusion", "scores"):
+        path = getattr(args, option)
+        if path is not None and Path(path).is_dir():
+            raise ValueError(f"--{option} {path}: is a folder")
+
+
+def _refuse(needed: str, given: dict[str, object]) -> None:
+    for option, value in given.items():
+        if value not in (None, []):
+            raise ValueError(f"{option} needs {needed}")
+
+
+def _measure(args: argparse.Namespace) -> Report:
     from vidops.evaluation import evaluate
     from vidops.training import load_config
 
-    if args.overrides and args.config is None:
-        raise ValueError("key=value needs --config")
-    config = load_config(args.config, args.overrides) if args.config else None
-    report = evaluate(args.weights, config, split=args.split, json_path=args.json, out=sys.stderr)
-    print(table(report))
+    return evaluate(
+        args.weights,
+        load_config(args.config, args.overrides) if args.config else None,
+        split=args.split,
+        views=args.views,
+        average=args.average,
+        batch_size=args.batch_size,
+        out=sys.stderr,
+    )
+
+
+def _fuse(args: argparse.Namespace) -> Report:
+    from vidops.evaluation import fuse, read_scores
+
+    runs = [read_scores(path) for path in args.fuse]
+    return fuse(runs, args.fuse_weights, average=args.average or "softmax", names=args.fuse)
+
+
+def _average_splits(args: argparse.Namespace) -> int:
+    from vidops.evaluation import average_splits
+    from vidops.evaluation.report import splits_table, write_json
+
+    splits = average_splits(args.splits)
+    print(splits_table(splits))
     if args.json:
+        write_json(splits, args.json)
         print(f"report: {args.json}")
     return 0
 
 
-def table(report: Report) -> str:
-    """Lay a report out for the terminal.
+def _write(args: argparse.Namespace, report: Report) -> None:
+    from vidops.evaluation import save_scores
+    from vidops.evaluation.report import SUMMARY, save_confusion, text_table, write_json, write_report
 
-    Args:
-        report: what :func:`vidops.evaluation.evaluate` gave.
-
-    Returns:
-        Lines: one a class, worst confusions beside it, and the accuracies last.
-    """
-    width = max(len(name) for name in [*report.classes, "class"])
-    lines = [f"{'class':{width}}   videos   top-1      most often taken for"]
-    for i, (name, row, accuracy) in enumerate(
-        zip(report.classes, report.confusion, report.class_accuracies, strict=True)
-    ):
-        others = row.copy()
-        others[i] = 0
-        worst = int(others.argmax())
-        taken = f"{report.classes[worst]} ({int(others[worst])})" if others[worst] else ""
-        shown = "-" if accuracy is None else f"{accuracy:.2%}"
-        lines.append(f"{name:{width}}   {int(row.sum()):6d}   {shown:>7}    {taken}".rstrip())
-    lines.append(
-        f"{report.origin.get('model', 'network')}: top-1 {report.top1:.2%}, top-5 {report.top5:.2%}, mean"
-        f" class {report.mean_class_accuracy:.2%}, loss {report.loss:.4f} on {report.samples:,} videos of"
-        f" {report.origin.get('list', 'the list')}"
-    )
-    return "\n".join(lines)
+    print(text_table(report))
+    if args.scores:
+        save_scores(report, args.scores)
+        print(f"scores: {args.scores}")
+    if args.json:
+        write_json(report, args.json)
+        print(f"report: {args.json}")
+    if args.confusion:
+        save_confusion(report, args.confusion)
+        print(f"confusion matrix: {args.confusion}")
+    if args.report:
+        write_report(report, args.report)
+        print(f"report: {Path(args.report) / SUMMARY}")

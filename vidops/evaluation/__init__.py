@@ -11,16 +11,39 @@ if TYPE_CHECKING:
     from .evaluator import evaluate
     from .metrics import Counts, Report
     from .predictor import Prediction, predict
+    from .scores import Scores, fuse, read_scores, save_scores
+    from .splits import Splits, average_splits
+    from .views import video_scores
 
-__all__ = ["Counts", "Prediction", "Report", "evaluate", "predict"]
+__all__ = [
+    "Counts",
+    "Prediction",
+    "Report",
+    "Scores",
+    "Splits",
+    "average_splits",
+    "evaluate",
+    "fuse",
+    "predict",
+    "read_scores",
+    "save_scores",
+    "video_scores",
+]
 
 # evaluator and predictor read recipes, for which they need training, which needs the counts of metrics.
 _HOMES = {
     "Counts": "metrics",
     "Prediction": "predictor",
     "Report": "metrics",
+    "Scores": "scores",
+    "Splits": "splits",
+    "average_splits": "splits",
     "evaluate": "evaluator",
+    "fuse": "scores",
     "predict": "predictor",
+    "read_scores": "scores",
+    "save_scores": "scores",
+    "video_scores": "views",
 }
 _EXTRAS = {"evaluator": ("yaml", "pydantic", "tqdm"), "predictor": ("yaml", "pydantic", "tqdm")}
 

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from vidops._files import write_text
 from vidops.data import AnnotationList
 from vidops.models import create_model, load_weights
 from vidops.training.checkpoint import is_checkpoint, read_checkpoint, restore
 from vidops.training.checks import check_finite, refuse_broken
-from vidops.training.config import Config, differences
+from vidops.training.config import Config, differences, validate
 from vidops.training.loading import build_dataset, evaluation_loader, on_gpu, read_list
 
-from .metrics import Counts, Report
+from .metrics import Report
+from .ranks import gpu_of_rank, on_all_ranks, rank_and_size
+from .report import write_json
+from .views import AVERAGES, parse_views, video_scores
 
 
 def evaluate(
@@ -31,26 +32,35 @@ def evaluate(
     config: Config | None = None,
     *,
     split: str = "val",
+    views: str | None = None,
+    average: str | None = None,
+    batch_size: int | None = None,
     json_path: str | Path | None = None,
     out: TextIO | None = None,
 ) -> Report:
     """Measure a checkpoint, or bare weights with a recipe, on a list of videos.
+
+    Under torchrun every rank measures its share of the videos, each video on one rank, and every rank returns
+    the report of all of them; rank 0 alone writes and shows anything.
 
     Args:
         weights: a checkpoint of ``vidops train``, or a file of bare weights, which needs a recipe.
         config: the recipe that says what to measure on; None takes the checkpoint's own.
         split: ``"val"`` or ``"train"``, which of the recipe's lists; both are read with test sampling and
             crops.
+        views: spatial crops x temporal clips of each video, such as ``"3x10"``; None takes the recipe's.
+        average: what is averaged over the views, ``"logits"`` or ``"softmax"``; None takes the recipe's.
+        batch_size: clips that run through the network at a time, on each rank; None takes the recipe's.
         json_path: where to write the report as JSON; whole or not at all.
         out: where a progress bar may be shown; it is, if that is a terminal.
 
     Returns:
-        The report; every sample of the list is counted once.
+        The report; every sample of the list is counted once. Its paths are relative to the root of the data.
 
     Raises:
         FileNotFoundError: weights, list or a listed video are missing.
         ValueError: the weights are no checkpoint or another network's than the recipe's; the text names the
-            file.
+            file. Or views, average or batch size are none.
         VideoError: a video cannot be read.
         NonFiniteLossError: the network's output for a video is not finite.
 
@@ -59,59 +69,106 @@ def evaluate(
         Traceback (most recent call last):
         FileNotFoundError: no/such/best.ckpt: no such file
     """
-    net, config, annotations = _prepare(Path(weights), config, split)
-    report = measure(net, config, annotations, out=out)
-    measured = str(Path(config.data.root) / getattr(config.data, split))
-    report = replace(report, origin={"model": config.model.name, "weights": str(weights), "list": measured})
-    if json_path is not None:
-        write_text(json_path, json.dumps(report.as_dict(), indent=1) + "\n")
+    told = _changes(views, average, batch_size)
+    origin: dict[str, str] = {}
+    classes: list[str] = []
+
+    def work(rank: int, size: int) -> _Part:
+        net, used, annotations = _prepare(Path(weights), config, split)
+        used = _with_data(used, told)
+        data = used.data
+        classes.extend(annotations.classes or [])
+        origin.update(
+            model=used.model.name, weights=str(weights), list=str(Path(data.root) / getattr(data, split))
+        )
+        origin["views"] = _describe_views(used)
+        part = _measure_part(net, used, annotations, rank, size, out)
+        return replace(part, paths=[_relative(path, data.root) for path in part.paths])
+
+    report = _join(on_all_ranks(work), classes, origin)
+    if json_path is not None and rank_and_size()[0] == 0:
+        write_json(report, json_path)
     return report
 
 
 def measure(
     net: nn.Module, config: Config, annotations: AnnotationList, *, out: TextIO | None = None
 ) -> Report:
-    """Measure a network on a list of videos, with a recipe's sampling, test crops and precision.
+    """Measure a network on a list of videos, with a recipe's sampling, test crops, views and precision.
 
     Args:
-        net: from clips (N, 3, T, H, W) to logits (N, K).
+        net: from clips (N, 3, T, H, W) to logits (N, K); each rank its own.
         config: the recipe.
         annotations: videos, labels and K class names.
         out: where a progress bar may be shown; it is, if that is a terminal.
 
     Returns:
-        The report.
+        The report, on every rank that of all videos.
 
     Raises:
         VideoError: a video cannot be read.
         NonFiniteLossError: the network's output for a video is not finite.
     """
-    classes: Sequence[str] = annotations.classes or []
-    loader = evaluation_loader(config, build_dataset(config, annotations, training=False))
-    device = torch.device("cuda" if on_gpu(config) else "cpu")
-    counts = Counts(len(classes), device)
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
-    shown = out is not None and out.isatty()
+    parts = on_all_ranks(lambda rank, size: _measure_part(net, config, annotations, rank, size, out))
+    return _join(parts, annotations.classes or [], {})
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One rank's share of all ``videos``: indices, logits and labels on the CPU, and paths."""
+
+    videos: int
+    indices: Tensor
+    logits: Tensor
+    labels: Tensor
+    paths: list[str]
+
+
+def _measure_part(
+    net: nn.Module, config: Config, annotations: AnnotationList, rank: int, size: int, out: TextIO | None
+) -> _Part:
+    """Run the network on the videos of one rank."""
+    section = config.data
+    clips = section.eval_batch_size or section.batch_size
+    # As many videos at a time as their views make one batch of clips: memory does not grow with the views.
+    videos: dict[str, object] = {"eval_batch_size": max(1, clips // (section.crops * section.clips))}
+    dataset = build_dataset(config, annotations, training=False)
+    loader = evaluation_loader(_with_data(config, videos), dataset, rank=rank, world_size=size)
+    device = gpu_of_rank() if on_gpu(config) else torch.device("cpu")
+    kept: list[tuple[Tensor, Tensor, Tensor]] = []
+    paths: list[str] = []
+    shown = out is not None and out.isatty() and rank == 0
     net = net.to(device).eval()
     with torch.inference_mode(), autocast(config, device):
         for batch in tqdm(
             loader, desc="evaluate", unit="batch", leave=False, file=out or sys.stderr, disable=not shown
         ):
             refuse_broken(batch)
-            logits = net(batch["clip"].to(device, non_blocking=True)).float()
+            clip = batch["clip"].to(device, non_blocking=True)
+            logits = video_scores(net, clip, average=section.average, chunk=clips)
             check_finite(logits, batch["path"])
-            labels = batch["label"].to(device)
-            counts.update(logits, labels)
-            loss += F.cross_entropy(logits, labels, reduction="sum")
-            kept.append((logits, batch["label"]))
-    return Report(
+            kept.append((batch["index"], logits, batch["label"]))
+            paths += batch["path"]
+    if not kept:  # more ranks than videos
+        empty = torch.empty(0, dtype=torch.int64)
+        return _Part(len(dataset), empty, torch.empty(0, len(annotations.classes or [])), empty, [])
+    indices, logits, labels = (torch.cat(column) for column in zip(*kept, strict=True))
+    return _Part(len(dataset), indices, logits.cpu(), labels, paths)
+
+
+def _join(parts: Sequence[_Part], classes: Sequence[str], origin: dict[str, str]) -> Report:
+    """Put the shares of all ranks in the order of the list and count."""
+    indices = torch.cat([part.indices for part in parts])
+    order = indices.argsort()
+    if not torch.equal(indices[order], torch.arange(parts[0].videos)):
+        raise RuntimeError("evaluate: the ranks did not measure each video once")
+    paths = [path for part in parts for path in part.paths]
+    return Report.of(
         classes,
-        counts.confusion,
-        counts.top5,
-        float(loss) / counts.samples,
-        logits=torch.cat([logits for logits, _ in kept]).cpu().numpy(),
-        labels=torch.cat([labels for _, labels in kept]).numpy(),
+        torch.cat([part.logits for part in parts])[order],
+        torch.cat([part.labels for part in parts])[order],
+        paths=[paths[i] for i in order.tolist()],
+        origin=origin,
     )
 
 
@@ -128,6 +185,44 @@ def autocast(config: Config, device: torch.device) -> contextlib.AbstractContext
     if config.precision == "fp32" or (config.precision == "fp16" and device.type == "cpu"):
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if config.precision == "bf16" else torch.float16)
+
+
+def _changes(views: str | None, average: str | None, batch_size: int | None) -> dict[str, object]:
+    """Keys of the recipe's data that are told from outside it."""
+    changes: dict[str, object] = {}
+    if views is not None:
+        changes["crops"], changes["clips"] = parse_views(views)
+    if average is not None:
+        if average not in AVERAGES:
+            raise ValueError(f'average must be "logits" or "softmax", got {average!r}')
+        changes["average"] = average
+    if batch_size is not None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        changes["eval_batch_size"] = batch_size
+    return changes
+
+
+def _with_data(config: Config, changes: dict[str, object]) -> Config:
+    """Change keys of a recipe's data; the recipe is checked anew."""
+    if not changes:
+        return config
+    told = ", ".join(f"data.{key}={value}" for key, value in changes.items())
+    content = {**config.model_dump(), "data": {**config.data.model_dump(), **changes}}
+    return validate(content, f"recipe with {told}")
+
+
+def _describe_views(config: Config) -> str:
+    data = config.data
+    text = f"{data.crops}x{data.clips}"
+    return text if text == "1x1" else f"{text}, {data.average} averaged"
+
+
+def _relative(path: str, root: str) -> str:
+    """Give a path from the root of the data, so that runs on several machines name a video alike."""
+    if not Path(path).is_relative_to(root):
+        return path
+    return os.path.relpath(path, root).replace(os.sep, "/")
 
 
 def _prepare(weights: Path, config: Config | None, split: str) -> tuple[nn.Module, Config, AnnotationList]:

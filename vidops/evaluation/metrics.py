@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -79,9 +80,10 @@ class Report:
         confusion: samples of class i (row) taken for class j (column), int64 (K, K).
         top5: share of samples whose class is among the five highest scores.
         loss: mean cross-entropy.
-        origin: what was measured: model, weights, list.
-        logits: of every sample in the order of the list, float32 (N, K), or None.
+        origin: what was measured: model, weights, list, views.
+        logits: of every sample in the order of the list, float (N, K), or None.
         labels: class of every sample, int64 (N,), or None.
+        paths: of every sample, or None.
 
     Example:
         >>> report = Report(["a", "b"], np.array([[3, 1], [0, 0]]), top5=1.0, loss=0.5)
@@ -94,8 +96,48 @@ class Report:
     top5: float
     loss: float
     origin: dict[str, str] = field(default_factory=dict)
-    logits: npt.NDArray[np.float32] | None = None
+    logits: npt.NDArray[np.floating[Any]] | None = None
     labels: npt.NDArray[np.int64] | None = None
+    paths: Sequence[str] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        classes: Sequence[str],
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        paths: Sequence[str] | None = None,
+        origin: dict[str, str] | None = None,
+    ) -> Report:
+        """Count the scores of a whole list.
+
+        Args:
+            classes: K class names.
+            logits: float (N, K), finite, N at least 1.
+            labels: int64 (N,), each below K.
+            paths: of the N videos.
+            origin: what was measured.
+
+        Returns:
+            The report; its loss is summed in float64, so that it does not depend on batches or ranks.
+
+        Example:
+            >>> Report.of(["a", "b"], torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1])).top1
+            0.5
+        """
+        counts = Counts(len(classes), logits.device)
+        counts.update(logits, labels)
+        return cls(
+            classes,
+            counts.confusion,
+            counts.top5,
+            float(F.cross_entropy(logits.double(), labels)),
+            dict(origin or {}),
+            logits.cpu().numpy(),
+            labels.cpu().numpy(),
+            list(paths) if paths is not None else None,
+        )
 
     @property
     def samples(self) -> int:
@@ -115,10 +157,27 @@ class Report:
         return [int(r) / int(n) if n else None for r, n in zip(right, totals, strict=True)]
 
     @property
+    def classes_seen(self) -> int:
+        """Number of classes that have samples."""
+        return int((self.confusion.sum(1) > 0).sum())
+
+    @property
     def mean_class_accuracy(self) -> float:
-        """Mean of the accuracies of the classes that have samples."""
+        """Mean of the accuracies of the classes that have samples; the others do not count as 0."""
         known = [a for a in self.class_accuracies if a is not None]
         return sum(known) / len(known)
+
+    @property
+    def confusions(self) -> list[tuple[int, int] | None]:
+        """For each class the other class that its samples were most often taken for, and how many were.
+
+        Of equally frequent ones the first is given; None where no sample went to another class.
+        """
+        others = self.confusion.copy()
+        np.fill_diagonal(others, 0)
+        worst = others.argmax(1)
+        counts = others[np.arange(len(others)), worst]
+        return [(int(j), int(n)) if n else None for j, n in zip(worst, counts, strict=True)]
 
     def as_dict(self) -> dict[str, Any]:
         """Give the report as plain values for JSON.
@@ -132,11 +191,18 @@ class Report:
             "top1": self.top1,
             "top5": self.top5,
             "mean_class_accuracy": self.mean_class_accuracy,
+            "classes_seen": self.classes_seen,
             "loss": self.loss,
             "classes": [
-                {"name": name, "samples": int(row.sum()), "correct": int(row[i]), "accuracy": accuracy}
-                for i, (name, row, accuracy) in enumerate(
-                    zip(self.classes, self.confusion, self.class_accuracies, strict=True)
+                {
+                    "name": name,
+                    "samples": int(row.sum()),
+                    "correct": int(row[i]),
+                    "accuracy": accuracy,
+                    "taken_for": {"name": self.classes[worst[0]], "samples": worst[1]} if worst else None,
+                }
+                for i, (name, row, accuracy, worst) in enumerate(
+                    zip(self.classes, self.confusion, self.class_accuracies, self.confusions, strict=True)
                 )
             ],
             "confusion": self.confusion.tolist(),

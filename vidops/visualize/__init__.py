@@ -3,8 +3,45 @@
 from __future__ import annotations
 
 from .benchmarks import benchmark_bars
-from .clips import frame_grid
-from .figures import check_picture, save
-from .training import accuracy_bars, training_curves
+from .clips import ShownFrames, clip_grid, frame_grid, frame_times, read_shown
+from .embedding import tsne_plot, tsne_points
+from .evaluation import class_accuracy_bars, confusion_matrix
+from .figures import check_animation, check_picture, save, save_animation
+from .gains import class_gains, gains_plot, read_report
+from .gradcam import ClassMap, default_layer, grad_cam, layer_energy
+from .heatmaps import animate_heat_map, heat_map_grid, stretch_map
+from .networks import Subject, features_of_videos, load_subject
+from .training import accuracy_bars, run_curves, training_curves
 
-__all__ = ["accuracy_bars", "benchmark_bars", "check_picture", "frame_grid", "save", "training_curves"]
+__all__ = [
+    "ClassMap",
+    "ShownFrames",
+    "Subject",
+    "accuracy_bars",
+    "animate_heat_map",
+    "benchmark_bars",
+    "check_animation",
+    "check_picture",
+    "class_accuracy_bars",
+    "class_gains",
+    "clip_grid",
+    "confusion_matrix",
+    "default_layer",
+    "features_of_videos",
+    "frame_grid",
+    "frame_times",
+    "gains_plot",
+    "grad_cam",
+    "heat_map_grid",
+    "layer_energy",
+    "load_subject",
+    "read_report",
+    "read_shown",
+    "run_curves",
+    "save",
+    "save_animation",
+    "stretch_map",
+    "training_curves",
+    "tsne_plot",
+    "tsne_points",
+]

@@ -1,0 +1,99 @@
+"""Work shared by the processes that torchrun starts, and brought together on all of them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def rank_and_size() -> tuple[int, int]:
+    """Tell which of how many processes this is.
+
+    Returns:
+        Rank and number of ranks: of the process group if there is one, else as torchrun's environment says;
+        (0, 1) without either.
+
+    Example:
+        >>> rank_and_size()
+        (0, 1)
+    """
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    if all(name in os.environ for name in _VARIABLES):
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    return 0, 1
+
+
+def gpu_of_rank() -> torch.device:
+    """Give the GPU of this process: that of its local rank, counted around where there are fewer.
+
+    Returns:
+        A CUDA device.
+    """
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    return torch.device("cuda", local % max(1, torch.cuda.device_count()))
+
+
+def on_all_ranks(work: Callable[[int, int], T]) -> list[T]:
+    """Do a part of some work on each rank and give every rank all parts.
+
+    A gloo process group is made for it, and taken down again, unless there is a group already: what is
+    exchanged is small beside what is computed, so the CPU carries it. An error on one rank is raised on
+    all of them.
+
+    Args:
+        work: called with rank and number of ranks; what it returns must be fit for pickle, tensors on the CPU.
+
+    Returns:
+        The parts in the order of the ranks; one part without torchrun.
+
+    Raises:
+        Exception: whatever ``work`` raised on the lowest rank on which it failed.
+
+    Example:
+        >>> on_all_ranks(lambda rank, size: (rank, size))
+        [(0, 1)]
+    """
+    rank, size = rank_and_size()
+    if size == 1:
+        return [work(rank, size)]
+    own_group = not dist.is_initialized()
+    if own_group:
+        dist.init_process_group("gloo")
+    try:
+        parts: list[object] = [None] * size
+        try:
+            part: object = work(rank, size)
+        except Exception as error:
+            part = _Failed(_sendable(error))
+        dist.all_gather_object(parts, part)
+    finally:
+        if own_group:
+            dist.destroy_process_group()
+    for found in parts:
+        if isinstance(found, _Failed):
+            raise found.error
+    return cast("list[T]", parts)
+
+
+class _Failed:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _sendable(error: Exception) -> Exception:
+    """Give the error itself if pickle brings it over whole, else one with its text."""
+    try:
+        same = pickle.loads(pickle.dumps(error))
+    except Exception:  # classes decide for themselves how pickling them fails
+        same = None
+    return error if str(same) == str(error) else RuntimeError(f"{type(error).__name__}: {error}")
