@@ -19,7 +19,7 @@ from vidops.evaluation import Report
 from vidops.ops.backends import BACKENDS
 from vidops.training import fit
 from vidops.training.learn import judge, learn, loss_curve, within_pairs
-from vidops.training.trainer import build_network
+from vidops.training.start import build_network
 
 CLASSES = [name for pair in list(MOTION_PAIRS.values())[:2] for name in pair]
 

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the last finished epoch in the output folder; start anew if there is none",
+        help="go on from last.ckpt in the output folder; start anew if there is none",
     )
 
 

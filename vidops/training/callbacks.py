@@ -20,7 +20,7 @@ from tqdm import tqdm
 from vidops._files import replacing, write_text
 from vidops.data import VideoError
 
-from .checks import refuse_broken
+from .checks import refuse_non_finite
 from .module import Recognizer
 
 log = logging.getLogger("vidops.training")
@@ -44,17 +44,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class BestAndLast(Checkpoint):
-    """Writes ``last.ckpt`` after every epoch, ``best.ckpt`` after one with a higher validation top-1.
+    """Writes ``last.ckpt`` after every epoch and every few steps, ``best.ckpt`` at a higher validation top-1.
 
     Lightning's ModelCheckpoint stores absolute paths, so that a run forgets its best score when its folder
     moves.
 
     Args:
         folder: of the run.
+        every: steps between two writes within an epoch; None writes none there.
+        accumulate: batches a step.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, every: int | None = None, accumulate: int = 1) -> None:
+        self.folder, self.every, self.accumulate = folder, every, accumulate
         self.best = -math.inf
 
     def state_dict(self) -> dict[str, Any]:
@@ -65,9 +67,24 @@ class BestAndLast(Checkpoint):
         """Take the best score from a checkpoint."""
         self.best = state_dict["best"]
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write between two steps of an epoch; after its last one comes the validation, and then the epoch's."""
+        assert isinstance(pl_module, Recognizer)
+        done = batch_idx + 1
+        if self.every is None or done % self.accumulate or done >= trainer.num_training_batches:
+            return
+        if trainer.global_step % self.every == 0:
+            where = f"epoch {trainer.current_epoch + 1}, batch {done}"
+            refuse_non_finite(pl_module.model, where)
+            pl_module.position = trainer.current_epoch, done
+            trainer.save_checkpoint(self.folder / LAST)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the best one first: killed in between, the epoch is run again and finds the same best."""
         assert isinstance(pl_module, Recognizer)
+        pl_module.position = trainer.current_epoch + 1, 0
         if pl_module.metrics["val_top1"] > self.best:
             self.best = pl_module.metrics["val_top1"]
             trainer.save_checkpoint(self.folder / BEST)
@@ -77,7 +94,7 @@ class BestAndLast(Checkpoint):
 class BrokenVideos(Callback):
     """Counts the training videos that could not be read, names each once, and stops past a share of them.
 
-    A broken video met in validation is an error at once.
+    Each rank hears of the videos that the others could not read, so that all stop at the same batch.
 
     Args:
         total: training videos.
@@ -100,10 +117,16 @@ class BrokenVideos(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Note a batch's broken videos."""
-        for index, reason in batch["broken"]:
+        assert isinstance(pl_module, Recognizer)
+        ranks = pl_module.ranks
+        if not ranks.any(bool(batch["broken"])):
+            return
+        parts = ranks.gather((list(batch["broken"]), "clip" in batch))
+        for index, reason in (video for videos, _ in parts for video in videos):
             if index not in self.broken:
                 self.broken[index] = reason
-                log.warning("broken video left out: %s", reason)
+                if ranks.first:
+                    log.warning("broken video left out: %s", reason)
         # Compared as counts: 1 % of 300 is 3 videos in spite of 0.01 * 300 = 3.0000000000000004 and the like.
         if len(self.broken) > math.floor(self.share * self.total + 1e-9):
             reasons = "; ".join(self.broken.values())
@@ -111,19 +134,8 @@ class BrokenVideos(Callback):
                 f"{len(self.broken)} of {self.total} training videos are broken, more than"
                 f" data.max_broken={self.share:g} allows: {reasons}"
             )
-        if "clip" not in batch:
+        if not all(any_clip for _, any_clip in parts):
             raise VideoError(f"no training video can be read: {'; '.join(self.broken.values())}")
-
-    def on_validation_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Refuse to measure on a part of the list."""
-        refuse_broken(batch)
 
 
 COLUMNS = ["epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "seconds"]
@@ -138,10 +150,15 @@ class MetricsLog:
         path: the file.
         step: steps done before this start.
         tensorboard: a SummaryWriter that gets the same figures, or None.
+        writes: False for a rank that leaves the files to another.
     """
 
-    def __init__(self, path: Path, *, step: int = 0, tensorboard: Any | None = None) -> None:
-        self.path, self.tensorboard = path, tensorboard
+    def __init__(
+        self, path: Path, *, step: int = 0, tensorboard: Any | None = None, writes: bool = True
+    ) -> None:
+        self.path, self.tensorboard, self.writes = path, tensorboard, writes
+        if not writes:
+            return
         kept: list[dict[str, str]] = []
         if step and path.is_file():
             # A killed run may have left half a line at the end.
@@ -166,6 +183,8 @@ class MetricsLog:
             step: optimizer steps done.
             figures: any of the columns' values.
         """
+        if not self.writes:
+            return
         row = {
             "epoch": str(epoch),
             "step": str(step),
@@ -176,6 +195,11 @@ class MetricsLog:
         if self.tensorboard is not None:
             for key, value in figures.items():
                 self.tensorboard.add_scalar(key, value, step)
+
+    def flush(self) -> None:
+        """Write out what TensorBoard holds back: what a checkpoint follows on has to be on the disk."""
+        if self.tensorboard is not None:
+            self.tensorboard.flush()
 
     def close(self) -> None:
         """Write out what TensorBoard holds back."""
@@ -189,18 +213,48 @@ class Terminal(Callback):
     Args:
         metrics: the log.
         every: steps between two rows of the training loss.
+        accumulate: batches a step.
+        done: batches of the first epoch that are done already.
         out: where the lines go; None shows nothing.
     """
 
-    def __init__(self, metrics: MetricsLog, *, every: int, out: TextIO | None = sys.stdout) -> None:
-        self.metrics, self.every, self.out = metrics, every, out
+    def __init__(
+        self,
+        metrics: MetricsLog,
+        *,
+        every: int,
+        accumulate: int = 1,
+        done: int = 0,
+        out: TextIO | None = sys.stdout,
+    ) -> None:
+        self.done = done
+        self.metrics, self.every, self.accumulate, self.out = metrics, every, accumulate, out
         self.bar: Any = None
         self.headed = False
+        self.before = 0.0  # seconds of an unfinished epoch before this start
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the time spent in the epoch."""
+        return {"seconds": self.before + time.perf_counter() - self.started}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the time from a checkpoint."""
+        self.before = state_dict["seconds"]
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Write the log out first."""
+        self.metrics.flush()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar where a resumed epoch goes on; Lightning does not start that one anew."""
+        self._start(trainer, self.done)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
-        self.started = time.perf_counter()
-        self._open(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", trainer.num_training_batches)
+        self.before = 0.0
+        self._start(trainer, 0)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -212,8 +266,9 @@ class Terminal(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Move the bar; every few steps read the loss."""
-        if trainer.global_step % self.every == 0:
-            loss = float(outputs["loss"])
+        assert isinstance(pl_module, Recognizer)
+        if (batch_idx + 1) % self.accumulate == 0 and trainer.global_step % self.every == 0:
+            loss = pl_module.step_loss()
             figures = {"train_loss": loss, "lr": self.rate}
             self.metrics.add(trainer.current_epoch + 1, trainer.global_step, figures)
             if self.bar is not None:
@@ -242,7 +297,7 @@ class Terminal(Callback):
         """Write the epoch's line and row."""
         assert isinstance(pl_module, Recognizer)
         self._close()
-        seconds = time.perf_counter() - self.started
+        seconds = self.before + time.perf_counter() - self.started
         figures = {**pl_module.training_metrics(), **pl_module.metrics, "seconds": seconds}
         epoch = trainer.current_epoch + 1
         self.metrics.add(epoch, trainer.global_step, {**figures, "lr": self.rate})
@@ -265,11 +320,22 @@ class Terminal(Callback):
         """Leave no bar behind."""
         self._close()
 
-    def _open(self, text: str, total: float) -> None:
+    def _start(self, trainer: pl.Trainer, done: int) -> None:
+        self.started = time.perf_counter()
+        text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self._open(text, trainer.num_training_batches, done)
+
+    def _open(self, text: str, total: float, done: int = 0) -> None:
         self._close()
         if self.out is not None and self.out.isatty():
             self.bar = tqdm(
-                total=int(total), desc=text, unit="batch", leave=False, file=self.out, dynamic_ncols=True
+                total=int(total),
+                initial=done,
+                desc=text,
+                unit="batch",
+                leave=False,
+                file=self.out,
+                dynamic_ncols=True,
             )
 
     def _close(self) -> None:

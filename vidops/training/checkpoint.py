@@ -17,6 +17,7 @@ from .config import Config, validate
 
 KEY = "vidops"
 PREFIX = "model."  # one that vidops.load_weights takes off
+TRAINED = "trained_state_dict"  # beside averaged weights, those that training goes on with
 
 
 @dataclass(frozen=True)
@@ -28,31 +29,44 @@ class Checkpoint:
         config: the recipe it was trained with.
         classes: class names in the order of the labels.
         epochs: epochs finished.
-        metrics: validation figures after the last of them.
+        batches: batches done of the epoch after them.
+        ranks: processes that trained it together.
+        metrics: validation figures after the last finished epoch.
         lists: what `fingerprint` gave of the training and the validation list, by their keys in the recipe.
-        weights: the network's state dict.
+        weights: the network's state dict; with ``ema`` in the recipe the averaged weights.
     """
 
     path: Path
     config: Config
     classes: list[str]
     epochs: int
+    batches: int
+    ranks: int
     metrics: dict[str, float]
     lists: dict[str, str]
     weights: dict[str, torch.Tensor]
 
 
 def describe(
-    config: Config, classes: list[str], epochs: int, metrics: dict[str, float], lists: dict[str, str]
+    config: Config,
+    classes: list[str],
+    position: tuple[int, int],
+    metrics: dict[str, float],
+    lists: dict[str, str],
+    *,
+    ranks: int = 1,
+    sums: list[float] | None = None,
 ) -> dict[str, Any]:
     """Make the part of a checkpoint that is vidops' own.
 
     Args:
         config: the recipe.
         classes: class names.
-        epochs: epochs finished.
+        position: epochs finished, and batches done of the next one.
         metrics: validation figures.
         lists: fingerprints of the lists.
+        ranks: processes that train together.
+        sums: what the unfinished epoch's training figures are made of.
 
     Returns:
         Plain Python values, to be stored under `KEY`.
@@ -60,9 +74,12 @@ def describe(
     return {
         "config": config.model_dump(mode="json"),
         "classes": classes,
-        "epochs": epochs,
+        "epochs": position[0],
+        "batches": position[1],
+        "ranks": ranks,
         "metrics": metrics,
         "lists": lists,
+        "sums": sums or [],
     }
 
 
@@ -90,7 +107,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         path: ``best.ckpt`` or ``last.ckpt`` of a run.
 
     Returns:
-        Recipe, classes, figures and weights, tensors on the CPU.
+        Recipe, classes, figures and weights, tensors on the CPU. Of a run with ``ema`` the weights are the
+        averaged ones, those that its figures were measured with.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -109,6 +127,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             config,
             list(own["classes"]),
             int(own["epochs"]),
+            int(own["batches"]),
+            int(own["ranks"]),
             dict(own["metrics"]),
             dict(own["lists"]),
             weights,

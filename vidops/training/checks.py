@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidops.data import VideoError
 
@@ -34,6 +34,28 @@ def check_finite(logits: Tensor, paths: Sequence[str]) -> None:
     if not finite.all():
         bad = [path for path, fine in zip(paths, finite.tolist(), strict=True) if not fine]
         raise NonFiniteLossError(f"the network's output is not finite for: {', '.join(bad)}")
+
+
+def refuse_non_finite(net: nn.Module, where: str) -> None:
+    """Raise if a weight is no number.
+
+    Args:
+        net: the network.
+        where: it was found, for the text.
+
+    Raises:
+        NonFiniteLossError: names the first such parameter.
+
+    Example:
+        >>> net = nn.Linear(1, 1)
+        >>> _ = net.bias.data.fill_(float("inf"))
+        >>> refuse_non_finite(net, "epoch 2, batch 3")
+        Traceback (most recent call last):
+        vidops.training.checks.NonFiniteLossError: the weights are not finite after epoch 2, batch 3: bias
+    """
+    for name, parameter in net.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise NonFiniteLossError(f"the weights are not finite after {where}: {name}")
 
 
 def refuse_broken(batch: dict[str, Any]) -> None:

@@ -28,8 +28,9 @@ from vidops.evaluation import Report, evaluate
 
 from .config import Config, load_config, shipped_recipes
 from .loading import STEP, build_dataset, derive_seed, read_list, training_loader
-from .module import build_optimizer, build_schedule
-from .trainer import build_network, fit
+from .optim import build_optimizer, build_schedule
+from .start import build_network
+from .trainer import fit
 
 # What a network must reach on the motion dataset; one that sees no order must stay at chance within pairs.
 REQUIRED = {"tiny_mstnet": 0.97}

@@ -10,23 +10,16 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import (
-    CosineAnnealingLR,
-    LinearLR,
-    LRScheduler,
-    MultiStepLR,
-    OneCycleLR,
-    SequentialLR,
-)
 
+from vidops.data import VideoError
 from vidops.evaluation.metrics import Counts
 
 from .checkpoint import KEY, describe
-from .checks import NonFiniteLossError, check_finite
+from .checks import NonFiniteLossError, check_finite, refuse_broken
 from .config import Config
 from .loading import STEP, derive_seed
-from .sections import CosineConfig, OneCycleConfig, SGDConfig
+from .optim import build_optimizer, build_schedule, frozen_norms
+from .ranks import Ranks
 
 
 class Recognizer(pl.LightningModule):
@@ -36,8 +29,12 @@ class Recognizer(pl.LightningModule):
         config: the recipe.
         net: from clips (N, 3, T, H, W) to logits (N, K).
         classes: K class names.
-        steps_per_epoch: training batches an epoch.
+        batches_per_epoch: training batches an epoch.
         lists: fingerprints of the lists of videos, for the checkpoints.
+        ranks: the processes that train together.
+
+    Raises:
+        ValueError: batch norms are to be frozen and there are none.
     """
 
     def __init__(
@@ -45,62 +42,126 @@ class Recognizer(pl.LightningModule):
         config: Config,
         net: nn.Module,
         classes: Sequence[str],
-        steps_per_epoch: int,
+        batches_per_epoch: int,
         lists: dict[str, str] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         super().__init__()
-        self.lists = lists or {}
+        self.lists, self.ranks = lists or {}, ranks or Ranks()
         self.config, self.model, self.classes = config, net, list(classes)
-        self.steps_per_epoch = steps_per_epoch
+        self.steps_per_epoch = batches_per_epoch // config.accumulate
         self.metrics: dict[str, float] = {}
+        self.position = 0, 0  # of the checkpoint to be written: epochs finished, batches done of the next
+        self._restored: list[float] | None = None
+        self._frozen = frozen_norms(net, config.freeze_norms)
+        for norm in self._frozen:
+            norm.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> Recognizer:
+        """Choose training or evaluation mode; frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        for norm in self._frozen:
+            norm.eval()
+        return self
+
+    def on_train_start(self) -> None:
+        """Take up the sums of an epoch that a checkpoint was written in."""
+        self.on_train_epoch_start()
+        if self._restored and self.ranks.first:  # they are of all ranks together
+            self._sums += torch.tensor(self._restored, dtype=torch.float64, device=self.device)
 
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's sums on the device."""
-        self._loss, self._right = torch.zeros(2, device=self.device)
-        self._seen = 0
+        """Start the epoch's sums on the device: loss, right answers, clips."""
+        self._sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+        self._step_loss = torch.zeros((), device=self.device)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Compute a batch's loss; its random numbers are a function of seed, epoch and position."""
-        torch.manual_seed(derive_seed(self.config.seed, STEP, self.current_epoch, batch_idx))
+        """Compute a batch's loss; its random numbers are a function of seed, epoch, position and rank."""
+        rank = [self.ranks.rank] if self.ranks.rank else []
+        torch.manual_seed(derive_seed(self.config.seed, STEP, self.current_epoch, batch_idx, *rank))
         logits = self.model(batch["clip"])
         loss = F.cross_entropy(logits, batch["label"])
-        # One look at the loss before the backward pass keeps weights and optimizer clean of a bad batch.
-        if not torch.isfinite(loss):
-            raise NonFiniteLossError(
-                f"the loss is {loss.item()} in epoch {self.current_epoch + 1}, batch {batch_idx + 1}, of:"
-                f" {', '.join(batch['path'])}"
-            )
-        count = len(logits)
-        self._loss += loss.detach() * count
-        self._right += (logits.argmax(1) == batch["label"]).sum()
-        self._seen += count
+        self._check_loss(loss, batch["path"], batch_idx)
+        if batch_idx % self.config.accumulate == 0:
+            self._step_loss.zero_()
+        self._step_loss += loss.detach() / self.config.accumulate
+        self._sums[0] += loss.detach() * len(logits)
+        self._sums[1] += (logits.argmax(1) == batch["label"]).sum()
+        self._sums[2] += len(logits)
         return loss
+
+    def _check_loss(self, loss: Tensor, paths: Sequence[str], batch_idx: int) -> None:
+        """Look at the loss before the backward pass: weights and optimizer stay clean of a bad batch.
+
+        All ranks stop if one has to: the others would wait for its gradients.
+        """
+        fine = bool(torch.isfinite(loss))
+        if self.ranks.any(not fine):
+            where = f"in epoch {self.current_epoch + 1}, batch {batch_idx + 1}"
+            mine = f"the loss is {loss.item()} {where}, of: {', '.join(paths)}"
+            found = self.ranks.gather("" if fine else mine)
+            raise NonFiniteLossError("; ".join(text for text in found if text))
 
     def training_metrics(self) -> dict[str, float]:
         """Give the epoch's mean loss and accuracy so far, measured while the weights changed.
 
         Returns:
-            ``train_loss`` and ``train_top1``.
+            ``train_loss`` and ``train_top1`` over all ranks, which have to call it together.
         """
-        return {"train_loss": float(self._loss) / self._seen, "train_top1": float(self._right) / self._seen}
+        loss, right, clips = self.ranks.sum(self._sums).tolist()
+        return {"train_loss": loss / clips, "train_top1": right / clips}
+
+    def step_loss(self) -> float:
+        """Give the mean loss of the batches of the last optimizer step.
+
+        Returns:
+            The mean over all ranks, which have to call it together.
+        """
+        return float(self.ranks.sum(self._step_loss)) / self.ranks.size
+
+    def on_validation_start(self) -> None:
+        """Measure with one set of weights."""
+        self.ranks.share_buffers(self.model)
 
     def on_validation_epoch_start(self) -> None:
         """Start the counts."""
         self._counts = Counts(len(self.classes), self.device)
-        self._val_loss = torch.zeros((), device=self.device)
+        self._val_loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._failure: VideoError | NonFiniteLossError | None = None
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Count a batch."""
-        logits = self.model(batch["clip"]).float()
-        check_finite(logits, batch["path"])
-        self._val_loss += F.cross_entropy(logits, batch["label"], reduction="sum")
+        """Count a batch. Ranks have unequal numbers of them, so they meet at the end, for errors too."""
+        if self._failure is not None:
+            return
+        try:
+            refuse_broken(batch)
+            logits = self.model(batch["clip"]).float()
+            check_finite(logits, batch["path"])
+        except (VideoError, NonFiniteLossError) as error:
+            if self.ranks.alone:
+                raise
+            self._failure = error
+            return
+        self._val_loss += F.cross_entropy(logits.double(), batch["label"], reduction="sum")
         self._counts.update(logits, batch["label"])
 
     def on_validation_epoch_end(self) -> None:
-        """Turn the counts into the figures that the log and the checkpoints show."""
-        counts = self._counts
-        loss = float(self._val_loss) / counts.samples
-        self.metrics = {"val_loss": loss, "val_top1": counts.top1, "val_top5": counts.top5}
+        """Turn the counts of all ranks into the figures that the log and the checkpoints show."""
+        self.ranks.together(self._raise_failure)
+        own, mine = self._counts, self._counts.samples
+        figures = [float(self._val_loss), round(own.top1 * mine), round(own.top5 * mine), mine]
+        sums = self.ranks.sum(torch.tensor(figures, dtype=torch.float64, device=self.device))
+        loss, right, among5, samples = sums.tolist()
+        self.metrics = {
+            "val_loss": loss / samples,
+            "val_top1": right / samples,
+            "val_top5": among5 / samples,
+        }
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build optimizer and schedule; the rate changes every step."""
@@ -109,50 +170,18 @@ class Recognizer(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add recipe, classes and figures."""
+        """Add recipe, classes, figures and position; all ranks do, for the sums."""
         checkpoint[KEY] = describe(
-            self.config, self.classes, self.current_epoch + 1, self.metrics, self.lists
+            self.config,
+            self.classes,
+            self.position,
+            self.metrics,
+            self.lists,
+            ranks=self.ranks.size,
+            sums=self.ranks.sum(self._sums).tolist() if self.position[1] else None,
         )
 
-
-def build_optimizer(config: Config, net: nn.Module) -> Optimizer:
-    """Build a recipe's optimizer.
-
-    Args:
-        config: the recipe.
-        net: the network.
-
-    Returns:
-        The optimizer over all parameters.
-    """
-    section = config.optimizer
-    if isinstance(section, SGDConfig):
-        return SGD(
-            net.parameters(), lr=section.lr, momentum=section.momentum, weight_decay=section.weight_decay
-        )
-    return AdamW(net.parameters(), lr=section.lr, weight_decay=section.weight_decay)
-
-
-def build_schedule(config: Config, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
-    """Build a recipe's schedule, to be stepped after every batch.
-
-    Args:
-        config: the recipe.
-        optimizer: its optimizer.
-        steps_per_epoch: training batches an epoch.
-
-    Returns:
-        The scheduler.
-    """
-    schedule, total = config.schedule, config.epochs * steps_per_epoch
-    if isinstance(schedule, OneCycleConfig):
-        return OneCycleLR(
-            optimizer, config.optimizer.lr, total, pct_start=schedule.warmup, cycle_momentum=False
-        )
-    if isinstance(schedule, CosineConfig):
-        warm = round(schedule.warmup_epochs * steps_per_epoch)
-        if warm == 0:
-            return CosineAnnealingLR(optimizer, total)
-        ramp = LinearLR(optimizer, start_factor=1 / (warm + 1), total_iters=warm)
-        return SequentialLR(optimizer, [ramp, CosineAnnealingLR(optimizer, total - warm)], [warm])
-    return MultiStepLR(optimizer, [m * steps_per_epoch for m in schedule.milestones], schedule.gamma)
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the figures of the last finished epoch and the sums of the one that goes on."""
+        self.metrics = dict(checkpoint[KEY]["metrics"])
+        self._restored = list(checkpoint[KEY]["sums"])

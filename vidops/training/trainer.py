@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import os
 import signal
 import threading
 import warnings
@@ -15,12 +16,13 @@ from typing import Any, TextIO
 
 import lightning.pytorch as pl
 import torch
-from torch import nn
-from torch.utils.data import DataLoader
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 
 from vidops._files import write_text
-from vidops.models import count_params, create_model, load_weights
+from vidops.models import count_params
 
+from .averaging import Averaging
 from .callbacks import (
     BEST,
     LAST,
@@ -31,35 +33,18 @@ from .callbacks import (
     MetricsLog,
     Terminal,
 )
-from .checkpoint import Checkpoint, read_checkpoint
+from .checkpoint import Checkpoint
 from .checks import NonFiniteLossError
-from .config import Config, differences, dump
+from .config import Config, dump
 from .loading import (
-    build_dataset,
-    derive_seed,
-    evaluation_loader,
-    fingerprint,
     on_gpu,
-    read_list,
-    training_loader,
 )
 from .module import Recognizer
+from .optim import scaled_rate
+from .ranks import Ranks, join
+from .start import CONFIG, Start, prepare
 
-CONFIG = "config.yaml"
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-
-# A run may be resumed with other values of these: they change where and how fast, not what.
-FREE = (
-    "output",
-    "accelerator",
-    "backend",
-    "log_every",
-    "data.root",
-    "data.workers",
-    "data.cache",
-    "data.eval_batch_size",
-    "data.max_broken",
-)
 
 
 @dataclass(frozen=True)
@@ -87,7 +72,7 @@ class FitResult:
 
     @property
     def last(self) -> Path:
-        """The checkpoint of the last finished epoch."""
+        """The checkpoint that a resumed run goes on from."""
         return self.output / LAST
 
 
@@ -95,10 +80,17 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
     """Train a network as a recipe says.
 
     The output folder gets ``config.yaml``, ``metrics.csv``, ``best.ckpt``, ``last.ckpt`` and, with
-    TensorBoard installed, its events in ``tensorboard``. Checkpoints are written at the end of an epoch;
-    killed at any moment and resumed, a run ends with the weights of one that was never killed (fp32, same
-    machine). Weights, crops, order and dropout are functions of the seed; torch's global generator is left as
-    it was.
+    TensorBoard installed, its events in ``tensorboard``. Checkpoints are written at the end of an epoch and
+    every ``checkpoint_every`` steps within it; killed at any moment and resumed, a run ends with the weights
+    of one that was never killed (fp32, same machine, same number of ranks). Weights, crops, order and dropout
+    are functions of the seed; torch's global generator is left as it was.
+
+    A checkpoint's ``state_dict`` holds the weights that were validated: with ``ema`` the averaged ones, while
+    those that training goes on with are in ``trained_state_dict``.
+
+    Under torchrun every rank calls this. They share each batch of ``data.batch_size`` clips evenly, so that a
+    recipe trains the same on any number of ranks, but for the batch norms' statistics, which are of a rank's
+    share. Rank 0 alone writes and shows anything; an error on one rank stops all.
 
     Args:
         config: the recipe, see :func:`~vidops.training.load_config`.
@@ -112,7 +104,8 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
     Raises:
         FileNotFoundError: a list, a listed video or the initial weights are missing.
         FileExistsError: the output folder holds a run and ``resume`` is False.
-        ValueError: the recipe does not fit its data, or recipe or lists differ from those of the run to resume.
+        ValueError: the recipe does not fit its data, network or number of ranks, or recipe, lists or number of
+            ranks differ from those of the run to resume.
         NonFiniteLossError: a batch's loss is not finite; the last good checkpoint is kept.
         VideoError: too many training videos are broken, or one validation video.
 
@@ -122,109 +115,62 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
         Traceback (most recent call last):
         FileNotFoundError: no/such/folder/train.csv: no such annotation file or folder
     """
-    earlier = find_run(config, resume=resume)
-    if earlier is not None and earlier.epochs >= config.epochs:
-        return _finished(earlier, config, out)
-    start = earlier.epochs if earlier is not None else 0
-    train, val, classes = _loaders(config, start)
-    lists = {
-        f"data.{name}": fingerprint(loader.dataset.dataset.annotations, config.data.root)  # type: ignore[attr-defined]
-        for name, loader in (("train", train), ("val", val))
-    }
-    if earlier is not None:
-        _refuse_other_lists(earlier, lists)
-    output, videos = Path(config.output), len(train.dataset)  # type: ignore[arg-type]
-    with torch.random.fork_rng(list(range(torch.cuda.device_count())) if on_gpu(config) else []):
-        net = build_network(config, len(classes))
-        _say(out, f"{config.model.name}: {count_params(net):,} parameters, {len(classes)} classes", end=", ")
-        _say(out, f"{videos:,} training and {len(val.dataset):,} validation videos")  # type: ignore[arg-type]
-        if start:
-            _say(out, f"resuming {output} after epoch {start}")
+    ranks = join(on_gpu(config))
+    out = out if ranks.first else None
+    with torch.random.fork_rng([torch.cuda.current_device()] if on_gpu(config) else []):
+        start = ranks.together(lambda: prepare(config, ranks, resume=resume))
+        if isinstance(start, Checkpoint):
+            return _finished(start, config, out)
+        return _train(config, ranks, start, out)
+
+
+def _train(config: Config, ranks: Ranks, start: Start, out: TextIO | None) -> FitResult:
+    """Run what has been prepared."""
+    module, output = start.module, Path(config.output)
+    videos = len(start.train.dataset)  # type: ignore[arg-type]
+    _introduce(config, start, ranks, out)
+    if ranks.first:
         write_text(output / CONFIG, dump(config))
         for part in output.glob(".*.ckpt.*.tmp"):  # of a run killed while it wrote
             part.unlink()
-        module = Recognizer(config, net, classes, len(train), lists)
-        metrics = _open_log(output, start * len(train))
-        best, broken = BestAndLast(output), BrokenVideos(videos, config.data.max_broken)
-        try:
-            with _quiet():
-                trainer = _trainer(config, [broken, Terminal(metrics, every=config.log_every, out=out), best])
-                _run(trainer, module, train, val, earlier)
-        except NonFiniteLossError as error:
-            last = output / LAST
-            kept = f"{last} holds the last good epoch" if last.exists() else "no epoch was finished"
-            raise NonFiniteLossError(f"{error}; {kept}") from None
-        finally:
-            metrics.close()
+    metrics = _open_log(output, start.steps, writes=ranks.first)
+    best = BestAndLast(output, every=config.checkpoint_every, accumulate=config.accumulate)
+    broken = BrokenVideos(videos, config.data.max_broken)
+    terminal = Terminal(
+        metrics, every=config.log_every, accumulate=config.accumulate, done=start.batches, out=out
+    )
+    averaging = [Averaging(config.ema, config.accumulate)] if config.ema is not None else []
+    try:
+        with _quiet():
+            trainer = _trainer(config, ranks, [broken, *averaging, terminal, best])
+            _run(trainer, module, start.train, start.val, start.earlier)
+    except NonFiniteLossError as error:
+        last = output / LAST
+        good = "step" if config.checkpoint_every else "epoch"
+        kept = f"{last} holds the last good {good}" if last.exists() else f"no {good} was finished"
+        raise NonFiniteLossError(f"{error}; {kept}") from None
+    finally:
+        metrics.close()
     if broken.broken:
         _say(out, f"{len(broken.broken)} of {videos:,} training videos were broken and left out")
     return FitResult(output, config.epochs, module.metrics, best.best, list(broken.broken.values()))
 
 
-def find_run(config: Config, *, resume: bool) -> Checkpoint | None:
-    """Look for an earlier run in a recipe's output folder.
-
-    Args:
-        config: the recipe.
-        resume: whether the run may be continued.
-
-    Returns:
-        Its last checkpoint, or None to start at the beginning.
-
-    Raises:
-        FileExistsError: there is a run and ``resume`` is False, or the output is a file.
-        ValueError: the run's recipe differs, or its checkpoint is damaged.
-    """
-    output = Path(config.output)
-    if output.exists() and not output.is_dir():
-        raise FileExistsError(f"output: {output} is a file, not a folder")
-    traces = [name for name in (CONFIG, LAST, BEST, METRICS) if (output / name).exists()]
-    if not resume:
-        if traces:
-            raise FileExistsError(
-                f"output: {output} holds a run already ({', '.join(traces)}); continue it with --resume, or"
-                " choose another folder with output=..."
-            )
-        return None
-    if not (output / LAST).exists():
-        return None
-    earlier = read_checkpoint(output / LAST)
-    changed = differences(earlier.config, config, ignore=FREE)
-    if changed:
-        key, before, now = changed[0]
-        more = f" (and {len(changed) - 1} more keys)" if len(changed) > 1 else ""
-        raise ValueError(
-            f"{key}: the run in {output} has {before!r}, not {now!r}{more}; a resumed run keeps its recipe"
-        )
-    return earlier
-
-
-def build_network(config: Config, num_classes: int) -> nn.Module:
-    """Build a recipe's network with initial weights that are a function of its seed.
-
-    Args:
-        config: the recipe.
-        num_classes: classes of the head.
-
-    Returns:
-        The network on the CPU. torch's global generator is seeded.
-
-    Raises:
-        FileNotFoundError: ``model.weights`` is missing.
-        ValueError: no model has that name, or the weights are another network's.
-    """
-    torch.manual_seed(derive_seed(config.seed))
-    model = config.model
-    net = create_model(
-        model.name,
-        num_classes=num_classes,
-        num_segments=model.num_segments,
-        backend=config.backend,
-        **model.options,
-    )
-    if model.weights is not None:
-        load_weights(net, model.weights, part=model.part)
-    return net
+def _introduce(config: Config, start: Start, ranks: Ranks, out: TextIO | None) -> None:
+    """Say what is about to be trained."""
+    module, earlier = start.module, start.earlier
+    _say(out, f"{config.model.name}: {count_params(module.model):,} parameters", end=", ")
+    _say(out, f"{len(module.classes)} classes, {len(start.train.dataset):,} training and", end=" ")  # type: ignore[arg-type]
+    _say(out, f"{len(start.val.dataset):,} validation videos")  # type: ignore[arg-type]
+    if not ranks.alone:
+        _say(out, f"{ranks.size} ranks, {config.data.batch_size // ranks.size} clips a batch on each")
+    if config.optimizer.lr_batch is not None:
+        clips = config.data.batch_size * config.accumulate
+        scale = f"{config.optimizer.lr:g} x {clips} / {config.optimizer.lr_batch} clips a step"
+        _say(out, f"learning rate {scaled_rate(config):g} = {scale}")
+    if earlier is not None:
+        within = f" and {earlier.batches} of {len(start.train)} batches" if earlier.batches else ""
+        _say(out, f"resuming {config.output} after epoch {earlier.epochs}{within}")
 
 
 def _finished(earlier: Checkpoint, config: Config, out: TextIO | None) -> FitResult:
@@ -235,36 +181,13 @@ def _finished(earlier: Checkpoint, config: Config, out: TextIO | None) -> FitRes
     return FitResult(output, earlier.epochs, earlier.metrics, best, list(broken.values()))
 
 
-def _loaders(config: Config, start: int) -> tuple[DataLoader[Any], DataLoader[Any], list[str]]:
-    """Build the loaders of training, from epoch ``start``, and of validation, and find the classes."""
-    if config.precision == "fp16" and not on_gpu(config):
-        raise ValueError("precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
-    train = read_list(config, "train")
-    classes = list(train.classes or [])
-    val = read_list(config, "val", classes)
-    return (
-        training_loader(config, build_dataset(config, train, training=True), epoch=start),
-        evaluation_loader(config, build_dataset(config, val, training=False, views=False)),
-        classes,
-    )
-
-
-def _refuse_other_lists(earlier: Checkpoint, lists: dict[str, str]) -> None:
-    """Under other videos or labels, the epochs that are left would not be those of the run that began."""
-    for key, now in lists.items():
-        if earlier.lists.get(key) != now:
-            raise ValueError(
-                f"{key}: names other videos, labels or classes than when the run in {earlier.path.parent} began"
-                f" ({earlier.lists.get(key)} then, {now} now)"
-            )
-
-
-def _trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(config: Config, ranks: Ranks, callbacks: list[pl.Callback]) -> pl.Trainer:
     return pl.Trainer(
         accelerator="cuda" if on_gpu(config) else "cpu",
-        devices=1,
         max_epochs=config.epochs,
         precision=PRECISIONS[config.precision],
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.clip_norm,
         default_root_dir=config.output,
         logger=False,
         plugins=[AtomicCheckpointIO()],
@@ -273,7 +196,22 @@ def _trainer(config: Config, callbacks: list[pl.Callback]) -> pl.Trainer:
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        **_placement(config, ranks),
     )
+
+
+def _placement(config: Config, ranks: Ranks) -> dict[str, Any]:
+    """Give the trainer's arguments about processes."""
+    if ranks.alone:
+        return {"devices": 1}
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    # Buffers are shared once an epoch by Recognizer: ranks run unequal numbers of validation batches.
+    strategy = DDPStrategy(
+        cluster_environment=TorchElasticEnvironment(),
+        process_group_backend="cpu:gloo,cuda:nccl" if on_gpu(config) else "gloo",
+        broadcast_buffers=False,
+    )
+    return {"devices": here, "num_nodes": ranks.size // here, "strategy": strategy}
 
 
 def _run(trainer: pl.Trainer, module: Recognizer, train: Any, val: Any, earlier: Checkpoint | None) -> None:
@@ -291,14 +229,14 @@ def _run(trainer: pl.Trainer, module: Recognizer, train: Any, val: Any, earlier:
             signal.signal(signal.SIGINT, handler)
 
 
-def _open_log(output: Path, steps: int) -> MetricsLog:
+def _open_log(output: Path, steps: int, *, writes: bool) -> MetricsLog:
     """Open metrics.csv and, if TensorBoard is installed, its events, both cut off after ``steps``."""
-    writer = None
-    if importlib.util.find_spec("tensorboard") is not None:
+    writer, events = None, output / "tensorboard"
+    if writes and importlib.util.find_spec("tensorboard") is not None:
         from torch.utils.tensorboard import SummaryWriter
 
-        writer = SummaryWriter(output / "tensorboard", purge_step=steps + 1 if steps else None)
-    return MetricsLog(output / METRICS, step=steps, tensorboard=writer)
+        writer = SummaryWriter(events, purge_step=steps + 1 if events.exists() else None)
+    return MetricsLog(output / METRICS, step=steps, tensorboard=writer, writes=writes)
 
 
 def _say(out: TextIO | None, text: str, end: str = "\n") -> None:

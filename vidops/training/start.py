@@ -1,0 +1,219 @@
+"""The start of a run: everything that can be checked is, before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from vidops.data import num_frames
+from vidops.models import create_model, load_weights
+
+from .callbacks import BEST, LAST, METRICS
+from .checkpoint import Checkpoint, read_checkpoint
+from .config import Config, differences
+from .loading import (
+    build_dataset,
+    derive_seed,
+    evaluation_loader,
+    fingerprint,
+    on_gpu,
+    read_list,
+    training_loader,
+)
+from .module import Recognizer
+from .optim import build_optimizer
+from .ranks import Ranks
+
+CONFIG = "config.yaml"
+
+# A run may be resumed with other values of these: they change where and how fast, not what.
+FREE = (
+    "output",
+    "accelerator",
+    "backend",
+    "log_every",
+    "checkpoint_every",
+    "data.root",
+    "data.workers",
+    "data.cache",
+    "data.eval_batch_size",
+    "data.max_broken",
+)
+
+
+@dataclass(frozen=True)
+class Start:
+    """All that a run needs, checked, with nothing written yet.
+
+    Args:
+        module: with the network at its initial weights.
+        train: loader of this rank's training batches.
+        val: loader of this rank's validation batches.
+        earlier: checkpoint to go on from, or None.
+    """
+
+    module: Recognizer
+    train: DataLoader[Any]
+    val: DataLoader[Any]
+    earlier: Checkpoint | None
+
+    @property
+    def batches(self) -> int:
+        """Batches of the first epoch that are done."""
+        return self.earlier.batches if self.earlier is not None else 0
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that are done."""
+        epochs = self.earlier.epochs if self.earlier is not None else 0
+        return epochs * self.module.steps_per_epoch + self.batches // self.module.config.accumulate
+
+
+def prepare(config: Config, ranks: Ranks, *, resume: bool) -> Start | Checkpoint:
+    """Check all that can be checked and build network and loaders.
+
+    Args:
+        config: the recipe.
+        ranks: the processes that train together.
+        resume: whether an earlier run may be continued.
+
+    Returns:
+        What a run needs, or the last checkpoint of a run that is finished already. torch's global generator
+        is seeded.
+
+    Raises:
+        FileExistsError: see `find_run`.
+        FileNotFoundError: a list, a listed video or the initial weights are missing.
+        ValueError: recipe, data, network and ranks do not fit each other or the run to resume.
+        VideoError: a validation video cannot be read.
+    """
+    earlier = find_run(config, resume=resume, ranks=ranks.size)
+    if earlier is not None and earlier.epochs >= config.epochs:
+        return earlier
+    if config.precision == "fp16" and not on_gpu(config):
+        raise ValueError("precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    train_list = read_list(config, "train")
+    classes = list(train_list.classes or [])
+    val_list = read_list(config, "val", classes)
+    if len(val_list) < ranks.size:
+        raise ValueError(f"data.val: {len(val_list)} videos are fewer than the {ranks.size} ranks")
+    lists = {
+        f"data.{name}": fingerprint(annotations, config.data.root)
+        for name, annotations in (("train", train_list), ("val", val_list))
+    }
+    if earlier is not None:
+        _refuse_other_lists(earlier, lists)
+    train = training_loader(
+        config,
+        build_dataset(config, train_list, training=True),
+        epoch=earlier.epochs if earlier is not None else 0,
+        skip=earlier.batches if earlier is not None else 0,
+        rank=ranks.rank,
+        world_size=ranks.size,
+    )
+    val = evaluation_loader(
+        config,
+        build_dataset(config, val_list, training=False, views=False),
+        rank=ranks.rank,
+        world_size=ranks.size,
+    )
+    net = build_network(config, len(classes))
+    module = Recognizer(config, net, classes, len(train), lists, ranks)
+    build_optimizer(config, net)
+    if earlier is None:
+        _refuse_broken_validation(val, ranks)
+    return Start(module, train, val, earlier)
+
+
+def find_run(config: Config, *, resume: bool, ranks: int = 1) -> Checkpoint | None:
+    """Look for an earlier run in a recipe's output folder.
+
+    Args:
+        config: the recipe.
+        resume: whether the run may be continued.
+        ranks: processes that train together.
+
+    Returns:
+        Its last checkpoint, or None to start at the beginning.
+
+    Raises:
+        FileExistsError: there is a run and ``resume`` is False, or the output is a file.
+        ValueError: the run's recipe or its number of ranks differs, or its checkpoint is damaged.
+    """
+    output = Path(config.output)
+    if output.exists() and not output.is_dir():
+        raise FileExistsError(f"output: {output} is a file, not a folder")
+    traces = [name for name in (CONFIG, LAST, BEST, METRICS) if (output / name).exists()]
+    if not resume:
+        if traces:
+            raise FileExistsError(
+                f"output: {output} holds a run already ({', '.join(traces)}); continue it with --resume, or"
+                " choose another folder with output=..."
+            )
+        return None
+    if not (output / LAST).exists():
+        return None
+    earlier = read_checkpoint(output / LAST)
+    changed = differences(earlier.config, config, ignore=FREE)
+    if changed:
+        key, before, now = changed[0]
+        more = f" (and {len(changed) - 1} more keys)" if len(changed) > 1 else ""
+        raise ValueError(
+            f"{key}: the run in {output} has {before!r}, not {now!r}{more}; a resumed run keeps its recipe"
+        )
+    if earlier.ranks != ranks and earlier.epochs < config.epochs:
+        raise ValueError(
+            f"{output / LAST}: is of a run on {earlier.ranks} rank{'s' * (earlier.ranks > 1)}, not {ranks}; a"
+            " resumed run keeps their number"
+        )
+    return earlier
+
+
+def build_network(config: Config, num_classes: int) -> nn.Module:
+    """Build a recipe's network with initial weights that are a function of its seed.
+
+    Args:
+        config: the recipe.
+        num_classes: classes of the head.
+
+    Returns:
+        The network on the CPU. torch's global generator is seeded.
+
+    Raises:
+        FileNotFoundError: ``model.weights`` is missing.
+        ValueError: no model has that name, or the weights are another network's.
+    """
+    torch.manual_seed(derive_seed(config.seed))
+    model = config.model
+    net = create_model(
+        model.name,
+        num_classes=num_classes,
+        num_segments=model.num_segments,
+        backend=config.backend,
+        **model.options,
+    )
+    if model.weights is not None:
+        load_weights(net, model.weights, part=model.part)
+    return net
+
+
+def _refuse_other_lists(earlier: Checkpoint, lists: dict[str, str]) -> None:
+    """Under other videos or labels, the epochs that are left would not be those of the run that began."""
+    for key, now in lists.items():
+        if earlier.lists.get(key) != now:
+            raise ValueError(
+                f"{key}: names other videos, labels or classes than when the run in {earlier.path.parent} began"
+                f" ({earlier.lists.get(key)} then, {now} now)"
+            )
+
+
+def _refuse_broken_validation(val: DataLoader[Any], ranks: Ranks) -> None:
+    """Open every validation video, each rank its share: one that cannot be read would stop the first epoch's end."""
+    samples = val.dataset.dataset.samples  # type: ignore[attr-defined]
+    for index in val.sampler:
+        num_frames(samples[index].path)
