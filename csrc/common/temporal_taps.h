@@ -64,17 +64,25 @@ struct Term {
 
 // terms[begin[t] .. begin[t+1]) are the terms of frame t of the result.
 struct TermTable {
-  std::vector<int32_t> begin;
+  std::vector<int64_t> begin;
   std::vector<Term> terms;
 };
 
+constexpr int64_t kMostTerms = int64_t{1} << 28;  // of a table
+constexpr int64_t kZeroTerms = int64_t{1} << 22;  // up to here a table has terms outside the clip
+
 // The table of one group: result frame `out` reads input frame `in`, which outside the clip is a frame of zeros: such a
-// term decides only where taps or gradients are not finite. Transposed it gives the input's gradient: result frame `in`
-// reads gradient frame `out`. Terms are in tap order, so sums have a fixed order.
+// term decides only where taps or gradients are not finite, and tables of millions of terms have none. Transposed it
+// gives the input's gradient: result frame `in` reads gradient frame `out`. The order of terms is fixed: by tap, or
+// transposed by frame.
 inline TermTable term_table(const Group& g, int64_t frames_in, int64_t frames_out, int64_t stride, Padding padding,
                             int64_t reach, bool transposed) {
   const int64_t rows = transposed ? frames_in : frames_out;
   const int64_t offset = padding == Padding::kValid ? reach : 0;
+  STD_TORCH_CHECK(padding != Padding::kReplicate || g.taps <= kMostTerms / frames_out,
+                  "groups must have kernel sizes of at most ", kMostTerms / frames_out, " for ", frames_out,
+                  " frames here, got ", g.taps);
+  const bool zeros = !transposed && g.taps <= kZeroTerms / frames_out;
   const auto each = [&](auto&& visit) {
     for (int64_t out = 0; out < frames_out; ++out) {
       for (int64_t tap = 0; tap < g.taps; ++tap) {
@@ -82,7 +90,7 @@ inline TermTable term_table(const Group& g, int64_t frames_in, int64_t frames_ou
         if (padding == Padding::kReplicate) in = std::clamp<int64_t>(in, 0, frames_in - 1);
         const bool inside = in >= 0 && in < frames_in;
         if (transposed && inside) visit(in, out, tap);
-        if (!transposed) visit(out, inside ? in : -1, tap);
+        if (!transposed && (inside || zeros)) visit(out, inside ? in : -1, tap);
       }
     }
   };
@@ -91,7 +99,7 @@ inline TermTable term_table(const Group& g, int64_t frames_in, int64_t frames_ou
   each([&](int64_t row, int64_t, int64_t) { ++table.begin[row + 1]; });
   for (int64_t row = 0; row < rows; ++row) table.begin[row + 1] += table.begin[row];
   table.terms.resize(table.begin[rows]);
-  std::vector<int32_t> next(table.begin.begin(), table.begin.end() - 1);
+  std::vector<int64_t> next(table.begin.begin(), table.begin.end() - 1);
   each([&](int64_t row, int64_t frame, int64_t tap) {
     table.terms[next[row]++] = {static_cast<int32_t>(frame), static_cast<int32_t>(tap)};
   });

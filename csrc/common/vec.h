@@ -156,9 +156,21 @@ inline void stream_fence() {
 #endif
 }
 
+// A vector's lanes in double.
+template <class T>
+struct WideOf {
+  typedef double type __attribute__((vector_size(kLanes<T> * 8)));
+};
+template <class T>
+using Wide = typename WideOf<T>::type;
+template <class T>
+inline void add_wide(Wide<T>& total, const Vec<T>& v) {
+  total += __builtin_convertvector(v, Wide<T>);
+}
+
 // The lanes of a vector summed in double, lowest first.
 template <class V>
-inline double sum_lanes(V v) {
+inline double sum_lanes(const V& v) {
   double total = 0;
   constexpr int lanes = sizeof(V) / sizeof(v[0]);
   for (int i = 0; i < lanes; ++i) total += v[i];

@@ -1,15 +1,15 @@
 // temporal_conv on the CPU: one pass over the clip, whatever the groups.
 //
-// Floor: x read once, y written once. A vector is 4 to 16 neighbouring elements of every frame: positions of one
+// Floor: x read once, y written once. A vector is 2 to 16 neighbouring elements of every frame: positions of one
 // channel in the planar layouts, channels of one position in channels last. Groups without stride and dilation slide a
 // window of frames along it (temporal_conv_slide.h); vectors are taken in memory order, so a clip is read as one
 // sequential stream a frame. Other groups follow a table (temporal_conv_table.h). Sums
 // live in registers in tap order, so results do not depend on the number of threads. Results larger than the caches
 // are streamed past them, which saves reading the lines first.
 //
-// Backward: the input's gradient is the same loop over the gradient with the taps reversed. The taps' gradient is one
-// dot product a tap, in fp32 over at most a few thousand terms, in fp64 above, reduced in the order of memory. Both are
-// made of the same block while it is in the caches.
+// Backward: the input's gradient slides over the gradient with the taps reversed, or follows the transposed table. The
+// taps' gradient is one dot product a tap, in fp32 over at most kTerms products a lane, in fp64 above, reduced in the
+// order of memory. Both are made of the same block while it is in the caches.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -31,8 +31,7 @@ namespace {
 
 constexpr int64_t kBlock = 512;       // planar: positions a thread takes at a time
 constexpr int64_t kGrain = 16 << 10;  // elements a thread should have at least
-constexpr int64_t kVectors = 64;      // planar: vectors summed in fp32 before fp64 takes over
-constexpr int64_t kPositions = 32;    // channels last: positions summed in fp32 before fp64 takes over
+constexpr int64_t kTerms = 128;       // products a lane sums in fp32 before fp64 takes over
 constexpr int64_t kShares = 16;       // channels last: shares of the clips that sum their gradients apart
 
 // A clip's memory, and where a strip of it starts.
@@ -77,12 +76,14 @@ void sum_vector(const GroupPlan& part, const Frames<T, Lanes>& x, Tap&& tap, Vec
 }
 
 // One vector's products of gradient and input, a sum a tap and one of the gradient.
+// `g` starts at frame t0.
 template <int K, class T, class Lanes>
-void product_vector(const GroupPlan& part, const Frames<T, Lanes>& x, const Frames<T, Lanes>& g, Vec<T>* sums) {
+void product_vector(const GroupPlan& part, const Frames<T, Lanes>& x, const Frames<T, Lanes>& g, int64_t t0,
+                    Vec<T>* sums) {
   if constexpr (K > 0) {
-    slide_products<K>(x, part.first, g, sums);
+    slide_products<K>(x, part.first + t0, g, sums);
   } else {
-    table_products(x, part.table, part.group.taps, g, sums);
+    table_products(x, part.table, part.group.taps, g, t0, sums);
   }
 }
 
@@ -122,6 +123,8 @@ void sum_last(const Plan<T>& plan, const T* x, const Clip& cx, T* y, const Clip&
 // Whether a result is worth streaming, and its vectors are aligned: in every strip, then its rows are too.
 template <class T>
 bool can_stream(const Plan<T>& plan, const View<T>& y) {
+  // Vectors shorter than a line fill lines of many frames at a time, more than write-combining buffers hold.
+  if (kVectorBytes < 64 && y.shape.T > 8) return false;
   if (!std::is_same_v<T, acc_t<T>> || y.shape.numel() * static_cast<int64_t>(sizeof(T)) < kStreamBytes) return false;
   bool aligned = reinterpret_cast<uintptr_t>(y.data) % kVectorBytes == 0;
   if (!plan.last) return aligned && y.shape.P % kLanes<T> == 0;
@@ -155,27 +158,33 @@ template <class T>
 void product_planar(const Plan<T>& plan, const T* grad, const Clip& cg, const T* x, const Clip& cx, int64_t c,
                     int64_t count, double* out) {
   const GroupPlan& part = plan.parts[plan.part_of[c]];
-  const int64_t slots = part.group.taps + 1;
+  const int64_t slots = part.group.taps + 1, some = std::max<int64_t>(kTerms / cg.T, 1) * kLanes<T>;
+  std::vector<Wide<T>> totals(slots);
   with_window(part, [&](auto k) {
     std::vector<Vec<T>> many(k > 0 ? 0 : slots);
     Vec<T> few[k + 1];  // stays in registers
     Vec<T>* sums = k > 0 ? few : many.data();
-    for (int64_t at = 0; at < count; at += kVectors * kLanes<T>) {
-      std::fill_n(sums, slots, Vec<T>{});
-      each_vector<T>(std::min(kVectors * kLanes<T>, count - at), false, [&](auto lanes, int64_t i) {
-        using Vectors = Frames<T, decltype(lanes)>;
-        product_vector<k>(part, Vectors{x + at + i, cx.sT, cx.T, plan.replicate, lanes},
-                          Vectors{grad + at + i, cg.sT, cg.T, false, lanes}, sums);
-      });
-      for (int64_t j = 0; j < slots; ++j) out[j] += sum_lanes(sums[j]);
+    for (int64_t at = 0; at < count; at += some) {
+      for (int64_t t0 = 0; t0 < cg.T; t0 += kTerms) {
+        std::fill_n(sums, slots, Vec<T>{});
+        each_vector<T>(std::min(some, count - at), false, [&](auto lanes, int64_t i) {
+          using Vectors = Frames<T, decltype(lanes)>;
+          const T* g = grad + at + i + t0 * cg.sT;
+          product_vector<k>(part, Vectors{x + at + i, cx.sT, cx.T, plan.replicate, lanes},
+                            Vectors{g, cg.sT, std::min(kTerms, cg.T - t0), false, lanes}, t0, sums);
+        });
+        for (int64_t j = 0; j < slots; ++j) add_wide<T>(totals[j], sums[j]);
+      }
     }
   });
+  for (int64_t j = 0; j < slots; ++j) out[j] += sum_lanes(totals[j]);
 }
 
-// Adds one position's products of all channels: of group m, vector v of channels and tap k to sums[start_m + v *
-// (taps + 1) + k], those of the gradient alone after the last tap.
+// Adds one position's products of all channels, of gradient frames t0 and on: of group m, vector v of channels and tap
+// k to sums[start_m + v * (taps + 1) + k], those of the gradient alone after the last tap.
 template <class T>
-void product_last(const Plan<T>& plan, const T* grad, const Clip& cg, const T* x, const Clip& cx, Vec<T>* sums) {
+void product_last(const Plan<T>& plan, const T* grad, const Clip& cg, const T* x, const Clip& cx, int64_t t0,
+                  Vec<T>* sums) {
   for (const GroupPlan& part : plan.parts) {
     const int64_t slots = part.group.taps + 1;
     with_window(part, [&](auto k) {
@@ -183,7 +192,8 @@ void product_last(const Plan<T>& plan, const T* grad, const Clip& cg, const T* x
         using Vectors = Frames<T, decltype(lanes)>;
         const int64_t c = part.group.channel + i;
         product_vector<k>(part, Vectors{x + c, cx.sT, cx.T, plan.replicate, lanes},
-                          Vectors{grad + c, cg.sT, cg.T, false, lanes}, sums + i / kLanes<T> * slots);
+                          Vectors{grad + c + t0 * cg.sT, cg.sT, std::min(kTerms, cg.T - t0), false, lanes}, t0,
+                          sums + i / kLanes<T> * slots);
       });
     });
     sums += part.width / kLanes<T> * slots;
@@ -247,22 +257,24 @@ void backward_last(const Plan<T>& plan, const Plan<T>* to_x, const View<T>& grad
   const int64_t shares = std::clamp<int64_t>(kShares / cx.N, 1, cx.P);
   int64_t vectors = 0;
   for (const GroupPlan& part : plan.parts) vectors += part.width / lanes * (part.group.taps + 1);
-  const std::unique_ptr<double[]> partial(new double[cx.N * shares * vectors * lanes]());
+  const int64_t positions = std::max<int64_t>(kTerms / cg.T, 1);
+  std::vector<Wide<T>> totals(cx.N * shares * vectors);
   torch::stable::parallel_for(0, cx.N * shares, 1, [&](int64_t begin, int64_t end) {
     std::vector<Vec<T>> sums(vectors);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t n = item / shares, from = cx.P * (item % shares) / shares, to = cx.P * (item % shares + 1) / shares;
       for (int64_t p = from; p < to; ++p) {
         const T* g = grad.last(n, p, 0);
-        product_last(plan, g, cg, x.last(n, p, 0), cx, sums.data());
+        for (int64_t t0 = 0; t0 < cg.T; t0 += kTerms) {
+          product_last(plan, g, cg, x.last(n, p, 0), cx, t0, sums.data());
+          if ((p - from) % positions != positions - 1 && p + 1 != to && cg.T <= kTerms) continue;
+          Wide<T>* into = totals.data() + item * vectors;
+          for (int64_t i = 0; i < vectors; ++i) add_wide<T>(into[i], sums[i]);
+          std::fill(sums.begin(), sums.end(), Vec<T>{});
+        }
         if (to_x) {
           const T* none = nullptr;
           sum_last<T, kStream>(*to_x, g, cg, out.x.last(n, p, 0), out.x.shape, none);
-        }
-        if ((p - from) % kPositions == kPositions - 1 || p + 1 == to) {
-          double* into = partial.get() + item * vectors * lanes;
-          for (int64_t i = 0; i < vectors * lanes; ++i) into[i] += sums[i / lanes][i % lanes];
-          std::fill(sums.begin(), sums.end(), Vec<T>{});
         }
       }
     }
@@ -274,8 +286,8 @@ void backward_last(const Plan<T>& plan, const Plan<T>* to_x, const View<T>& grad
     for (int64_t c = 0; c < g.channels; ++c) {
       for (int64_t slot = 0; slot <= g.taps; ++slot) {
         double sum = 0;
-        const int64_t at = (start + c / lanes * (g.taps + 1) + slot) * lanes + c % lanes;
-        for (int64_t item = 0; item < cx.N * shares; ++item) sum += partial[item * vectors * lanes + at];
+        const int64_t at = start + c / lanes * (g.taps + 1) + slot;
+        for (int64_t item = 0; item < cx.N * shares; ++item) sum += totals[item * vectors + at][c % lanes];
         out.set(g, g.channel + c, slot, sum);
       }
     }

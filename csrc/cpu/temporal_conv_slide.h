@@ -1,6 +1,7 @@
 // temporal_conv by a window of K neighbouring frames that slides over the clip in registers: every element is loaded
-// once, multiplied with K taps and never needed again. It is what stride 1, dilation 1 and up to 7 taps take, forward
-// and backward; a frame outside the clip is a vector of zeros, or the edge frame.
+// once, multiplied with K taps and never needed again. A frame outside the clip is a vector of zeros, or the edge
+// frame. Stride 1, dilation 1 and up to 7 taps take it, but for the input's gradient under replicated frames or taps
+// that are not finite.
 #pragma once
 
 #include "cpu/frames.h"

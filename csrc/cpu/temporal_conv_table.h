@@ -13,7 +13,7 @@ inline void table_sums(const Frames<T, Lanes>& x, const TermTable& table, Tap&& 
   x.fetch_ahead();
   for (size_t t = 0; t + 1 < table.begin.size(); ++t) {
     Vec<T> sum = bias;
-    for (int32_t n = table.begin[t]; n < table.begin[t + 1]; ++n) {
+    for (int64_t n = table.begin[t]; n < table.begin[t + 1]; ++n) {
       const Term term = table.terms[n];
       sum += tap(term.tap) * x.at(term.frame);
     }
@@ -21,14 +21,14 @@ inline void table_sums(const Frames<T, Lanes>& x, const TermTable& table, Tap&& 
   }
 }
 
-// sums[k] += sum over the terms of tap k of g * x and sums[taps] += sum_t g[t], for one vector.
+// sums[k] += sum over the terms of tap k of g * x and sums[taps] += sum_t g[t], for one vector; g starts at frame t0.
 template <class T, class Lanes>
 inline void table_products(const Frames<T, Lanes>& x, const TermTable& table, int64_t taps, const Frames<T, Lanes>& g,
-                           Vec<T>* sums) {
+                           int64_t t0, Vec<T>* sums) {
   x.fetch_ahead();
   for (int64_t t = 0; t < g.count; ++t) {
     const Vec<T> grad = g.inside(t);
-    for (int32_t n = table.begin[t]; n < table.begin[t + 1]; ++n) {
+    for (int64_t n = table.begin[t0 + t]; n < table.begin[t0 + t + 1]; ++n) {
       const Term term = table.terms[n];
       sums[term.tap] += grad * x.at(term.frame);
     }

@@ -29,10 +29,14 @@ void move(char* to, const char* frame0, int64_t step, int64_t t, int64_t frames,
 // The same in whole vectors, past the caches. The runs of channels last are too short for memcpy to do so by itself.
 void move_streamed(char* to, const char* frame0, int64_t step, int64_t t, int64_t frames, int64_t bytes) {
   const bool inside = t >= 0 && t < frames;
-  const char* from = frame0 + t * step;
+  const char* from = inside ? frame0 + t * step : nullptr;
   for (int64_t i = 0; i < bytes; i += kVectorBytes) {
-    if (inside) __builtin_prefetch(from + i + 8 * kAhead);  // one frame at a time: as far ahead as eight side by side
-    stream(reinterpret_cast<float*>(to + i), inside ? load(reinterpret_cast<const float*>(from + i)) : Vec<float>{});
+    Vec<float> v{};
+    if (inside) {
+      __builtin_prefetch(from + i + 8 * kAhead);  // one frame at a time: as far ahead as eight side by side
+      std::memcpy(&v, from + i, sizeof v);
+    }
+    stream(reinterpret_cast<float*>(to + i), v);
   }
 }
 

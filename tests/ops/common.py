@@ -87,6 +87,7 @@ def compare(
     device: str,
     *,
     grad_layout: str = "NCTHW",
+    one_sign: bool = False,
 ) -> None:
     """Forward and backward of ``function(*inputs, backend=)`` against the reference in fp64 and in the same dtype."""
     results: dict[str, list[Tensor]] = {}
@@ -104,9 +105,8 @@ def compare(
         through = [out for out in outs if out.requires_grad]
         if not grads:
             dtype = next(t.dtype for t in inputs if t.is_floating_point())
-            grads = [
-                torch.randn(out.shape, generator=generator, dtype=torch.float64).to(dtype) for out in through
-            ]
+            grads = [torch.randn(out.shape, generator=generator, dtype=torch.float64) for out in through]
+            grads = [(grad.abs() + 1 if one_sign else grad).to(dtype) for grad in grads]
         given = [
             move(in_layout(grad, grad_layout) if grad.dim() == 5 else grad, device).to(out.dtype)
             for grad, out in zip(grads, through, strict=True)

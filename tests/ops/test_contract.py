@@ -40,6 +40,13 @@ def tiny(operator: str) -> int:
     return sizes.index(min(sizes))
 
 
+def largest(operator: str) -> int:
+    """The index of an operator's largest small case: enough work for several threads."""
+    small = BENCHMARKS[operator].small
+    sizes = [sum(t.numel() for t in inputs(operator, i)) for i in range(len(small))]
+    return sizes.index(max(sizes))
+
+
 def inputs(operator: str, case: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> list[Tensor]:
     benchmark = BENCHMARKS[operator]
     tensors = benchmark.inputs(benchmark.small[case], torch.Generator().manual_seed(case))
@@ -92,6 +99,24 @@ def test_small_cases(operator: str, case: int, backend: str) -> None:
             device,
             grad_layout=grad_layout,
         )
+
+
+@every_operator
+@kernels
+@pytest.mark.parametrize("layout", ["NCTHW", "NTHWC"])
+def test_sums_of_one_sign(operator: str, backend: str, layout: str) -> None:
+    """Nothing cancels: a sum that runs too long in fp32 shows."""
+    device = device_for(backend, operator)
+    case = largest(operator)
+    given = [t.abs() + 1 if t.is_floating_point() else t for t in inputs(operator, case)]
+    compare(
+        functools.partial(call, operator, case),
+        laid_out(operator, given, layout),
+        backend,
+        device,
+        grad_layout=layout,
+        one_sign=True,
+    )
 
 
 @every_operator
@@ -159,14 +184,15 @@ def test_extreme_values_reach_what_they_reach_in_the_reference(
 @pytest.mark.parametrize("layout", ["NCTHW", "NTHWC"])
 def test_the_same_bits_again_and_on_any_number_of_threads(operator: str, backend: str, layout: str) -> None:
     device = device_for(backend, operator)
-    given = leaves(laid_out(operator, inputs(operator, 0), layout, device))
+    case = largest(operator)
+    given = leaves(laid_out(operator, inputs(operator, case), layout, device))
     wanted = [t for t in given if t.requires_grad]
     runs = []
     threads = torch.get_num_threads()
     try:
         for count in (1, 2, 1):
             torch.set_num_threads(count)
-            results = call(operator, 0, *given, backend=backend)
+            results = call(operator, case, *given, backend=backend)
             runs.append([*results, *torch.autograd.grad(total(results), wanted)])
     finally:
         torch.set_num_threads(threads)
@@ -197,11 +223,14 @@ def test_autocast(operator: str, backend: str, dtype: torch.dtype) -> None:
     device = device_for(backend, operator)
     given = leaves(inputs(operator, 0, device=device))
     rule = vidops.ops.backends.OPERATORS[operator].autocast
+    other = torch.float16 if dtype == torch.bfloat16 else torch.bfloat16
     with torch.autocast(device, dtype=dtype):
         results = call(operator, 0, *given, backend=backend)
         double = call(operator, 0, *inputs(operator, 0, torch.float64, device), backend=backend)
+        low = call(operator, 0, *inputs(operator, 0, other, device), backend=backend)
     assert {r.dtype for r in results} == {dtype if rule == "lower" else torch.float32}
     assert {r.dtype for r in double} == {torch.float64}
+    assert {r.dtype for r in low} == {{"lower": dtype, "float32": torch.float32, "keep": other}[rule]}
     total(results).backward()
     assert {t.grad.dtype for t in given if t.requires_grad} == {torch.float32}
 

@@ -413,3 +413,27 @@ def test_what_is_not_finite_reaches_what_it_reaches_in_the_reference(
                 continue  # documented: it leaves products with frames outside the clip out
             assert torch.equal(a.isfinite(), b.isfinite()), name
             assert torch.equal(a.isnan(), b.isnan()), name
+
+
+@pytest.mark.parametrize("layout", ["NCTHW", "NTHWC"])
+@pytest.mark.parametrize("frames", [64, 300])
+def test_long_clips_of_one_sign(layout: str, frames: int) -> None:
+    device = device_for("cpu", "temporal_conv")
+    groups = ((9, 3, 1), (5, 9, 1), (3, 3, 2))
+    x, weight, bias = make(groups, frames, (8, 9))
+    function = functools.partial(ops.temporal_conv, groups=groups)
+    inputs = [in_layout(x.abs() + 1, layout), weight, bias]
+    compare(function, inputs, "cpu", device, grad_layout=layout, one_sign=True)
+
+
+def test_more_taps_than_a_table_holds() -> None:
+    device_for("cpu", "temporal_conv")
+    taps = (1 << 20) + 1
+    x = torch.zeros(1, 1, 1024, 1, 1)
+    x[0, 0, 512] = 1
+    weight = torch.zeros(taps)
+    weight[taps // 2 + 3] = 2
+    y = ops.temporal_conv(x, weight, groups=((1, taps, 1),), backend="cpu")
+    assert y.flatten().nonzero().tolist() == [[509]]
+    with pytest.raises(RuntimeError, match="groups must have kernel sizes of at most 262144 for 1024 frames"):
+        ops.temporal_conv(x, weight, groups=((1, taps, 1),), padding="replicate", backend="cpu")

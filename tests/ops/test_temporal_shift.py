@@ -67,3 +67,20 @@ def test_bad_input(backend: str, x: Any, fold_div: Any, error: type[Exception], 
     device_for(backend, "temporal_shift")
     with pytest.raises(error, match=text):
         ops.temporal_shift(x, fold_div, backend=backend)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("channels,fold_div", [(256, 8), (256, 9)], ids=["aligned", "odd"])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_results_too_large_for_the_caches(
+    dtype: torch.dtype, channels: int, fold_div: int, offset: int
+) -> None:
+    device_for("cpu", "temporal_shift")
+    shape = (1, 8, 28, 56, channels)
+    flat = torch.randn(offset + 8 * 28 * 56 * channels).to(dtype)
+    x = flat[offset:].view(shape).permute(0, 4, 1, 2, 3).requires_grad_()
+    y = ops.temporal_shift(x, fold_div, backend="cpu")
+    assert torch.equal(y, reference.temporal_shift(x, fold_div))
+    (dx,) = torch.autograd.grad(y, x, x.detach())
+    (same,) = torch.autograd.grad(reference.temporal_shift(x, fold_div), x, x.detach())
+    assert torch.equal(dx, same)
