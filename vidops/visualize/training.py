@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .figures import COLORS, new_figure, plain
+from .figures import new_figure, plain, series_colors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["accuracy_bars", "read_curves", "training_curves"]
+__all__ = ["accuracy_bars", "read_curves", "read_epochs", "run_curves", "training_curves"]
 
 Curves = dict[str, list[tuple[float, float]]]
+# Columns that only a row at an epoch's end holds.
+CLOSING = ("train_top1", "val_loss", "val_top1", "val_top5")
 
 
 def read_curves(path: str | Path) -> Curves:
@@ -37,25 +39,135 @@ def read_curves(path: str | Path) -> Curves:
         >>> read_curves(file)
         {'train_loss': [(10.0, 2.0)], 'val_top1': [(20.0, 0.5)]}
     """
+    curves: Curves = {}
+    for row in _rows(path):
+        for name, value in row.items():
+            pairs = curves.setdefault(name, []) if name not in ("step", "epoch") else None
+            if pairs is not None and value is not None:
+                pairs.append((row["step"] or 0.0, value))
+    return curves
+
+
+def read_epochs(path: str | Path) -> Curves:
+    """Read the rows of a run's ``metrics.csv`` that close an epoch, as (epoch, value) pairs.
+
+    Args:
+        path: a csv file with the columns ``step`` and ``epoch``.
+
+    Returns:
+        Pairs by column; ``train_loss`` is the epoch's mean.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it has no such columns, no epoch is closed, or a cell is no number.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "metrics.csv"
+        >>> _ = file.write_text("epoch,step,train_loss,val_top1\\n1,10,2.0,\\n1,20,1.8,0.5\\n")
+        >>> read_epochs(file)
+        {'train_loss': [(1.0, 1.8)], 'val_top1': [(1.0, 0.5)]}
+    """
+    curves: Curves = {}
+    for row in _rows(path):
+        epoch = row.get("epoch")
+        if epoch is None or all(row.get(name) is None for name in CLOSING):
+            continue
+        for name, value in row.items():
+            if name not in ("step", "epoch") and value is not None:
+                curves.setdefault(name, []).append((epoch, value))
+    if not curves:
+        raise ValueError(f"log {path}: holds no finished epoch")
+    return curves
+
+
+def _rows(path: str | Path) -> list[dict[str, float | None]]:
+    """Read the rows of a log, None for an empty cell; a last line that is cut short has its last cells empty."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"log {path}: no such file")
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
-        names = rows.fieldnames or []
-        if "step" not in names:
+        if "step" not in (rows.fieldnames or []):
             raise ValueError(f"log {path}: has no column named step")
-        curves: Curves = {name: [] for name in names if name not in ("step", "epoch")}
+        found: list[dict[str, float | None]] = []
         for row in rows:
             try:
-                for name, pairs in curves.items():
-                    if row[name]:
-                        pairs.append((float(row["step"]), float(row[name])))
+                found.append({name: float(cell) if cell else None for name, cell in row.items()})
             except (TypeError, ValueError):
                 raise ValueError(
                     f"log {path}, line {rows.line_num}: holds no number in a column of numbers"
                 ) from None
-    return curves
+    return found
+
+
+def run_curves(logs: Mapping[str, str | Path], *, accuracy: str = "top1") -> Figure:
+    """Draw loss and accuracy of several runs over their epochs, in training and in validation.
+
+    Training's figures are an epoch's means, measured while the weights changed; validation's are those after
+    the epoch.
+
+    Args:
+        logs: ``metrics.csv`` of each run, by the name in the legend; their numbers of epochs may differ.
+        accuracy: ``"top1"`` or ``"top5"``; training's top-5 is not logged.
+
+    Returns:
+        The figure: losses at the left, accuracies in percent at the right; a run has one colour, training
+        is dashed.
+
+    Raises:
+        FileNotFoundError: a log does not exist.
+        ValueError: there are no runs or more than six, a log has no finished epoch or lacks a loss or the
+            accuracy, or the accuracy has another name.
+
+    Source: Huang's thesis, figure 4.7.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "metrics.csv"
+        >>> _ = file.write_text("epoch,step,train_loss,val_loss,val_top1\\n1,9,1.8,1.9,0.5\\n")
+        >>> figure = run_curves({"tiny_tsn": file})
+        >>> [line.get_label() for line in figure.axes[0].lines]
+        ['tiny_tsn, training', 'tiny_tsn, validation']
+    """
+    if accuracy not in ("top1", "top5"):
+        raise ValueError(f"accuracy must be top1 or top5, got {accuracy!r}")
+    colors = series_colors(len(logs), "runs")
+    figure = new_figure(9.4, 3.9 + 0.17 * len(logs))
+    left, right = figure.subplots(1, 2)
+    for color, (name, path) in zip(colors, logs.items(), strict=True):
+        epochs = read_epochs(path)
+        for axes, kind, scale in ((left, "loss", 1.0), (right, accuracy, 100.0)):
+            if not any(f"{split}_{kind}" in epochs for split in ("train", "val")):
+                raise ValueError(f"log {path}: has no values of train_{kind} or val_{kind}")
+            for split, text, style in (("train", "training", "--"), ("val", "validation", "-")):
+                pairs = epochs.get(f"{split}_{kind}", [])
+                if pairs:
+                    x, y = zip(*pairs, strict=True)
+                    # Few epochs are points that lines join; of a single one the point is all there is.
+                    axes.plot(
+                        x,
+                        [scale * v for v in y],
+                        style,
+                        color=color,
+                        linewidth=1.4,
+                        marker="o" if len(x) <= 30 else None,
+                        markersize=3,
+                        label=f"{name}, {text}",
+                    )
+    left.set_title("cross-entropy loss", fontsize=10)
+    right.set_title("top-1 accuracy, %" if accuracy == "top1" else "top-5 accuracy, %", fontsize=10)
+    for axes in (left, right):
+        axes.set_xlabel("epoch", fontsize=9)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.tick_params(labelsize=8)
+        axes.set_xlim(0, None)
+        plain(axes)
+        axes.grid(alpha=0.25)
+    # Column by column: training's lines in one, validation's in the other.
+    lines = sorted(left.lines, key=lambda line: line.get_linestyle() != "--")
+    figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    return figure
 
 
 def training_curves(
@@ -78,7 +190,7 @@ def training_curves(
 
     Raises:
         FileNotFoundError: a log does not exist.
-        ValueError: a log has no such column.
+        ValueError: there are no logs or more than six, or a log has no such column.
 
     Example:
         >>> import tempfile
@@ -86,9 +198,10 @@ def training_curves(
         >>> _ = file.write_text("step,train_loss,val_top1\\n10,2.0,\\n20,1.5,0.5\\n")
         >>> figure = training_curves({"tiny_tsn": file}, chance=0.125)
     """
+    colors = series_colors(len(logs), "logs")
     figure = new_figure(9, 3.4)
     left, right = figure.subplots(1, 2)
-    for color, (name, path) in zip(COLORS, logs.items(), strict=False):
+    for color, (name, path) in zip(colors, logs.items(), strict=True):
         curves = read_curves(path)
         # A row with the accuracy closes an epoch: its loss is the epoch's mean, not the step's.
         closing = {step for step, _ in curves.get(accuracy, ())}
@@ -126,7 +239,7 @@ def accuracy_bars(
         The figure.
 
     Raises:
-        ValueError: there are no accuracies, or networks have different kinds.
+        ValueError: there are no accuracies or of more than six networks, or networks have different kinds.
 
     Example:
         >>> figure = accuracy_bars({"tiny_tsn": {"all": 0.12}, "tiny_tsm": {"all": 0.9}}, chance={"all": 0.1})
@@ -134,10 +247,11 @@ def accuracy_bars(
     kinds = list(next(iter(accuracies.values()), {}))
     if not kinds or any(list(values) != kinds for values in accuracies.values()):
         raise ValueError(f"accuracies must hold the same kinds for every network, got {dict(accuracies)}")
+    colors = series_colors(len(accuracies), "networks")
     figure = new_figure(1.5 + 1.1 * len(kinds) * len(accuracies), 3.2)
     axes = figure.subplots()
     width = 0.8 / len(accuracies)
-    for i, (color, (name, values)) in enumerate(zip(COLORS, accuracies.items(), strict=False)):
+    for i, (color, (name, values)) in enumerate(zip(colors, accuracies.items(), strict=True)):
         places = [k - 0.4 + (i + 0.5) * width for k in range(len(kinds))]
         bars = axes.bar(places, [100 * values[kind] for kind in kinds], 0.92 * width, color=color, label=name)
         axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
