@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vidops.bench import load_benchmarks
 from vidops.bench.report import read_report, seconds_text
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -19,13 +20,20 @@ DIRECTIONS = {
 }
 
 
-def cells(records: list[dict[str, Any]], text: Callable[[dict[str, Any]], str]) -> str:
-    """One figure a number of threads, side by side."""
-    return " / ".join(text(r) for r in records)
+def cells(
+    records: dict[int | None, dict[str, Any]],
+    threads: list[int],
+    text: Callable[[dict[str, Any]], str],
+) -> str:
+    """One figure a number of threads, side by side; a call of a few microseconds is measured on one number only."""
+    if len(records) == 1 and next(iter(records.values()))["direction"].startswith("call"):
+        return text(next(iter(records.values())))
+    counts: list[int | None] = [*threads] if None not in records else [None]
+    return " / ".join(text(records[n]) if n in records else "-" for n in counts)
 
 
-def floor(record: dict[str, Any]) -> str:
-    """How many times the machine's floor a call takes; the overhead of one call has none."""
+def copies(record: dict[str, Any]) -> str:
+    """How many times the time it takes to copy as many bytes; the cost of one call has no such measure."""
     multiple = record.get("floor_multiple")
     return "-" if multiple is None else f"{multiple:.2f}"
 
@@ -38,34 +46,36 @@ def best(record: dict[str, Any]) -> str:
 
 def usual(record: dict[str, Any]) -> str:
     """Against the form that comes first in the operator's case: how the layer is written everywhere."""
-    name, ratio = next(iter(record["ratios"].items()))
-    return f"{ratio:.1f} x {name}"
+    name = next(iter(load_benchmarks()[record["operator"]].eager))
+    ratio = record["ratios"].get(name)
+    return "-" if ratio is None else f"{ratio:.1f} x {name}"
 
 
 def table(report: dict[str, Any], name: str) -> str:
     """Markdown of every right kernel of a report."""
     machine, versions = report["machine"], report["machine"]["versions"]
-    rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    rows: dict[tuple[str, ...], dict[int | None, dict[str, Any]]] = {}
     for r in report["results"]:
         if r["kind"] == "kernel" and r["status"] == "ok":
             case = f"{r['workload']} {r['dtype']} {DIRECTIONS[r['direction']]}"
-            rows.setdefault((r["operator"], r["variant"], case, r["layout"]), []).append(r)
-    threads = sorted({r["threads"] for records in rows.values() for r in records if r["threads"]})
+            rows.setdefault((r["operator"], r["variant"], case, r["layout"]), {})[r["threads"]] = r
+    threads = sorted({n for records in rows.values() for n in records if n})
     lines = [
         f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores ({machine['cpu_level']}), torch"
         f" {versions['torch']}, {report['date'][:10]}, foreign load {report['foreign_load']:.2f} cores;"
         f" from [{name}](benchmarks/results/{name})."
-        + (f" Pairs are {' / '.join(map(str, threads))} threads." if len(threads) > 1 else ""),
+        + (f" Pairs are {' / '.join(map(str, threads))} threads." if len(threads) > 1 else "")
+        + ' "Of a copy": times what it takes here to copy as many bytes as the call must move, measured in the same run.',
         "",
-        "| operator | kernel | case | layout | time | x the floor | against the usual form | the fastest eager form |",
+        "| operator | kernel | case | layout | time | of a copy | against the usual form | the fastest eager form |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for (operator, variant, case, layout), records in rows.items():
-        lines.append(
-            f"| `{operator}` | {variant} | {case} | {layout} |"
-            f" {cells(records, lambda r: seconds_text(r['seconds']))} | {cells(records, floor)} |"
-            f" {cells(records, usual)} | {cells(records, best)} |"
+        figures = " | ".join(
+            cells(records, threads, text)
+            for text in (lambda r: seconds_text(r["seconds"]), copies, usual, best)
         )
+        lines.append(f"| `{operator}` | {variant} | {case} | {layout} | {figures} |")
     return "\n".join(lines)
 
 

@@ -123,13 +123,14 @@ def test_machine_is_described() -> None:
     assert cache_bytes("cpu") >= 1 << 18
 
 
-def test_a_cold_first_call_does_not_shorten_the_samples() -> None:
+@pytest.mark.parametrize(("cold", "first"), [(1e-3, [1, 2]), (40e-3, [1, 1])])
+def test_a_cold_first_call_does_not_shorten_the_samples(cold: float, first: list[int]) -> None:
     asked: list[int] = []
 
     class Clock:
         def sample(self, step: Any, calls: int) -> float:
             asked.append(calls)
-            return 1e-3 if len(asked) == 1 else 1e-5
+            return cold if len(asked) == 1 else 1e-5
 
     interleave({"a": lambda: None}, Clock(), Effort(rounds=2, least=2, budget=1.0, sample=2e-3))
-    assert asked == [1, 2, 200, 200]
+    assert asked == [*first, 200, 200]

@@ -15,6 +15,8 @@ __all__ = ["Clock", "CpuClock", "CudaClock", "Effort", "Timing", "clock_for", "i
 
 Step = Callable[[], Any]
 
+_COLD = 25  # a first call may take this many times a sample and the next ones be cheap
+
 
 class Clock(Protocol):
     """Measures the mean time of a call."""
@@ -110,7 +112,7 @@ def interleave(steps: dict[str, Step], clock: Clock, effort: Effort) -> dict[str
     """Time variants in turns, so that whatever slows the machine for a while slows them all.
 
     Args:
-        steps: one call of each variant; called a few times before any is timed, to see how long it takes.
+        steps: one call of each variant; called up to 101 times before any is timed, to see how long it takes.
         clock: what measures a sample.
         effort: how long to measure.
 
@@ -125,8 +127,9 @@ def interleave(steps: dict[str, Step], clock: Clock, effort: Effort) -> dict[str
     calls, turns = {}, {}
     for name, step in steps.items():
         estimate = max(clock.sample(step, 1), 1e-7)
-        if estimate < effort.sample:  # the first call found cold caches: ask warm ones
-            estimate = max(clock.sample(step, math.ceil(effort.sample / estimate)), 1e-7)
+        if estimate < _COLD * effort.sample:  # the first call found cold caches: ask warm ones
+            warm = min(math.ceil(effort.sample / estimate), 100)
+            estimate = max(clock.sample(step, warm), 1e-7)
         calls[name] = max(1, min(math.ceil(effort.sample / estimate), 2000))
         affordable = int(effort.budget / (estimate * calls[name]))
         turns[name] = max(min(effort.least, effort.rounds), min(affordable, effort.rounds))
