@@ -65,7 +65,7 @@ def table(report: dict[str, Any], name: str) -> str:
         f" {versions['torch']}, {report['date'][:10]}, foreign load {report['foreign_load']:.2f} cores;"
         f" from [{name}](benchmarks/results/{name})."
         + (f" Pairs are {' / '.join(map(str, threads))} threads." if len(threads) > 1 else "")
-        + ' "Of a copy": times what it takes here to copy as many bytes as the call must move, measured in the same run.',
+        + ' "Of a copy": times what it takes here to copy as many bytes as the call must move, in the same run.',
         "",
         "| operator | kernel | case | layout | time | of a copy | against the usual form | the fastest eager form |",
         "|---|---|---|---|---|---|---|---|",
