@@ -39,7 +39,7 @@ def read(request: Request) -> AnnotationList:
 def _matches(source: Path) -> bool:
     if source.suffix.lower() != ".txt" or ucf101.FORMAT.matches(source):
         return False
-    return re.fullmatch(r"\S.*\s\d+", first_line(source)) is not None
+    return re.fullmatch(r"\S.*\s[+-]?\d+", first_line(source)) is not None
 
 
 FORMAT = Format("tsm", "a .txt with lines path num_frames label, or path label", _matches, read)
