@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from vidops.data import SpatialCrops
 from vidops.data.modalities import (
     DynamicImages,
-    FlipFlow,
     StackDifferences,
     StackFlow,
     dynamic_image,
@@ -19,6 +19,7 @@ from vidops.data.modalities import (
     rgb_difference,
     stack_flow,
 )
+from vidops.data.transforms import RandomResizeCrop, TrainCrops
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -129,25 +130,36 @@ def test_flip_negates_x_alone_and_undoes_itself():
     assert flip_flow(foreign)[0, 0, 0, 0] == 255  # a value that encode_flow does not give, clipped
 
 
-def test_half_of_the_clips_are_mirrored_each_as_a_whole():
-    fields = noise(4, 5, 6, 3)
+@pytest.mark.parametrize("kind", ["multi_scale", "random_resize"])
+def test_training_crops_mirror_flow_as_flow(kind):
+    """Half of the clips are the crop, half are the crop mirrored with x negated, drawn as for pictures."""
+    fields = noise(4, 20, 26, 3)
     fields[..., 0] = np.maximum(fields[..., 0], 1)
-    kinds = {True: torch.from_numpy(fields), False: flip_flow(fields)}
-    counts = {True: 0, False: 0}
-    for seed in range(200):
-        out = FlipFlow()(fields, np.random.default_rng(seed))
-        same = torch.equal(out, kinds[True])
-        assert same or torch.equal(out, kinds[False])
-        counts[same] += 1
-        assert torch.equal(FlipFlow(False)(fields, np.random.default_rng(seed)), kinds[True])
-    assert 70 < counts[True] < 130
+
+    def crop(flip: bool, seed: int, **mirror) -> torch.Tensor:
+        made = (
+            TrainCrops(16, flip=flip, **mirror)
+            if kind == "multi_scale"
+            else RandomResizeCrop(16, (16, 20), flip=flip, **mirror)
+        )
+        return made(fields, np.random.default_rng(seed))
+
+    mirrored = 0
+    for seed in range(100):
+        plain, out, as_picture = crop(False, seed), crop(True, seed, mirror=flip_flow), crop(True, seed)
+        if torch.equal(as_picture, plain):
+            assert torch.equal(out, plain)
+        else:
+            mirrored += 1
+            assert torch.equal(out, flip_flow(plain))
+    assert 30 < mirrored < 70
 
 
-def test_flip_draws_the_same_number_whether_it_mirrors_or_not():
-    left, right = (np.random.default_rng(3) for _ in range(2))
-    FlipFlow(True)(noise(1, 2, 2, 3), left)
-    FlipFlow(False)(noise(1, 2, 2, 3), right)
-    assert left.integers(1 << 30) == right.integers(1 << 30)
+def test_ten_test_crops_mirror_flow_as_flow():
+    fields = noise(4, 20, 26, 3)
+    cuts = SpatialCrops(16, 20, 10, mirror=flip_flow)(fields)
+    for plain, mirrored in zip(cuts[:5], cuts[5:], strict=True):
+        assert torch.equal(mirrored, flip_flow(plain))
 
 
 def test_dynamic_images_transform():

@@ -197,3 +197,39 @@ def test_part_is_checked(tmp_path: Path) -> None:
         load_weights(create_model("tiny_tsn"), path, part="body")
     with pytest.raises(ValueError, match="names its classifier; Linear does not"):
         load_weights(nn.Linear(2, 2), path, part="features")
+
+
+@pytest.mark.parametrize("part", ["backbone", "features"])
+def test_rgb_weights_start_a_network_of_other_channels(tmp_path: Path, part: str) -> None:
+    source, net = trained("tiny_tsn"), create_model("tiny_tsn", num_classes=5, in_channels=10)
+    torch.save(source.state_dict(), tmp_path / "w.pt")
+    load_weights(net, tmp_path / "w.pt", part=part)
+    found, given = net.conv1.weight, source.conv1.weight
+    assert found.shape == (16, 10, 3, 3)
+    for channel in range(10):
+        by_hand = (given[:, 0] + given[:, 1] + given[:, 2]) / 3
+        assert torch.allclose(found[:, channel], by_hand, atol=1e-6)
+    assert torch.equal(net.layer1[0].conv1.weight, source.layer1[0].conv1.weight)
+
+
+def test_averaging_is_not_for_whole_networks_nor_for_other_channels(tmp_path: Path) -> None:
+    torch.save(trained("tiny_tsn").state_dict(), tmp_path / "rgb.pt")
+    torch.save(trained("tiny_tsn", in_channels=4).state_dict(), tmp_path / "four.pt")
+    flow = create_model("tiny_tsn", in_channels=10)
+    before = snapshot(flow)
+    for file, part in (("rgb.pt", "all"), ("four.pt", "backbone")):
+        with pytest.raises(ValueError, match=r"of another shape conv1\.weight is \(16, ., 3, 3\) there"):
+            load_weights(flow, tmp_path / file, part=part)
+    assert_same(flow.state_dict(), before)
+    load_weights(create_model("tiny_tsn", in_channels=4), tmp_path / "four.pt")
+
+
+@pytest.mark.parametrize("name", ["tiny_tsn", "tiny_tsm", "tiny_mstnet"])
+def test_networks_of_other_channels(name: str) -> None:
+    net = create_model(name, in_channels=10).eval()
+    assert net(torch.rand(2, 10, 8, 32, 32)).shape == (2, 8)
+    with pytest.raises(ValueError, match=r"clip must have 10 channels, \(N, 10, T, H, W\), got 3"):
+        net(torch.rand(2, 3, 8, 32, 32))
+    for wrong in (0, -1, 2.0, True):
+        with pytest.raises(ValueError, match="in_channels must be a whole number of at least 1"):
+            create_model(name, in_channels=wrong)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from .flow_store import FlowStore
 from .folders import sample_folder
 from .samples import AnnotationList, Sample
 from .transforms import Transform
@@ -41,6 +42,8 @@ class VideoDataset(Dataset[dict[str, Any]]):
         cache: ``"memory"`` keeps the decoded, resized frames of a whole video once it has been read.
         cache_bytes: limit of that cache, in each process that reads; videos that no longer fit are decoded
             anew every time.
+        flow: read the flow fields of the videos from there instead of frames, uint8 (T, H, W, 3) with a blank
+            channel; ``short_side`` does not touch them.
 
     Raises:
         ValueError: the list is empty, or an argument is out of range.
@@ -63,6 +66,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
         short_side: int | None = None,
         cache: str | None = None,
         cache_bytes: int = 1 << 30,
+        flow: FlowStore | None = None,
     ) -> None:
         if not annotations.samples:
             raise ValueError("annotations: the list is empty")
@@ -79,6 +83,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
         self.transform = transform
         self.seed = seed
         self.short_side = short_side
+        self.flow = flow
         self.cache_bytes = cache_bytes if cache == "memory" else 0
         # Shared memory: workers that outlive an epoch see the new number.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -148,7 +153,9 @@ class VideoDataset(Dataset[dict[str, Any]]):
             whole = self._cached + info.num_frames * info.height * info.width * 3 <= self.cache_bytes
             return range(info.num_frames) if whole else self._indices(path, info.num_frames, generator)
 
-        if sample.frames is not None:
+        if self.flow is not None:
+            frames, _ = self.flow.sample(path, choose, folder=sample.frames)
+        elif sample.frames is not None:
             frames, _ = sample_folder(path, sample.frames, choose, self.short_side)
         else:
             frames, _ = _sample(path, choose, self.short_side)

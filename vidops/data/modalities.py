@@ -8,10 +8,10 @@ made from several consecutive frames, which a sampling with `frames_per_segment`
 | ``rgb`` | 1 | 3 | `transforms.Normalize` |
 | ``rgb_diff`` | k + 1 | 3k | crops, then `StackDifferences` |
 | ``dynamic_image`` | k | 3 | `DynamicImages`, then crops and `transforms.Normalize` |
-| ``flow`` | k flow fields | 2k | crops, `FlipFlow`, then `StackFlow`; the fields are those of `FlowStore` |
+| ``flow`` | k flow fields | 2k | crops with ``mirror=flip_flow``, then `StackFlow`; the fields are `FlowStore`'s |
 
-k is ``stack``. Flow fields travel as pictures of three channels, x, y and a blank one, as the releases of TSN
-and TSM store them, so that every crop works on them; a mirror must be `FlipFlow`'s, which negates x.
+k is ``stack``. Flow fields travel as pictures of three channels, x, y and a blank one, as TSM's release stores
+them, so that every crop works on them.
 """
 
 from __future__ import annotations
@@ -160,12 +160,16 @@ def dynamic_image(frames: Frames | torch.Tensor, length: int | None = None) -> t
     if length < 2:
         raise ValueError(f"length must be at least 2, got {length}")
     weights = torch.from_numpy(rank_pooling_coefficients(length))
-    pooled = torch.einsum("t,sthwc->shwc", weights, _segments(frames, length).double())
-    low = pooled.amin((1, 2, 3), keepdim=True)
-    extent = pooled.amax((1, 2, 3), keepdim=True) - low
+    return torch.stack([_pooled(segment, weights) for segment in _segments(frames, length)])
+
+
+def _pooled(frames: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    image = torch.einsum("t,thwc->hwc", weights, frames.double())
+    low, high = image.aminmax()
     # Of frames that do not change the sum is rounding error alone, about 1e-13 a frame.
-    scale = torch.where(extent > 1e-6, 255 / extent.clamp(min=1e-6), 0.0)
-    return ((pooled - low) * scale).round().to(torch.uint8)
+    if high - low < 1e-6:
+        return torch.zeros_like(image, dtype=torch.uint8)
+    return ((image - low) * (255 / (high - low))).round().to(torch.uint8)
 
 
 def stack_flow(fields: Frames | torch.Tensor, stack: int) -> torch.Tensor:
@@ -244,32 +248,10 @@ class StackDifferences:
         return clip.div_(255.0 * self.std)
 
 
-class FlipFlow:
-    """Mirror the flow fields of half of the clips left and right, and negate their x component.
-
-    Crops before it must not flip themselves: mirrored pictures of an unchanged x would show motion the wrong
-    way.
-
-    Args:
-        flip: whether to mirror at all; must be off where left and right are classes.
-
-    Example:
-        >>> field = np.array([[[[138, 120, 128], [128, 128, 128]]]], np.uint8)  # 10 to the right, 8 up
-        >>> flip_flow(field)[0, 0].tolist()
-        [[128, 128, 128], [118, 120, 128]]
-    """
-
-    def __init__(self, flip: bool = True) -> None:
-        self.flip = bool(flip)
-
-    def __call__(self, fields: Frames | torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
-        """Return uint8 fields (T, H, W, 3)."""
-        mirrored = bool(generator.integers(2)) and self.flip  # drawn also where it is not used
-        return flip_flow(fields) if mirrored else _as_frames(fields)
-
-
 def flip_flow(fields: Frames | torch.Tensor) -> torch.Tensor:
-    """Mirror flow fields left and right and negate their x component.
+    """Mirror flow fields left and right and negate their x component: the ``mirror`` of crops for flow.
+
+    Mirrored pictures of an unchanged x would show motion the wrong way.
 
     Args:
         fields: uint8 (T, H, W, 3): x, y and a blank channel, 128 for zero.
@@ -281,8 +263,9 @@ def flip_flow(fields: Frames | torch.Tensor) -> torch.Tensor:
         TypeError: the fields are not uint8.
 
     Example:
-        >>> flip_flow(np.full((1, 1, 1, 3), 128, np.uint8)).flatten().tolist()
-        [128, 128, 128]
+        >>> field = np.array([[[[138, 120, 128], [128, 128, 128]]]], np.uint8)  # 10 right and 8 up, in steps
+        >>> flip_flow(field)[0, 0].tolist()
+        [[128, 128, 128], [118, 120, 128]]
     """
     out = _as_frames(fields).flip(2)
     out[..., 0] = (2 * FLOW_ZERO - out[..., 0].to(torch.int16)).clamp(max=255).to(torch.uint8)

@@ -16,6 +16,23 @@ import torch.nn.functional as F
 from .video import Frames, scaled_size
 
 Transform = Callable[[Any, np.random.Generator], torch.Tensor]
+Mirror = Callable[[torch.Tensor], torch.Tensor]
+
+
+def flip_frames(frames: torch.Tensor) -> torch.Tensor:
+    """Mirror pictures left and right.
+
+    Args:
+        frames: (T, H, W, C).
+
+    Returns:
+        The same shape.
+
+    Example:
+        >>> flip_frames(torch.arange(3).reshape(1, 1, 3, 1)).flatten().tolist()
+        [2, 1, 0]
+    """
+    return frames.flip(2)
 
 
 class Compose:
@@ -53,6 +70,7 @@ class TrainCrops:
         size: side of the square that comes out, pixels.
         flip: mirror left and right in half of the clips; must be off where left and right are classes.
         scales: shares of the short side.
+        mirror: how frames are flipped; `modalities.flip_flow` for flow.
 
     Raises:
         ValueError: size is below 1, or a scale is not in (0, 1].
@@ -65,9 +83,15 @@ class TrainCrops:
         torch.Size([8, 48, 48, 3])
     """
 
-    def __init__(self, size: int, flip: bool, scales: Sequence[float] = (1, 0.875, 0.75, 0.66)) -> None:
+    def __init__(
+        self,
+        size: int,
+        flip: bool,
+        scales: Sequence[float] = (1, 0.875, 0.75, 0.66),
+        mirror: Mirror = flip_frames,
+    ) -> None:
         self.size = _positive("size", size)
-        self.flip = bool(flip)
+        self.flip, self.mirror = bool(flip), mirror
         self.scales = tuple(float(scale) for scale in scales)
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
             raise ValueError(f"scales must lie in (0, 1], got {scales!r}")
@@ -83,7 +107,7 @@ class TrainCrops:
         # Drawn also where it is not used, so that the crops do not depend on ``flip``.
         mirrored = bool(generator.integers(2)) and self.flip
         out = resize(frames[:, top : top + crop_height, left : left + crop_width], self.size, self.size)
-        return out.flip(2) if mirrored else out
+        return self.mirror(out) if mirrored else out
 
 
 class RandomResizeCrop:
@@ -94,6 +118,7 @@ class RandomResizeCrop:
         short_side: smallest and largest short side in pixels, each whole number between equally likely; the
             smallest is at least ``size``.
         flip: mirror left and right in half of the clips; must be off where left and right are classes.
+        mirror: how frames are flipped; `modalities.flip_flow` for flow.
 
     Raises:
         ValueError: size is below 1, or the range is empty or starts below size.
@@ -106,7 +131,9 @@ class RandomResizeCrop:
         torch.Size([8, 48, 48, 3])
     """
 
-    def __init__(self, size: int, short_side: tuple[int, int], flip: bool) -> None:
+    def __init__(
+        self, size: int, short_side: tuple[int, int], flip: bool, mirror: Mirror = flip_frames
+    ) -> None:
         self.size = _positive("size", size)
         low, high = (_positive("short_side", side) for side in short_side)
         if not size <= low <= high:
@@ -114,7 +141,7 @@ class RandomResizeCrop:
                 f"short_side must be a range from at least size ({size}) up, got {low} to {high}"
             )
         self.short_side = low, high
-        self.flip = bool(flip)
+        self.flip, self.mirror = bool(flip), mirror
 
     def __call__(self, frames: Frames | torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
         """Return uint8 frames (T, size, size, 3)."""
@@ -126,7 +153,7 @@ class RandomResizeCrop:
         # Drawn also where it is not used, so that the crops do not depend on ``flip``.
         mirrored = bool(generator.integers(2)) and self.flip
         out = resize(frames, height, width)[:, top : top + self.size, left : left + self.size]
-        return out.flip(2) if mirrored else out
+        return self.mirror(out) if mirrored else out
 
 
 class CenterCrop:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .transforms import Transform, _as_frames, _positive, resize
+from .transforms import Mirror, Transform, _as_frames, _positive, flip_frames, resize
 from .video import Frames, scaled_size
 
 CROPS = (1, 3, 10)
@@ -21,6 +21,7 @@ class SpatialCrops:
         size: side of the squares, pixels.
         short_side: pixels of the short side before the cut; at least ``size``.
         crops: 1, 3 or 10.
+        mirror: how frames are flipped; `modalities.flip_flow` for flow.
 
     Raises:
         ValueError: size is below 1 or larger than short_side, or there is no such number of crops.
@@ -34,14 +35,14 @@ class SpatialCrops:
         torch.Size([8, 48, 48, 3])
     """
 
-    def __init__(self, size: int, short_side: int, crops: int = 1) -> None:
+    def __init__(self, size: int, short_side: int, crops: int = 1, mirror: Mirror = flip_frames) -> None:
         self.size = _positive("size", size)
         self.short_side = _positive("short_side", short_side)
         if size > short_side:
             raise ValueError(f"size ({size}) must not be larger than short_side ({short_side})")
         if crops not in CROPS:
             raise ValueError(f"crops must be 1, 3 or 10, got {crops!r}")
-        self.crops = crops
+        self.crops, self.mirror = crops, mirror
 
     def __call__(self, frames: Frames | torch.Tensor) -> list[torch.Tensor]:
         """Return the crops, each uint8 (T, size, size, 3)."""
@@ -57,7 +58,7 @@ class SpatialCrops:
         elif self.crops == 10:
             places = [(0, 0), (0, right), (bottom, 0), (bottom, right), centre]
         cuts = [frames[:, top : top + self.size, left : left + self.size] for top, left in places]
-        return cuts + [cut.flip(2) for cut in cuts] if self.crops == 10 else cuts
+        return cuts + [self.mirror(cut) for cut in cuts] if self.crops == 10 else cuts
 
 
 class Views:

@@ -143,6 +143,7 @@ class ResNet(nn.Module):
         small: for small frames: the stem's kernel is 3x3, not 7x7, and the first stage has stride 2 in place
             of the max pool.
         dropout: probability before the classifier.
+        in_channels: C of the input; other than 3 for stacked flow and RGB differences.
         temporal: makes a clip layer for a number of channels; None for a plain ResNet.
         num_segments: frames a clip, for the temporal layers.
         position: of the temporal layer in its block, see `Bottleneck`.
@@ -150,10 +151,10 @@ class ResNet(nn.Module):
             first.
 
     Returns:
-        Calling it on frames ``(B, 3, H, W)`` returns logits ``(B, num_classes)``.
+        Calling it on frames ``(B, in_channels, H, W)`` returns logits ``(B, num_classes)``.
 
     Raises:
-        ValueError: ``position`` is unknown.
+        ValueError: ``position`` is unknown, or ``in_channels`` is below 1.
 
     Source: He et al., Deep Residual Learning for Image Recognition, table 1.
 
@@ -164,6 +165,7 @@ class ResNet(nn.Module):
     """
 
     classifier = "fc"
+    stem = "conv1"
 
     def __init__(
         self,
@@ -174,6 +176,7 @@ class ResNet(nn.Module):
         block: type[Bottleneck] | type[BasicBlock] = Bottleneck,
         small: bool = False,
         dropout: float = 0.0,
+        in_channels: int = 3,
         temporal: Callable[[int], nn.Module] | None = None,
         num_segments: int = 1,
         position: str = "head",
@@ -182,8 +185,10 @@ class ResNet(nn.Module):
         super().__init__()
         if position not in POSITIONS:
             raise ValueError(f"position must be one of {', '.join(POSITIONS)}, got {position!r}")
+        if isinstance(in_channels, bool) or not isinstance(in_channels, int) or in_channels < 1:
+            raise ValueError(f"in_channels must be a whole number of at least 1, got {in_channels!r}")
         kernel = 3 if small else 7
-        self.conv1 = nn.Conv2d(3, width, kernel, 2, kernel // 2, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, width, kernel, 2, kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
@@ -208,7 +213,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward_features(self, frames: Tensor) -> Tensor:
-        """Compute the last feature map ``(B, C, H', W')`` of frames ``(B, 3, H, W)``."""
+        """Compute the last feature map ``(B, C, H', W')`` of frames ``(B, in_channels, H, W)``."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(frames))))
         for stage in range(self.num_stages):
             x = getattr(self, f"layer{stage + 1}")(x)
@@ -219,5 +224,5 @@ class ResNet(nn.Module):
         return self.fc(self.dropout(self.avgpool(features).flatten(1)))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Compute logits ``(B, num_classes)`` of frames ``(B, 3, H, W)``."""
+        """Compute logits ``(B, num_classes)`` of frames ``(B, in_channels, H, W)``."""
         return self.forward_head(self.forward_features(frames))

@@ -39,13 +39,14 @@ class TSN(ResNet):
         num_classes: classes of the head.
         num_segments: T, frames a clip.
         dropout: probability before the classifier.
+        in_channels: C of a clip; other than 3 for stacked flow and RGB differences.
         backbone: further arguments of `ResNet`; ResNet-50's blocks by default.
 
     Returns:
-        Calling it on normalised clips ``(N, 3, T, H, W)`` returns logits ``(N, num_classes)``.
+        Calling it on normalised clips ``(N, C, T, H, W)`` returns logits ``(N, num_classes)``.
 
     Raises:
-        ValueError: the clip's shape is not ``(N, 3, num_segments, H, W)``.
+        ValueError: the clip's shape is not ``(N, C, num_segments, H, W)``.
         TypeError: the clip is not of a floating dtype.
 
     Source: Wang et al., Temporal Segment Networks, eq. 1 with average consensus.
@@ -58,27 +59,41 @@ class TSN(ResNet):
     """
 
     def __init__(
-        self, num_classes: int, num_segments: int = 8, *, dropout: float = 0.5, **backbone: Any
+        self,
+        num_classes: int,
+        num_segments: int = 8,
+        *,
+        dropout: float = 0.5,
+        in_channels: int = 3,
+        **backbone: Any,
     ) -> None:
         arguments = {**RESNET50, **backbone}
-        super().__init__(num_classes=num_classes, num_segments=num_segments, dropout=dropout, **arguments)
+        super().__init__(
+            num_classes=num_classes,
+            num_segments=num_segments,
+            dropout=dropout,
+            in_channels=in_channels,
+            **arguments,
+        )
         self.num_segments = num_segments
+        self.in_channels = in_channels
         nn.init.normal_(self.fc.weight, std=0.001)
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Compute logits ``(N, num_classes)`` of clips ``(N, 3, T, H, W)``."""
-        check_clip(clip, self.num_segments)
+        """Compute logits ``(N, num_classes)`` of clips ``(N, C, T, H, W)``."""
+        check_clip(clip, self.num_segments, self.in_channels)
         logits = super().forward(clip.transpose(1, 2).flatten(0, 1))
         return logits.unflatten(0, (-1, self.num_segments)).mean(1)
 
 
-def check_clip(clip: Tensor, frames: int) -> None:
-    """Raise unless a clip is a floating tensor ``(N, 3, frames, H, W)``.
+def check_clip(clip: Tensor, frames: int, channels: int = 3) -> None:
+    """Raise unless a clip is a floating tensor ``(N, channels, frames, H, W)``.
 
     Args:
         clip: what a network was called with.
         frames: T that the network was built for.
+        channels: C that the network was built for.
 
     Raises:
         ValueError: the shape is another.
@@ -90,9 +105,11 @@ def check_clip(clip: Tensor, frames: int) -> None:
     """
     shape = tuple(clip.shape)
     if len(shape) != 5:
-        raise ValueError(f"clip must be (N, 3, T, H, W), got {len(shape)} dimensions: {shape}")
-    if shape[1] != 3:
-        raise ValueError(f"clip must have 3 channels, (N, 3, T, H, W), got {shape[1]}: {shape}")
+        raise ValueError(f"clip must be (N, {channels}, T, H, W), got {len(shape)} dimensions: {shape}")
+    if shape[1] != channels:
+        raise ValueError(
+            f"clip must have {channels} channels, (N, {channels}, T, H, W), got {shape[1]}: {shape}"
+        )
     if shape[2] != frames:
         raise ValueError(
             f"clip must have T = {frames} frames as the network was built for, got {shape[2]}: {shape}"

@@ -48,7 +48,8 @@ def load_weights(
             shares no key with the model.
         part: ``"all"``; ``"features"``: all but the classifier, to fine-tune on other classes;
             ``"backbone"``: neither the classifier nor the temporal layers inside the 2-D backbone, to start
-            from ImageNet weights. What is left out keeps its values.
+            from ImageNet weights. What is left out keeps its values. With these two parts, RGB weights also
+            load into a network of other input channels, see `cross_modality`.
 
     Returns:
         The keys loaded, missing in the file, and unexpected by the model.
@@ -107,6 +108,9 @@ def load_state(
     left_out = outside(model, part)
     wanted = {key: value for key, value in own.items() if not left_out(key)}
     given = {key: value for key, value in found.items() if not left_out(key)}
+    stem = f"{getattr(model, 'stem', None)}.weight"
+    if part != "all" and stem in given and stem in wanted:
+        given[stem] = cross_modality(given[stem], wanted[stem].shape[1])
 
     loaded = [key for key in wanted if key in given]
     # Weights older than batch norm's counter lack it; it only matters to a momentum of None.
@@ -129,6 +133,29 @@ def load_state(
         raise ValueError(text + advice(model, part, missing, unexpected, reshaped))
     model.load_state_dict({**own, **{key: given[key] for key in loaded}})
     return LoadResult(loaded, missing, unexpected)
+
+
+def cross_modality(weight: Tensor, in_channels: int) -> Tensor:
+    """Turn the first convolution of an RGB network into that of another input: its mean over R, G and B.
+
+    Args:
+        weight: (out, C, ...), of a convolution.
+        in_channels: channels of the other input, such as 10 for five stacked flow fields.
+
+    Returns:
+        (out, in_channels, ...), the mean repeated; the weight itself where C is not 3 or is in_channels
+        already.
+
+    Source: Wang et al., Temporal Segment Networks, ECCV 2016, section 3.2 (cross modality pre-training).
+
+    Example:
+        >>> cross_modality(torch.tensor([[1.0, 2.0, 6.0]]), 2)
+        tensor([[3., 3.]])
+    """
+    if weight.ndim < 2 or weight.shape[1] != 3 or in_channels == 3:
+        return weight
+    repeats = [1, in_channels] + [1] * (weight.ndim - 2)
+    return weight.mean(1, keepdim=True).repeat(repeats)
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:

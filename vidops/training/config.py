@@ -14,6 +14,7 @@ from vidops.data import FrameFolder
 from vidops.data.formats import FORMATS
 
 from .messages import explain, kind
+from .modality import ModalityConfig
 from .sections import (
     AdamWConfig,
     Below1,
@@ -41,7 +42,7 @@ class ModelConfig(Section):
     part: Literal["all", "features", "backbone"] = Field("all", description="which of these weights to load")
 
 
-class DataConfig(Section):
+class DataConfig(ModalityConfig):
     """Lists of videos, sampling, crops and loading.
 
     A list is a file or folder in one of the formats of ``vidops.data.formats``, its path and the videos'
@@ -92,6 +93,7 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _keys_fit(self) -> DataConfig:
+        self.check_modality(self.frames_per_segment, self.mean is not None or self.std is not None)
         if self.format != "auto" and self.format not in FORMATS:
             raise ValueError(f"data.format: must be auto, {', '.join(FORMATS)}, got {self.format!r}")
         try:
@@ -181,6 +183,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> Config:
         schedule, window = self.schedule, self.data.window
+        self.data.check_channels(self.model.options)
         if self.data.sampling == "dense" and self.model.num_segments > window:
             raise ValueError(
                 f"data.window: must be at least model.num_segments={self.model.num_segments}, got {window}"

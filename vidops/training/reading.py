@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vidops import data
-from vidops.data import transforms
+from vidops.data import modalities, transforms
+from vidops.data.flow_store import FlowStore
 from vidops.data.formats import find_format
 from vidops.models import model_card
 
@@ -26,31 +27,35 @@ def build_dataset(
             clip, as is enough to follow a training.
 
     Returns:
-        The dataset; its clips are (3, T, H, W), or (V, 3, T, H, W) where a test has several views.
+        The dataset; its clips are (C, T, H, W), or (V, C, T, H, W) where a test has several views, with the
+        C of `modalities.input_channels`.
 
     Raises:
+        FileNotFoundError: ``data.flow_root`` holds no flow.
         ValueError: no model has the recipe's name, the crop is larger than the frames, or clips would be
             mirrored though that turns one class into another.
     """
     section, card = config.data, model_card(config.model.name)
     size = section.size or card.input_size[-1]
     short_side = section.short_side or round(size * 8 / 7)
-    normalize = transforms.Normalize(section.mean or card.mean, section.std or card.std)
+    mirror = modalities.flip_flow if section.modality == "flow" else transforms.flip_frames
     clips, crops = (section.clips, section.crops) if views and not training else (1, 1)
     if section.flip and (training or crops == 10):
         _refuse_mirrors(annotations)
     transform: transforms.Transform
     if not training:
-        cuts = data.SpatialCrops(section.test_size or size, short_side, crops)
-        transform = data.Views(cuts, clips, normalize)
+        cuts = data.SpatialCrops(section.test_size or size, short_side, crops, mirror=mirror)
+        transform = data.Views(cuts, clips, _network_input(config))
     elif section.train_crop == "random_resize":
         low, high = section.short_side_range
         short_side = high  # what is decoded: never enlarged afterwards
-        crop = transforms.RandomResizeCrop(size, (low, high), flip=section.flip)
-        transform = transforms.Compose([crop, normalize])
+        crop = transforms.RandomResizeCrop(size, (low, high), flip=section.flip, mirror=mirror)
+        transform = transforms.Compose([crop, _network_input(config)])
     else:
-        multi_scale = transforms.TrainCrops(size, flip=section.flip, scales=section.scales)
-        transform = transforms.Compose([multi_scale, normalize])
+        multi_scale = transforms.TrainCrops(size, section.flip, section.scales, mirror)
+        transform = transforms.Compose([multi_scale, _network_input(config)])
+    if section.modality == "dynamic_image":  # of whole frames, as in the source
+        transform = transforms.Compose([modalities.DynamicImages(section.stacked), transform])
     return data.VideoDataset(
         annotations,
         sampling=_sampling(config, training, clips),
@@ -58,12 +63,25 @@ def build_dataset(
         seed=config.seed,
         short_side=short_side,
         cache=section.cache,
+        flow=FlowStore(section.flow_root, videos=section.root) if section.flow_root else None,
     )
+
+
+def _network_input(config: Config) -> transforms.Transform:
+    """Make what turns the cropped frames of one view into a clip."""
+    section, card = config.data, model_card(config.model.name)
+    if section.modality == "flow":
+        return modalities.StackFlow(section.stacked)
+    if section.modality == "rgb_diff":
+        return modalities.StackDifferences(section.stacked)
+    return transforms.Normalize(section.mean or card.mean, section.std or card.std)
 
 
 def _sampling(config: Config, training: bool, clips: int) -> data.UniformSampling | data.DenseSampling:
     section, segments = config.data, config.model.num_segments
     run = section.frames_per_segment
+    if section.modality != "rgb":
+        run = modalities.frames_per_segment(section.modality, section.stacked)
     if section.sampling == "dense":
         return data.DenseSampling(segments, training, run, clips, section.window)
     return data.UniformSampling(segments, training, section.symmetric, run, clips)

@@ -39,6 +39,7 @@ FREE = (
     "log_every",
     "checkpoint_every",
     "data.root",
+    "data.flow_root",
     "data.workers",
     "data.cache",
     "data.eval_batch_size",
