@@ -42,10 +42,12 @@ def count_frames(path: str | os.PathLike[str], frames: FrameFolder) -> int:
     with os.scandir(folder) as entries:
         names = {entry.name for entry in entries}
     numbers = sorted(
-        int(digits)
-        for name in names
-        for digits in re.findall(r"\d+", name)
-        if frames.template.format(int(digits)) == name
+        {
+            int(digits)
+            for name in names
+            for digits in re.findall(r"\d+", name)
+            if frames.template.format(int(digits)) == name
+        }
     )
     if not numbers:
         raise VideoError(f"{folder}: holds no frames named {frames.template}")
