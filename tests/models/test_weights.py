@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from vidops.models import create_model, load_weights, read_weights
+from vidops.models.weights import load_state
 
 
 def snapshot(net: nn.Module) -> dict[str, Tensor]:
@@ -233,3 +235,16 @@ def test_networks_of_other_channels(name: str) -> None:
     for wrong in (0, -1, 2.0, True):
         with pytest.raises(ValueError, match="in_channels must be a whole number of at least 1"):
             create_model(name, in_channels=wrong)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [3, torch.zeros(2, dtype=torch.complex64), torch.zeros(2, device="meta")],
+    ids=["int", "complex", "meta"],
+)
+def test_what_is_no_weight_is_named(value: Any) -> None:
+    model = torch.nn.Linear(2, 2)
+    before = model.bias.detach().clone()
+    with pytest.raises(ValueError, match=r"x\.pt: holds no .* 'bias' is "):
+        load_state(model, {"weight": torch.zeros(2, 2), "bias": value}, "x.pt")
+    assert torch.equal(model.bias, before)

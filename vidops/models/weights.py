@@ -79,6 +79,7 @@ def load_state(
     strict: bool = True,
     *,
     part: str = "all",
+    advise: bool = True,
 ) -> LoadResult:
     """Load a state dict that has been read from a file, as :func:`load_weights` does.
 
@@ -88,6 +89,7 @@ def load_state(
         path: the file, for the error text.
         strict: as for `load_weights`.
         part: as for `load_weights`.
+        advise: whether an error names the part that would load.
 
     Returns:
         The keys loaded, missing and unexpected.
@@ -103,6 +105,7 @@ def load_state(
     """
     if part not in PARTS:
         raise ValueError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
+    check_tensors(state, path)
     own = model.state_dict()
     found = {model_key(key, own): value for key, value in state.items()}
     left_out = outside(model, part)
@@ -130,7 +133,7 @@ def load_state(
         problems.append(first("of another shape", reshaped))
     if problems:
         text = f"{path}: not weights of this {type(model).__name__}: {'; '.join(problems)}"
-        raise ValueError(text + advice(model, part, missing, unexpected, reshaped))
+        raise ValueError(text + (advice(model, part, missing, unexpected, reshaped) if advise else ""))
     model.load_state_dict({**own, **{key: given[key] for key in loaded}})
     return LoadResult(loaded, missing, unexpected)
 
@@ -203,12 +206,18 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             break
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path}: holds no state dict")
-    other = [
-        key for key, value in content.items() if not isinstance(key, str) or not isinstance(value, Tensor)
-    ]
-    if other:
-        raise ValueError(f"{path}: holds no state dict, {other[0]!r} is no tensor")
+    check_tensors(content, path)
     return dict(content)
+
+
+def check_tensors(state: Mapping[Any, Any], path: str | os.PathLike[str]) -> None:
+    """Refuse what is no state dict of values that a network could take."""
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ValueError(f"{path}: holds no state dict, {key!r} is no tensor")
+        if value.is_complex() or value.is_meta:
+            kind = "complex" if value.is_complex() else "without values"
+            raise ValueError(f"{path}: holds no weights of a network, {key!r} is {kind}")
 
 
 def model_key(key: str, own: Mapping[str, Tensor]) -> str:

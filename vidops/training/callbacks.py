@@ -159,20 +159,19 @@ class MetricsLog:
         self.path, self.tensorboard, self.writes = path, tensorboard, writes
         if not writes:
             return
-        kept: list[dict[str, str]] = []
-        if step and path.is_file():
-            # A killed run may have left half a line at the end.
-            whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-            try:
-                kept = [row for row in csv.DictReader(io.StringIO(whole)) if int(row["step"]) <= step]
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(
-                    f"{path}: is damaged ({type(error).__name__}: {error}); move it away to resume without it"
-                ) from error
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(kept)
+        if step and path.is_file():
+            try:
+                # A killed run may have left half a line at the end.
+                whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+                rows = csv.DictReader(io.StringIO(whole))
+                writer.writerows(row for row in rows if int(row["step"]) <= step)
+            except (KeyError, TypeError, ValueError, csv.Error) as error:
+                raise ValueError(
+                    f"{path}: is damaged ({type(error).__name__}: {error}); move it away to resume without it"
+                ) from error
         write_text(path, text.getvalue())
 
     def add(self, epoch: int, step: int, figures: dict[str, float]) -> None:

@@ -130,7 +130,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             int(own["batches"]),
             int(own["ranks"]),
             dict(own["metrics"]),
-            dict(own["lists"]),
+            dict(own.get("lists", {})),
             weights,
         )
     except (KeyError, TypeError, AttributeError) as error:
@@ -161,7 +161,7 @@ def restore(checkpoint: Checkpoint, *, backend: str | None = None) -> nn.Module:
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{checkpoint.path}: its recipe builds no network: {error}") from error
-    load_state(net, checkpoint.weights, checkpoint.path)
+    load_state(net, checkpoint.weights, checkpoint.path, advise=False)
     return net.eval()
 
 

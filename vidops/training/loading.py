@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -221,23 +222,25 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def fingerprint(annotations: data.AnnotationList, root: str | Path) -> str:
-    """Sum up which videos a list names and what they are labelled, wherever its root folder lies.
+    """Sum up which videos a list names, in which order and with which labels, wherever its root folder lies.
 
     Args:
         annotations: the list.
-        root: the folder that the videos' paths are taken relative to.
+        root: the folder that the paths of videos inside it are taken relative to.
 
     Returns:
-        The number of videos and a digest of names, labels and classes, in one text.
+        The number of videos and a digest of paths, labels, order and classes, in one text.
 
     Example:
         >>> a, b = (data.AnnotationList([data.Sample(f"{r}/x.mp4", 0)], ["up"]) for r in ("old", "new"))
         >>> fingerprint(a, "old") == fingerprint(b, "new"), fingerprint(a, "old").split(",")[0]
         (True, '1 videos')
     """
-    lines = [f"{os.path.relpath(s.path, root)}\t{s.label}" for s in annotations.samples]
-    text = "\n".join([*lines, *(annotations.classes or [])])
-    return f"{len(lines):,} videos, {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    base = os.path.join(os.path.abspath(root), "")
+    paths = [os.path.abspath(s.path) for s in annotations.samples]
+    videos = [(p.removeprefix(base), s.label) for p, s in zip(paths, annotations.samples, strict=True)]
+    text = json.dumps([videos, annotations.classes])
+    return f"{len(videos):,} videos, {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def training_loader(

@@ -208,8 +208,8 @@ def _refuse_other_lists(earlier: Checkpoint, lists: dict[str, str]) -> None:
     for key, now in lists.items():
         if earlier.lists.get(key) != now:
             raise ValueError(
-                f"{key}: names other videos, labels or classes than when the run in {earlier.path.parent} began"
-                f" ({earlier.lists.get(key)} then, {now} now)"
+                f"{key}: names other videos, labels or classes, or in another order, than when the run in"
+                f" {earlier.path.parent} began ({earlier.lists.get(key, 'not recorded')} then, {now} now)"
             )
 
 
