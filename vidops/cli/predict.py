@@ -5,22 +5,67 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vidops.evaluation import Prediction, Predictor
 
 HELP = "name the likeliest classes of video files"
+EPILOG = """\
+examples:
+  vidops predict clip.mp4 --weights runs/tiny/best.ckpt
+      a table for one video or a few
+  vidops predict videos/ 'more/**/*.webm' --weights runs/tiny/best.ckpt --workers 4 --out predictions.jsonl
+      every video of a folder and of a pattern, one line of JSON each; called again after it was killed,
+      the command goes on where it stopped
+"""
+FEW = 20  # videos up to which each gets a table of its own
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
-        f"{HELP}. A missing or broken file is one line on standard error; the other files are predicted all"
-        " the same, and the exit status is then 1."
+        f"{HELP}. A missing or broken file is one line on standard error;\n"
+        "the other files are predicted all the same, and the exit status is then 1."
     )
-    parser.add_argument("videos", nargs="+", metavar="VIDEO")
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "videos",
+        nargs="*",
+        metavar="VIDEO",
+        help="file, folder (with its sub-folders; one that holds only pictures is a video) or quoted pattern",
+    )
+    parser.add_argument(
+        "--list",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="text file with one VIDEO a line; - is standard input",
+    )
     parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint of vidops train")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes a video (default: 5)")
-    parser.add_argument("--json", action="store_true", help="one line of JSON a video instead of a table")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--json", action="store_true", help="one line of JSON a video instead of a table")
+    where.add_argument(
+        "--out",
+        metavar="FILE",
+        help="write the lines of JSON to FILE; videos that it holds are not done again",
+    )
+    parser.add_argument(
+        "--views",
+        metavar="CROPSxCLIPS",
+        help="crops (1, 3 or 10) x clips of each video; default: the recipe's",
+    )
+    parser.add_argument(
+        "--average", choices=["logits", "softmax"], help="what is averaged over views; default: the recipe's"
+    )
     parser.add_argument(
         "--workers", type=int, default=0, metavar="N", help="processes that decode (default: none but this)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="clips computed at a time (default: 8)"
     )
     parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], help="default: the recipe's")
     parser.add_argument(
@@ -29,27 +74,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict, print as results come, and say by the exit status whether all files could be read."""
-    from vidops.evaluation import predict
+    """Predict, print or write as results come, and say by the exit status whether all files could be read."""
+    from vidops.evaluation import Predictor, find_videos
 
-    failed = 0
-    found = predict(
-        args.videos,
+    if not args.videos and not args.list:
+        raise ValueError("VIDEO: no video is given")
+    paths = find_videos(args.videos, lists=args.list)
+    predictor = Predictor(
         args.weights,
         top=args.top,
+        batch_size=args.batch_size,
         workers=args.workers,
+        views=args.views,
+        average=args.average,
         accelerator=args.accelerator,
         backend=args.backend,
-        out=sys.stderr if sys.stderr.isatty() and not sys.stdout.isatty() else None,
     )
-    for prediction in found:
-        if prediction.error is not None:
-            failed += 1
-            print(f"vidops predict: error: {prediction.error}", file=sys.stderr)
+    if args.out is not None:
+        return _to_file(predictor, paths, args.out)
+    bar = sys.stderr if sys.stderr.isatty() and not sys.stdout.isatty() else None
+    failed = 0
+    for prediction in _named_errors(predictor.run(paths, out=bar)):
+        failed += prediction.error is not None
         if args.json:
             print(json.dumps(prediction.as_dict()), flush=True)
         elif prediction.error is None:
-            print(prediction.path)
-            for name, probability in prediction.scores:
-                print(f"  {probability:7.2%}  {name}", flush=True)
+            _show(prediction, few=len(paths) <= FEW)
     return 1 if failed else 0
+
+
+def _to_file(predictor: Predictor, paths: list[str], target: str) -> int:
+    """Predict what the file does not hold yet."""
+    from vidops.evaluation import ResultFile
+
+    with ResultFile(target, predictor.key) as results:
+        left = [path for path in paths if path not in results.done]
+        if left:
+            for prediction in _named_errors(predictor.run(left, out=sys.stderr)):
+                results.write(prediction)
+        failed = sum(not results.done[path] for path in paths)
+    earlier = f", {len(paths) - len(left):,} of them earlier" if len(left) < len(paths) else ""
+    errors = f", {failed:,} could not be read" if failed else ""
+    print(f"{target}: {len(paths):,} videos{earlier}{errors}")
+    return 1 if failed else 0
+
+
+def _named_errors(predictions: Iterable[Prediction]) -> Iterable[Prediction]:
+    """Say what is wrong with a video as soon as it is known, above a progress bar if there is one."""
+    from tqdm import tqdm
+
+    for prediction in predictions:
+        if prediction.error is not None:
+            tqdm.write(f"vidops predict: error: {prediction.error}", file=sys.stderr)
+        yield prediction
+
+
+def _show(prediction: Prediction, *, few: bool) -> None:
+    if few:
+        print(prediction.path)
+        for name, probability in prediction.scores:
+            print(f"  {probability:7.2%}  {name}", flush=True)
+    else:
+        scores = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.scores)
+        print(f"{prediction.path}: {scores}", flush=True)

@@ -9,8 +9,10 @@ from vidops._extras import require
 
 if TYPE_CHECKING:
     from .evaluator import evaluate
+    from .find import find_videos
     from .metrics import Counts, Report
-    from .predictor import Prediction, predict
+    from .predictor import Prediction, Predictor, predict
+    from .results import ResultFile
     from .scores import Scores, fuse, read_scores, save_scores
     from .splits import Splits, average_splits
     from .views import video_scores
@@ -18,11 +20,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Counts",
     "Prediction",
+    "Predictor",
     "Report",
+    "ResultFile",
     "Scores",
     "Splits",
     "average_splits",
     "evaluate",
+    "find_videos",
     "fuse",
     "predict",
     "read_scores",
@@ -34,18 +39,21 @@ __all__ = [
 _HOMES = {
     "Counts": "metrics",
     "Prediction": "predictor",
+    "Predictor": "predictor",
     "Report": "metrics",
+    "ResultFile": "results",
     "Scores": "scores",
     "Splits": "splits",
     "average_splits": "splits",
     "evaluate": "evaluator",
+    "find_videos": "find",
     "fuse": "scores",
     "predict": "predictor",
     "read_scores": "scores",
     "save_scores": "scores",
     "video_scores": "views",
 }
-_EXTRAS = {"evaluator": ("yaml", "pydantic", "tqdm"), "predictor": ("yaml", "pydantic", "tqdm")}
+_EXTRAS = dict.fromkeys(("evaluator", "predictor", "results"), ("yaml", "pydantic", "tqdm"))
 
 
 def __getattr__(name: str) -> Any:

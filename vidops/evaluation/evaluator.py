@@ -18,13 +18,14 @@ from vidops.data import AnnotationList
 from vidops.models import create_model, load_weights
 from vidops.training.checkpoint import is_checkpoint, read_checkpoint, restore
 from vidops.training.checks import check_finite, refuse_broken
-from vidops.training.config import Config, differences, validate
+from vidops.training.config import Config, differences
 from vidops.training.loading import build_dataset, evaluation_loader, on_gpu, read_list
 
 from .metrics import Report
 from .ranks import gpu_of_rank, on_all_ranks, rank_and_size
+from .recipe import clips_at_a_time, describe_views, with_data, with_views
 from .report import write_json
-from .views import AVERAGES, parse_views, video_scores
+from .views import video_scores
 
 
 def evaluate(
@@ -69,21 +70,17 @@ def evaluate(
         Traceback (most recent call last):
         FileNotFoundError: no/such/best.ckpt: no such file
     """
-    told = _changes(views, average, batch_size)
     origin: dict[str, str] = {}
     classes: list[str] = []
 
     def work(rank: int, size: int) -> _Part:
         net, used, annotations = _prepare(Path(weights), config, split)
-        used = _with_data(used, told)
-        data = used.data
+        used = with_views(used, views=views, average=average, batch_size=batch_size)
         classes.extend(annotations.classes or [])
-        origin.update(
-            model=used.model.name, weights=str(weights), list=str(Path(data.root) / getattr(data, split))
-        )
-        origin["views"] = _describe_views(used)
+        origin.update(model=used.model.name, weights=str(weights), list=_describe_list(used, split))
+        origin["views"] = describe_views(used.data)
         part = _measure_part(net, used, annotations, rank, size, out)
-        return replace(part, paths=[_relative(path, data.root) for path in part.paths])
+        return replace(part, paths=[_relative(path, used.data.root) for path in part.paths])
 
     report = _join(on_all_ranks(work), classes, origin)
     if json_path is not None and rank_and_size()[0] == 0:
@@ -129,11 +126,9 @@ def _measure_part(
 ) -> _Part:
     """Run the network on the videos of one rank."""
     section = config.data
-    clips = section.eval_batch_size or section.batch_size
-    # As many videos at a time as their views make one batch of clips: memory does not grow with the views.
-    videos: dict[str, object] = {"eval_batch_size": max(1, clips // (section.crops * section.clips))}
+    clips, videos = clips_at_a_time(section)
     dataset = build_dataset(config, annotations, training=False)
-    loader = evaluation_loader(_with_data(config, videos), dataset, rank=rank, world_size=size)
+    loader = evaluation_loader(with_data(config, eval_batch_size=videos), dataset, rank=rank, world_size=size)
     device = gpu_of_rank() if on_gpu(config) else torch.device("cpu")
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     paths: list[str] = []
@@ -187,35 +182,11 @@ def autocast(config: Config, device: torch.device) -> contextlib.AbstractContext
     return torch.autocast(device.type, torch.bfloat16 if config.precision == "bf16" else torch.float16)
 
 
-def _changes(views: str | None, average: str | None, batch_size: int | None) -> dict[str, object]:
-    """Keys of the recipe's data that are told from outside it."""
-    changes: dict[str, object] = {}
-    if views is not None:
-        changes["crops"], changes["clips"] = parse_views(views)
-    if average is not None:
-        if average not in AVERAGES:
-            raise ValueError(f'average must be "logits" or "softmax", got {average!r}')
-        changes["average"] = average
-    if batch_size is not None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        changes["eval_batch_size"] = batch_size
-    return changes
-
-
-def _with_data(config: Config, changes: dict[str, object]) -> Config:
-    """Change keys of a recipe's data; the recipe is checked anew."""
-    if not changes:
-        return config
-    told = ", ".join(f"data.{key}={value}" for key, value in changes.items())
-    content = {**config.model_dump(), "data": {**config.data.model_dump(), **changes}}
-    return validate(content, f"recipe with {told}")
-
-
-def _describe_views(config: Config) -> str:
+def _describe_list(config: Config, split: str) -> str:
     data = config.data
-    text = f"{data.crops}x{data.clips}"
-    return text if text == "1x1" else f"{text}, {data.average} averaged"
+    source = str(Path(data.root) / getattr(data, split))
+    # HMDB51's three splits lie in one folder.
+    return f"{source}, split {data.split}" if data.format == "hmdb51" or data.split != 1 else source
 
 
 def _relative(path: str, root: str) -> str:

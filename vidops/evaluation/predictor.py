@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +14,14 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from vidops.data import AnnotationList, Sample
+from vidops.data import AnnotationList, FrameFolder, Sample
 from vidops.training.checkpoint import read_checkpoint, restore
-from vidops.training.config import Config
+from vidops.training.config import validate
 from vidops.training.loading import EvaluationSet, build_dataset, collate, on_gpu
 
 from .evaluator import autocast
+from .recipe import clips_at_a_time, describe_views, with_data, with_views
+from .views import video_scores
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,126 @@ class Prediction:
         return {"path": self.path, "predictions": [{"class": c, "probability": p} for c, p in self.scores]}
 
 
+class Predictor:
+    """A checkpoint's network, ready to name the likeliest classes of any number of videos.
+
+    Args:
+        weights: a checkpoint of ``vidops train``; it carries recipe and class names.
+        top: classes a video, at most.
+        batch_size: clips that run through the network at a time.
+        workers: processes that decode; 0 decodes in this one.
+        views: spatial crops x temporal clips of each video, such as ``"3x10"``; None takes the recipe's.
+        average: what is averaged over the views, ``"logits"`` or ``"softmax"``; None takes the recipe's.
+        accelerator: ``"auto"``, ``"cpu"`` or ``"cuda"``; None takes the recipe's.
+        backend: backend of the operators; None takes the recipe's.
+
+    Raises:
+        FileNotFoundError: the weights are missing.
+        ValueError: an argument is out of range, or the weights are no checkpoint.
+
+    Example:
+        >>> Predictor("no/such/best.ckpt")
+        Traceback (most recent call last):
+        FileNotFoundError: no/such/best.ckpt: no such file
+    """
+
+    def __init__(
+        self,
+        weights: str | Path,
+        *,
+        top: int = 5,
+        batch_size: int = 8,
+        workers: int = 0,
+        views: str | None = None,
+        average: str | None = None,
+        accelerator: str | None = None,
+        backend: str | None = None,
+    ) -> None:
+        for name, value, least in (("top", top, 1), ("batch_size", batch_size, 1), ("workers", workers, 0)):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        checkpoint = read_checkpoint(weights)
+        config = with_views(checkpoint.config, views=views, average=average, batch_size=batch_size)
+        if accelerator is not None:
+            config = validate({**config.model_dump(), "accelerator": accelerator}, f"{weights}: its recipe")
+        self.weights, self.top, self.workers = Path(weights), top, workers
+        self.classes = checkpoint.classes
+        self.config = with_data(config, cache=None)
+        self.device = torch.device("cuda" if on_gpu(config) else "cpu")
+        self._net = restore(checkpoint, backend=backend).to(self.device)
+
+    @property
+    def key(self) -> str:
+        """Twelve hexadecimal digits that change with the weights, the number of classes named or the views."""
+        return run_key(self.weights, self.top, describe_views(self.config.data))
+
+    def run(self, paths: Sequence[str | Path], *, out: TextIO | None = None) -> Iterator[Prediction]:
+        """Predict videos; one that is missing, broken or not finite stops no other.
+
+        Args:
+            paths: video files, and folders of pictures named as in the recipe; sampled and cropped as the
+                recipe does in a test.
+            out: where a progress bar may be shown; it is, if that is a terminal.
+
+        Yields:
+            One prediction a path, in the order of the paths.
+
+        Raises:
+            ValueError: there is no path.
+        """
+        if not paths:
+            raise ValueError("paths: no video is given")
+        return self._run([str(path) for path in paths], out)
+
+    def _run(self, paths: list[str], out: TextIO | None) -> Iterator[Prediction]:
+        data = self.config.data
+        clips, videos = clips_at_a_time(data)
+        folder = FrameFolder(data.template, data.first_frame)
+        samples = [Sample(path, 0, folder if os.path.isdir(path) else None) for path in paths]
+        loader = DataLoader(
+            EvaluationSet(build_dataset(self.config, AnnotationList(samples, self.classes), training=False)),
+            batch_size=videos,
+            num_workers=self.workers,
+            collate_fn=collate,
+        )
+        shown = out is not None and out.isatty()
+        bar = tqdm(
+            total=len(paths),
+            desc="predict",
+            unit="video",
+            leave=False,
+            file=out or sys.stderr,
+            disable=not shown,
+        )
+        with bar, torch.inference_mode(), autocast(self.config, self.device):
+            for start, batch in zip(range(0, len(paths), videos), loader, strict=True):
+                found = self._predict(batch, paths, clips)
+                for index in range(start, min(start + videos, len(paths))):
+                    bar.update(1)
+                    yield found[index]
+
+    def _predict(self, batch: dict[str, Any], paths: list[str], clips: int) -> dict[int, Prediction]:
+        """Predict the videos of a batch; by index."""
+        found = {index: Prediction(paths[index], error=error) for index, error in batch["broken"]}
+        if not batch["path"]:
+            return found
+        logits = video_scores(
+            self._net, batch["clip"].to(self.device), average=self.config.data.average, chunk=clips
+        )
+        finite = torch.isfinite(logits).all(1).tolist()
+        best = logits.softmax(1).topk(min(self.top, len(self.classes)))
+        for index, fine, shares, classes in zip(
+            batch["index"].tolist(), finite, *(b.tolist() for b in best), strict=True
+        ):
+            path = paths[index]
+            if fine:
+                scores = [(self.classes[i], share) for i, share in zip(classes, shares, strict=True)]
+                found[index] = Prediction(path, scores)
+            else:
+                found[index] = Prediction(path, error=f"{path}: the network's output is not finite")
+        return found
+
+
 def predict(
     paths: Sequence[str | Path],
     weights: str | Path,
@@ -63,10 +187,10 @@ def predict(
     """Name the likeliest classes of video files; one that is missing, broken or not finite stops no other.
 
     Args:
-        paths: video files, sampled and cropped as the checkpoint's recipe does in a test.
+        paths: video files, or folders of pictures, see :meth:`Predictor.run`.
         weights: a checkpoint of ``vidops train``; it carries recipe and class names.
         top: classes a video, at most.
-        batch_size: videos computed at a time.
+        batch_size: clips that run through the network at a time.
         workers: processes that decode; 0 decodes in this one.
         accelerator: ``"auto"``, ``"cpu"`` or ``"cuda"``; None takes the recipe's.
         backend: backend of the operators; None takes the recipe's.
@@ -77,59 +201,33 @@ def predict(
 
     Raises:
         FileNotFoundError: the weights are missing.
-        ValueError: there is no path, ``top`` or ``batch_size`` is below 1, or the weights are no checkpoint.
+        ValueError: there is no path, an argument is out of range, or the weights are no checkpoint.
 
     Example:
         >>> predict(["clip.mp4"], "no/such/best.ckpt")
         Traceback (most recent call last):
         FileNotFoundError: no/such/best.ckpt: no such file
     """
-    for name, value, least in (("top", top, 1), ("batch_size", batch_size, 1), ("workers", workers, 0)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
     if not paths:
         raise ValueError("paths: no video is given")
-    checkpoint = read_checkpoint(weights)
-    config = checkpoint.config
-    if accelerator is not None:
-        config = Config.model_validate({**config.model_dump(), "accelerator": accelerator})
-    device = torch.device("cuda" if on_gpu(config) else "cpu")
-    net = restore(checkpoint, backend=backend).to(device)
-    videos = AnnotationList([Sample(str(path), 0) for path in paths], checkpoint.classes)
-    uncached = config.model_copy(update={"data": config.data.model_copy(update={"cache": None})})
-    loader = DataLoader(
-        EvaluationSet(build_dataset(uncached, videos, training=False)),
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=collate,
+    predictor = Predictor(
+        weights, top=top, batch_size=batch_size, workers=workers, accelerator=accelerator, backend=backend
     )
+    return predictor.run(paths, out=out)
 
-    def run() -> Iterator[Prediction]:
-        shown = out is not None and out.isatty()
-        bar = tqdm(
-            total=len(paths),
-            desc="predict",
-            unit="video",
-            leave=False,
-            file=out or sys.stderr,
-            disable=not shown,
-        )
-        with bar, torch.inference_mode(), autocast(config, device):
-            for start, batch in zip(range(0, len(paths), batch_size), loader, strict=True):
-                errors = dict(batch["broken"])
-                scores: dict[int, list[tuple[str, float]]] = {}
-                if batch["path"]:
-                    logits = net(batch["clip"].to(device)).float()
-                    finite = torch.isfinite(logits).all(1).tolist()
-                    best = logits.softmax(1).topk(min(top, len(checkpoint.classes)))
-                    found = zip(batch["index"].tolist(), finite, *(b.tolist() for b in best), strict=True)
-                    for index, fine, p, c in found:
-                        if fine:
-                            scores[index] = [(checkpoint.classes[i], q) for i, q in zip(c, p, strict=True)]
-                        else:
-                            errors[index] = f"{paths[index]}: the network's output is not finite"
-                for index in range(start, min(start + batch_size, len(paths))):
-                    bar.update(1)
-                    yield Prediction(str(paths[index]), scores.get(index, []), errors.get(index))
 
-    return run()
+def run_key(weights: str | Path, *choices: object) -> str:
+    """Sum up what predictions depend on besides the video.
+
+    Args:
+        weights: the checkpoint; its content counts, not its name.
+        choices: options, such as how many classes are named.
+
+    Returns:
+        Twelve hexadecimal digits.
+    """
+    digest = hashlib.sha256(repr(choices).encode())
+    with open(weights, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:12]

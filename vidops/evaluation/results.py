@@ -1,0 +1,119 @@
+"""Predictions as lines of JSON in a file that a killed run continues."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+
+from .predictor import Prediction
+
+_START = b'{"path": '
+
+
+class ResultFile:
+    """A file with one line of JSON a video: whole lines only, never two for one video.
+
+    Opening it takes off the part of a line that a killed run left and reads which videos are done. A video
+    that could not be read is done too: take its line out of the file to try it again. A lock keeps a second
+    process from writing at the same time.
+
+    Args:
+        path: the file; made if need be.
+        run: what the predictions depend on besides the video, see :attr:`Predictor.key`; every line carries it.
+
+    Raises:
+        ValueError: the file holds something else, or was made by another run; it is left as it is.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "predictions.jsonl"
+        >>> with ResultFile(file, "0123456789ab") as results:
+        ...     results.write(Prediction("a.mp4", [("left", 0.9)]))
+        >>> with ResultFile(file, "0123456789ab") as results:
+        ...     print(results.done)
+        {'a.mp4': True}
+    """
+
+    def __init__(self, path: str | Path, run: str) -> None:
+        self.path, self.run = Path(path), run
+        self.done: dict[str, bool] = {}
+        if self.path.is_dir():
+            raise ValueError(f"{path}: is a folder")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            self._lock()
+            self._resume()
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def __enter__(self) -> ResultFile:
+        """Return the file, open for writing."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Bring all lines to the disk and close the file."""
+        try:
+            os.fsync(self._file)
+        finally:
+            os.close(self._file)
+
+    def write(self, prediction: Prediction) -> None:
+        """Add a video's line.
+
+        Args:
+            prediction: of a video that has no line yet.
+
+        Raises:
+            ValueError: it has one.
+            OSError: the line could not be written; what came of it is taken off again.
+        """
+        if prediction.path in self.done:
+            raise ValueError(f"{self.path}: {prediction.path} has a line already")
+        line = json.dumps({**prediction.as_dict(), "run": self.run}).encode() + b"\n"
+        end = os.lseek(self._file, 0, os.SEEK_END)
+        # One call: a process that is killed has written the line or not; what a full disk cut off is undone.
+        written = os.write(self._file, line)
+        if written != len(line):
+            os.ftruncate(self._file, end)
+            raise OSError(f"{self.path}: no space left for a line")
+        self.done[prediction.path] = prediction.error is None
+
+    def _lock(self) -> None:
+        try:
+            # Held by this process alone: a lock that forked workers share would outlive it for seconds.
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"{self.path}: another process is writing to it") from None
+
+    def _resume(self) -> None:
+        # Not by a second open: closing that would give up the lock.
+        content, size = b"", os.fstat(self._file).st_size
+        while len(content) < size and (block := os.pread(self._file, size - len(content), len(content))):
+            content += block
+        whole = content.rfind(b"\n") + 1
+        for number, line in enumerate(content[:whole].split(b"\n")[:-1], 1):
+            self._take(line, f"{self.path}, line {number}")
+        rest = content[whole:]
+        if rest[: len(_START)] != _START[: len(rest)]:
+            raise ValueError(f"{self.path}: its last line is no prediction; choose another file")
+        os.ftruncate(self._file, whole)
+
+    def _take(self, line: bytes, where: str) -> None:
+        try:
+            entry = json.loads(line)
+            path, run, good = entry["path"], entry["run"], "predictions" in entry
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{where}: is no prediction; choose another file") from error
+        if run != self.run:
+            raise ValueError(f"{where}: was made with other weights, views or --top; choose another file")
+        if path in self.done:
+            raise ValueError(f"{where}: {path} has a line already")
+        self.done[path] = good
