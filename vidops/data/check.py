@@ -55,7 +55,10 @@ def check_videos(
     """
     if workers < 0:
         raise ValueError(f"workers must be at least 0, got {workers}")
-    videos = list({sample.path: sample for sample in reversed(samples)}.values())[::-1]
+    first: dict[str, Sample] = {}
+    for sample in samples:
+        first.setdefault(sample.path, sample)
+    videos = list(first.values())
     reasons: dict[int, str] = {}
     shown = out is not None and out.isatty()
     bar = None
