@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,12 @@ def write_video(
     container_options: dict[str, str] | None = None,
     rotation: tuple[float, bool, bool] | None = None,
     clip: np.ndarray | None = None,
+    times: list[int] | None = None,
 ) -> Path:
-    """Write a video of noise that drifts by two pixels a frame, or the given RGB clip."""
+    """Write a video of noise that drifts by two pixels a frame, or the given RGB clip.
+
+    ``times`` are the milliseconds at which the frames are shown; else there are 25 a second.
+    """
     if clip is None:
         base = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
         clip = np.stack([np.roll(base, 2 * i, axis=1) for i in range(frames)])
@@ -36,8 +41,13 @@ def write_video(
         stream.pix_fmt = pix_fmt
         if rotation is not None:
             stream.set_display_rotation(*rotation)
-        for array in clip:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        if times is not None:
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for i, array in enumerate(clip):
+            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = times[i], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
 

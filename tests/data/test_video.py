@@ -32,6 +32,8 @@ KINDS = {
         "codec": "libvpx-vp9",
         "options": {"auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "8"},
     },
+    "vp8.webm": {"codec": "libvpx", "options": {"auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "8"}},
+    "av1.webm": {"codec": "libsvtav1", "frames": 12, "options": {"preset": "12"}},
     "mpeg2.mpg": {"codec": "mpeg2video"},
     "x264.ts": {},
     "odd.mp4": {"width": 63, "height": 47, "pix_fmt": "yuv444p"},
@@ -81,6 +83,39 @@ def test_real_clips_equal_a_full_decode(name):
     if not (REAL / name).is_file():
         pytest.skip(f"{REAL / name} is not there")
     check_exact(REAL / name, REAL_FRAMES[name])
+
+
+# Milliseconds between frames as telephones and screen recorders leave them.
+TIMES = {
+    "jitter": [0, 31, 70, 99, 140, 160, 215, 230, 271, 300, 333, 380],
+    "pause": [0, 40, 80, 120, 5000, 5040, 5080, 60000, 60040, 60080, 60120, 60160],
+    "slowing": [10 * i * i for i in range(12)],
+    "late start": [7000 + 33 * i + i % 3 for i in range(12)],
+}
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize(
+    "name, codec, options",
+    [
+        ("a.mp4", "libx264", {"bf": "2", "g": "6"}),
+        ("a.mkv", "libx264", {"bf": "2"}),
+        ("a.webm", "libvpx-vp9", {"cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "8"}),
+        ("a.mov", "mpeg4", {"bf": "0"}),
+    ],
+)
+def test_variable_frame_rate(tmp_path, name, codec, options, times):
+    """Every coded frame is one frame, whatever its time; its brightness says which it is."""
+    clip = np.stack([np.full((32, 48, 3), 20 + 18 * i, np.uint8) for i in range(12)])
+    path = write_video(tmp_path / name, codec=codec, options=options, clip=clip, times=TIMES[times])
+    with av.open(str(path)) as container:
+        gaps = np.diff(
+            [packet.pts for packet in container.demux(video=0) if packet.size and packet.pts is not None]
+        )
+    assert len(set(np.abs(gaps).tolist())) > 1  # the trap is set
+    check_exact(path, 12)
+    found = read_frames(path, range(12)).mean((1, 2, 3))
+    assert np.abs(found - (20 + 18 * np.arange(12))).max() < 8
 
 
 def test_lossless_frames_come_back_bit_for_bit(tmp_path):
