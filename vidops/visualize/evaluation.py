@@ -28,7 +28,7 @@ def confusion_matrix(
 
     Up to 15 classes each cell says how many videos it stands for; with more, colours follow the square root of
     the share, so that rare confusions can be seen. Class names are written where they can be
-    read, which they can up to about 110 classes; beyond, the axes count the classes. Rows of classes without
+    read, which they can up to 138 classes; beyond, the axes count the classes. Rows of classes without
     videos are grey.
 
     Args:
