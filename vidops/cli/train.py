@@ -30,10 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, and say where the files lie."""
+    """Train, and say where the files lie; under torchrun the first rank speaks for all."""
+    from vidops.evaluation.ranks import rank_and_size
     from vidops.training import fit, load_config
 
     result = fit(load_config(args.config, args.overrides), resume=args.resume, out=sys.stdout)
+    if rank_and_size()[0] > 0:
+        return 0
     print(
         f"validation top-1 {result.metrics['val_top1']:.2%} after epoch {result.epochs}, best"
         f" {result.best_top1:.2%}; weights: {result.best}, {result.last.name}; curves:"
