@@ -22,7 +22,7 @@ epochs: 5
 output: runs/x
 """
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "demo").glob("*.yaml"))
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_differences_name_the_keys(recipe: Path) -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_every_shipped_recipe_is_valid(path: Path) -> None:
+def test_every_demo_recipe_is_valid(path: Path) -> None:
     config = load_config(path)
     assert model_card(config.model.name).name == path.stem
     assert config.output == f"runs/{path.stem}"

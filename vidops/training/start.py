@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from vidops.data import num_frames
+from vidops.data.folders import count_frames
 from vidops.models import create_model, load_weights
 
 from .callbacks import BEST, LAST, METRICS
@@ -217,4 +218,8 @@ def _refuse_broken_validation(val: DataLoader[Any], ranks: Ranks) -> None:
     """Open every validation video, each rank its share: one that cannot be read would stop the first epoch's end."""
     samples = val.dataset.dataset.samples  # type: ignore[attr-defined]
     for index in val.sampler:
-        num_frames(samples[index].path)
+        sample = samples[index]
+        if sample.frames is None:
+            num_frames(sample.path)
+        else:
+            count_frames(sample.path, sample.frames)

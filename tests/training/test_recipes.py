@@ -1,0 +1,264 @@
+"""Every shipped recipe of a published result loads and runs two steps on made data in its own layout."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("lightning", reason="training needs lightning")
+pytest.importorskip("skimage", reason="scikit-image is not installed")
+pytest.importorskip("av", reason="PyAV is not installed")
+
+from tests.data.conftest import write_video
+from vidops.data.flow import FlowSettings
+from vidops.data.flow_store import FlowStore
+from vidops.models import create_model, load_weights
+from vidops.training import fit, load_config
+from vidops.training.config import Config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "demo")
+NAMES = [str(path.relative_to(CONFIGS).with_suffix("")) for path in RECIPES]
+CLASSES = ["falling", "turning"]
+
+each = pytest.mark.parametrize("path", RECIPES, ids=NAMES)
+
+
+def clip(seed: int, frames: int = 18) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    return np.stack([np.roll(noise, i, axis=1) for i in range(frames)])
+
+
+def frame_folders(root: Path, prefix: str) -> None:
+    from PIL import Image
+
+    for video in range(4):
+        (root / str(video)).mkdir(parents=True)
+        for number, frame in enumerate(clip(video), 1):
+            Image.fromarray(frame).save(root / str(video) / f"{number:05d}.jpg")
+    (root / f"{prefix}-labels.csv").write_text("\n".join(CLASSES) + "\n")
+    for split, first in (("train", 0), ("validation", 2)):
+        lines = [f"{first + i};{name}" for i, name in enumerate(CLASSES)]
+        (root / f"{prefix}-{split}.csv").write_text("\n".join(lines) + "\n")
+
+
+def something_v2(root: Path) -> None:
+    root.mkdir(parents=True)
+    for video in range(4):
+        write_video(root / f"{video}.webm", codec="libvpx", clip=clip(video))
+    (root / "something-something-v2-labels.json").write_text(
+        json.dumps({name: str(i) for i, name in enumerate(CLASSES)})
+    )
+    for split, first in (("train", 0), ("validation", 2)):
+        entries = [{"id": str(first + i), "template": name} for i, name in enumerate(CLASSES)]
+        (root / f"something-something-v2-{split}.json").write_text(json.dumps(entries))
+
+
+def kinetics(root: Path) -> None:
+    for split, first in (("train", 0), ("val", 2)):
+        lines = ["label,youtube_id,time_start,time_end,split"]
+        for i, name in enumerate(CLASSES):
+            stem = f"video{first + i:06d}_000001_000011"
+            (root / split / name).mkdir(parents=True)
+            write_video(root / split / name / f"{stem}.mp4", clip=clip(first + i))
+            lines.append(f"{name},video{first + i:06d},1,11,{split}")
+        (root / f"{split}.csv").write_text("\n".join(lines) + "\n")
+
+
+def class_folders(root: Path) -> None:
+    for name in CLASSES:
+        (root / name).mkdir(parents=True)
+        for i in range(2):
+            write_video(root / name / f"v_{name}_g0{i}_c01.avi", codec="mpeg4", clip=clip(i))
+
+
+def ucf101(root: Path) -> None:
+    class_folders(root)
+    lists = root / "ucfTrainTestlist"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("".join(f"{i} {name}\n" for i, name in enumerate(CLASSES, 1)))
+    train = [f"{name}/v_{name}_g00_c01.avi {i}" for i, name in enumerate(CLASSES, 1)]
+    (lists / "trainlist01.txt").write_text("\n".join(train) + "\n")
+    (lists / "testlist01.txt").write_text("\n".join(f"{n}/v_{n}_g01_c01.avi" for n in CLASSES) + "\n")
+
+
+def hmdb51(root: Path) -> None:
+    class_folders(root)
+    lists = root / "testTrainMulti_7030_splits"
+    lists.mkdir()
+    for name in CLASSES:
+        lines = [f"v_{name}_g00_c01.avi 1", f"v_{name}_g01_c01.avi 2"]
+        (lists / f"{name}_test_split1.txt").write_text("\n".join(lines) + "\n")
+
+
+MAKERS: dict[str, Callable[[Path], None]] = {
+    "something_v1": lambda root: frame_folders(root, "something-something-v1"),
+    "jester": lambda root: frame_folders(root, "jester-v1"),
+    "something_v2": something_v2,
+    "kinetics": kinetics,
+    "ucf101": ucf101,
+    "hmdb51": hmdb51,
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Two training and two validation videos in the layout of a format, made when first asked for."""
+    folder = tmp_path_factory.mktemp("made")
+
+    def make(format: str) -> Path:
+        if not (folder / format).exists():
+            MAKERS[format](folder / format)
+            FlowStore(
+                folder / f"{format}-flow",
+                videos=folder / format,
+                settings=FlowSettings(short_side=32, num_warp=1, num_iter=1),
+            )
+        return folder / format
+
+    return make
+
+
+def small(path: Path, root: Path, output: Path, *more: str) -> Config:
+    """A recipe with a tiny network of its family, small crops, and two epochs of one step."""
+    recipe = load_config(path)
+    overrides = [
+        f"model.name=tiny_{recipe.model.name.partition('_')[0]}",
+        "model.weights=null",
+        f"data.root={root}",
+        "data.size=24",
+        "data.short_side=32",
+        "data.short_side_range=[28, 32]",
+        "data.batch_size=2",
+        "data.workers=0",
+        "epochs=2",
+        "accelerator=cpu",
+        "log_every=1",
+        f"output={output}",
+    ]
+    if recipe.data.test_size:
+        overrides.append("data.test_size=32")
+    if recipe.data.flow_root:
+        overrides.append(f"data.flow_root={root}-flow")
+    schedule = recipe.schedule.name
+    overrides.append("schedule.milestones=[1]" if schedule == "steps" else "schedule.warmup_epochs=0.5")
+    return load_config(path, [*overrides, *more])
+
+
+def test_there_are_recipes_of_three_families() -> None:
+    assert {path.parent.name for path in RECIPES} == {"mstnet", "tsm", "tsn"}
+
+
+@each
+def test_it_loads_and_names_itself(path: Path) -> None:
+    config = load_config(path)
+    family = path.parent.name
+    assert re.fullmatch(rf"{family}_resnet(50|101)", config.model.name)
+    assert config.output == f"runs/{family}/{path.stem}"
+    assert str(config.model.num_segments) in re.findall(r"_(\d+)f", path.stem)
+    assert config.data.format == {"kinetics400": "kinetics"}.get(
+        dataset := re.sub(r"_\d+f.*", "", path.stem), dataset
+    )
+    assert config.data.flip == (config.data.format in ("kinetics", "ucf101", "hmdb51"))
+    assert config.optimizer.lr_batch == config.data.batch_size  # as shipped, the rate is the one written
+    head = path.read_text().split("model:")[0]
+    assert re.search(r"\d\d\.\d", head), "names the published figure"
+    assert "Sources:" in head
+    with torch.device("meta"):
+        create_model(config.model.name, num_segments=config.model.num_segments, **config.model.options)
+
+
+@each
+def test_every_number_has_its_source(path: Path) -> None:
+    ours = (
+        "root",
+        "train",
+        "val",
+        "workers",
+        "seed",
+        "output",
+        "weight",
+        "bias",
+        "norm",
+        "classifier_weight",
+    )
+    for line in path.read_text().split("model:", 1)[1].splitlines():
+        key, colon, value = line.partition(":")
+        if colon and key.strip() not in (*ours, "classifier_bias", "name", "format"):
+            assert "#" in value or not re.search(r"\d", value), line
+
+
+@each
+def test_weights_come_from_imagenet_or_from_another_recipe(path: Path) -> None:
+    model = load_config(path).model
+    if model.part == "backbone":
+        assert re.fullmatch(r"weights/resnet(50|101)-[0-9a-f]{8}\.pth", str(model.weights))
+        assert model.name.partition("_")[2] in str(model.weights)
+        return
+    source = Path(str(model.weights))
+    assert source.name == "best.ckpt"
+    before = load_config(CONFIGS / source.parent.relative_to("runs").with_suffix(".yaml"))
+    assert before.output == str(source.parent)
+    assert before.model.name == model.name
+    assert before.data.format == "kinetics"
+    assert model.part == "features"
+
+
+@each
+def test_two_steps(path: Path, made: Callable[[str], Path], tmp_path: Path) -> None:
+    config = small(path, made(load_config(path).data.format), tmp_path / "run")
+    result = fit(config)
+    assert result.epochs == 2
+    assert result.broken == []
+    assert torch.load(result.last, map_location="cpu", weights_only=True)["global_step"] == 2
+    assert np.isfinite(result.metrics["val_loss"])
+    first = create_model(
+        config.model.name,
+        num_classes=2,
+        num_segments=config.model.num_segments,
+        **config.model.options,
+    )
+    load_weights(first, result.last)  # what was trained is the recipe's network
+
+
+def test_fine_tuning_takes_the_features_of_the_first_run(made: Callable[[str], Path], tmp_path: Path) -> None:
+    for family, first in (("mstnet", "kinetics400_8f"), ("tsn", "kinetics400_5f")):
+        before = fit(
+            small(CONFIGS / family / f"{first}.yaml", made("kinetics"), tmp_path / family / "before")
+        )
+        tuned = small(
+            CONFIGS / family / "ucf101_8f.yaml",
+            made("ucf101"),
+            tmp_path / family / "after",
+            f"model.weights={before.best}",
+        )
+        assert tuned.freeze_norms == "all_but_first"
+        after = fit(tuned)
+        old, new = (
+            torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
+            for file in (before.best, after.last)
+        )
+        frozen = [key for key in new if re.search(r"layer\d\.0\.bn1\.(weight|running_mean)", key)]
+        assert frozen
+        assert all(torch.equal(old[key], new[key]) for key in frozen)
+        changed = [key for key in new if key.endswith("layer4.0.conv1.weight")]
+        assert changed
+        assert not any(torch.equal(old[key], new[key]) for key in changed)
+
+
+def test_the_readme_has_every_recipe_and_its_figure() -> None:
+    text = (CONFIGS / "README.md").read_text()
+    for path, name in zip(RECIPES, NAMES, strict=True):
+        row = next((line for line in text.splitlines() if f"]({name}.yaml)" in line), None)
+        assert row is not None, name
+        figure = re.search(r"\d\d\.\d", row.split("|")[2])
+        assert figure is not None
+        assert figure[0] in path.read_text().split("model:")[0]
+    for link in re.findall(r"\]\(([^)]+\.yaml)\)", text):
+        assert (CONFIGS / link).is_file(), link
