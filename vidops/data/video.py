@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._extras import require
+from ._matroska import promised_bytes
 
 Frames = npt.NDArray[np.uint8]
 Choose = Callable[[int], Sequence[int] | npt.NDArray[np.int64]]
@@ -216,6 +217,9 @@ def _decode(path: str, whole: bool = False) -> Iterator[Any]:
             # One thread a file: loaders run one process a core, and threads would not survive their fork.
             stream.codec_context.thread_type = "NONE"
             stream.codec_context.thread_count = 1
+            if stream.codec_context.name == "mjpeg":
+                # It otherwise fills what it cannot decode with what the memory held before, unmarked.
+                stream.codec_context.options = {"err_detect": "explode"}
             indexed = _indexed_packets(container, stream) if whole else 0
             ends = 0.0
             for packet in container.demux(stream):
@@ -234,6 +238,8 @@ def _decode(path: str, whole: bool = False) -> Iterator[Any]:
                 raise VideoError(f"{path}: holds no video frames")
             if packets < indexed:
                 raise VideoError(f"{path}: cut short, {packets} of {indexed} coded frames are there")
+            if whole and size < (promised_bytes(path) or 0):
+                raise VideoError(f"{path}: cut short, {size} of {promised_bytes(path)} bytes are there")
             if whole and ends < _tagged_duration(stream) - 2 / float(stream.average_rate or 1):
                 raise VideoError(f"{path}: cut short after {ends:.2f} s")
     except VideoError:
