@@ -354,6 +354,39 @@ def test_command_takes_a_list_and_says_what_is_wrong(video, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
+RECIPE = """
+model: {{name: tiny_tsm, num_segments: 2, options: {{in_channels: 10}}}}
+data: {{root: {root}, train: a.csv, val: b.csv, modality: flow, flow_root: {flow}}}
+optimizer: {{name: sgd, lr: 0.1}}
+schedule: {{name: cosine}}
+epochs: 1
+output: x
+"""
+
+
+def test_command_takes_a_recipe(video, tmp_path, capsys):
+    pytest.importorskip("pydantic", reason="recipes need pydantic")
+    (tmp_path / "a.csv").write_text("videos/a.mkv,0\nvideos/none.mkv,0\n")
+    (tmp_path / "b.csv").write_text("videos/a.mkv,0\n")
+    (tmp_path / "classes.txt").write_text("one\n")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.format(root=tmp_path, flow=tmp_path / "out"))
+    assert main(["dataset", "flow", str(recipe), "--short-side", "16", "--quiet"]) == 1
+    out, err = capsys.readouterr()
+    assert f"{tmp_path / 'out'}: flow of 1 videos computed" in out
+    assert f"broken: {tmp_path / 'videos' / 'none.mkv'}: no such file" in err
+    assert not FlowStore(tmp_path / "out", videos=tmp_path).add(video)
+    other = str(tmp_path / "other")
+    assert (
+        main(["dataset", "flow", str(recipe), f"data.flow_root={other}", "--short-side", "16", "--quiet"])
+        == 1
+    )
+    assert FlowStore(other, videos=tmp_path).path(video).is_file()
+    capsys.readouterr()
+    assert main(["dataset", "flow", str(tmp_path / "b.csv")]) == 2
+    assert "--out: say which folder keeps the flow" in capsys.readouterr().err
+
+
 def test_find_videos_and_arguments(tmp_path, video):
     assert [sample.path for sample in find_videos(tmp_path / "videos")] == [str(video)]
     with pytest.raises(ValueError, match="workers must be at least 1, got 0"):

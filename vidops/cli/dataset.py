@@ -207,14 +207,26 @@ def _add_flow(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description=f"{text}; started again, it goes on where it was stopped. Broken videos are listed at the"
         " end, and the exit status is then 1.",
     )
-    parser.add_argument("source", metavar="LIST|FOLDER", help="annotation list, or a folder of videos")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder that keeps the flow")
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a recipe (.yaml), whose two lists are read, a list, or a folder of videos",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="keys of the recipe to change, such as data.root=clips",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder that keeps the flow (default: data.flow_root of the recipe)"
+    )
     parser.add_argument(
         "--root",
         metavar="DIR",
-        help="folder that the list's paths start from, data.root of the recipe (default: the list's, or FOLDER)",
+        help="folder that a list's paths start from, data.root in training (default: its own)",
     )
-    parser.add_argument("--format", default="auto", help="format of the list (default: seen from the list)")
+    parser.add_argument("--format", default="auto", help="format of a list (default: seen from the list)")
     parser.add_argument(
         "--short-side", type=int, default=256, metavar="N", help="pixels frames are resized to (default: 256)"
     )
@@ -227,27 +239,20 @@ def _add_flow(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _flow(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from vidops._extras import require
-    from vidops.data import read_annotations
     from vidops.data.flow import FlowSettings
-    from vidops.data.flow_jobs import compute_flow, find_videos
+    from vidops.data.flow_jobs import compute_flow
     from vidops.data.flow_store import FlowStore
 
     if args.workers < 1:
         raise ValueError(f"--workers must be at least 1, got {args.workers}")
     require("skimage", extra="motion")
     tqdm = require("tqdm", extra="train").tqdm
-    source = Path(args.source)
-    if source.is_dir() and args.format == "auto":
-        samples, root = find_videos(source), args.root or source
-    else:
-        samples = read_annotations(source, root=args.root, format=args.format).samples
-        root = args.root or (source if source.is_dir() else source.parent)
+    samples, root, out = _flow_job(args)
     settings = FlowSettings(short_side=args.short_side, bound=args.bound)
-    store = FlowStore(args.out, videos=root, settings=settings)
-    start, computed, broken = time.perf_counter(), 0, []
+    store = FlowStore(out, videos=root, settings=settings)
+    start, computed = time.perf_counter(), 0
+    broken: list[str] = []
     with tqdm(total=len(samples), desc="flow", unit="video", disable=args.quiet) as bar:
         for result in compute_flow(store, samples, workers=args.workers):
             for line in result.warnings:
@@ -258,9 +263,29 @@ def _flow(args: argparse.Namespace) -> int:
             bar.update(1)
     seconds = time.perf_counter() - start
     kept = len(samples) - computed - len(broken)
-    print(f"{args.out}: flow of {computed} videos computed in {seconds:.0f} s, of {kept} there already")
+    print(f"{out}: flow of {computed} videos computed in {seconds:.0f} s, of {kept} there already")
     for line in sorted(broken):
         print(f"broken: {line}", file=sys.stderr)
     if broken:
         print(f"{len(broken)} of {len(samples)} videos are broken and have no flow", file=sys.stderr)
     return 1 if broken else 0
+
+
+def _flow_job(args: argparse.Namespace) -> tuple[list[Sample], str, str]:
+    """Return the videos, each once, the folder their paths are relative to, and where their flow goes."""
+    from vidops.data.flow_jobs import find_videos
+
+    out, root = args.out, args.root
+    if os.path.splitext(args.source)[1] in (".yaml", ".yml"):
+        from vidops.training import load_config
+
+        section = load_config(args.source, args.overrides).data
+        out, root = out or section.flow_root, section.root
+    if out is None:
+        raise ValueError("--out: say which folder keeps the flow")
+    if os.path.isdir(args.source) and args.format == "auto" and not args.overrides:
+        return find_videos(args.source), root or args.source, out
+    samples = {sample.path: sample for sample in _samples_of(args)}
+    if root is None:
+        root = args.source if os.path.isdir(args.source) else os.path.dirname(args.source) or "."
+    return list(samples.values()), root, out
