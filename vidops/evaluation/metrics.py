@@ -61,14 +61,24 @@ class Counts:
         return int(self._confusion.sum())
 
     @property
+    def right(self) -> int:
+        """Samples whose class has the highest logit."""
+        return int(self._confusion.trace())
+
+    @property
+    def among5(self) -> int:
+        """Samples whose class is among the five highest logits."""
+        return int(self._top5)
+
+    @property
     def top1(self) -> float:
-        """Share of samples whose class has the highest logit."""
-        return int(self._confusion.trace()) / self.samples
+        """Share of samples whose class has the highest logit; there must be a sample."""
+        return self.right / self.samples
 
     @property
     def top5(self) -> float:
-        """Share of samples whose class is among the five highest logits."""
-        return int(self._top5) / self.samples
+        """Share of samples whose class is among the five highest logits; there must be a sample."""
+        return self.among5 / self.samples
 
 
 @dataclass(frozen=True)

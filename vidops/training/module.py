@@ -149,8 +149,8 @@ class Recognizer(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Turn the counts of all ranks into the figures that the log and the checkpoints show."""
         self.ranks.together(self._raise_failure)
-        own, mine = self._counts, self._counts.samples
-        figures = [float(self._val_loss), round(own.top1 * mine), round(own.top5 * mine), mine]
+        own = self._counts
+        figures = [float(self._val_loss), own.right, own.among5, own.samples]
         sums = self.ranks.sum(torch.tensor(figures, dtype=torch.float64, device=self.device))
         loss, right, among5, samples = sums.tolist()
         self.metrics = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def confusion_matrix(
     axes.set_xlabel("taken for" if named else "taken for class number")
     axes.set_ylabel("class" if named else "class number")
     if title:
-        axes.set_title(title, fontsize=10, loc="left")
+        axes.set_title(textwrap.fill(title, int(12 * side)), fontsize=10, loc="left")
     figure.colorbar(picture, ax=axes, label="share of the class's videos", fraction=0.046, pad=0.02)
     return figure
 
