@@ -143,9 +143,19 @@ def test_a_broken_validation_video_is_an_error(make_config: Any, motion: Path, t
         config = make_config(
             data__val=broken, data__workers=workers, epochs=1, output=str(tmp_path / f"run{workers}")
         )
-        with pytest.raises(VideoError, match=r"train_00001.mp4: ") as caught:
+        with pytest.raises(VideoError, match=r"^data.val: a video is broken: .*train_00001.mp4: ") as caught:
             fit(config)
         assert "\n" not in str(caught.value)
+        assert not Path(config.output).exists(), "it is found before anything is written"
+
+
+def test_a_validation_video_that_breaks_later_is_an_error_too(
+    make_config: Any, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = damage(motion, tmp_path, "right/train_00001", "up/train_00002")
+    monkeypatch.setattr("vidops.training.start.check_videos", lambda *args, **kwargs: [])
+    with pytest.raises(VideoError, match=r"^[^;]*train_0000\d.mp4: [^;]*$"):
+        fit(make_config(data__val=broken, epochs=1))
 
 
 def test_evaluation_batches_hold_every_sample_once_in_order(make_config: Any) -> None:

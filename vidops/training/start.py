@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from vidops.data import num_frames
-from vidops.data.folders import count_frames
+from vidops.data import VideoError
+from vidops.data.check import check_videos
 from vidops.models import create_model, load_weights
 
 from .callbacks import BEST, LAST, METRICS
@@ -76,13 +76,14 @@ class Start:
         return epochs * self.module.steps_per_epoch + self.batches // self.module.config.accumulate
 
 
-def prepare(config: Config, ranks: Ranks, *, resume: bool) -> Start | Checkpoint:
+def prepare(config: Config, ranks: Ranks, *, resume: bool, out: TextIO | None = None) -> Start | Checkpoint:
     """Check all that can be checked and build network and loaders.
 
     Args:
         config: the recipe.
         ranks: the processes that train together.
         resume: whether an earlier run may be continued.
+        out: where progress may be shown.
 
     Returns:
         What a run needs, or the last checkpoint of a run that is finished already. torch's global generator
@@ -128,7 +129,7 @@ def prepare(config: Config, ranks: Ranks, *, resume: bool) -> Start | Checkpoint
     module = Recognizer(config, net, classes, len(train), lists, ranks)
     build_optimizer(config, net)
     if earlier is None:
-        _refuse_broken_validation(val, ranks)
+        _refuse_broken_validation(config, val, out)
     return Start(module, train, val, earlier)
 
 
@@ -214,12 +215,11 @@ def _refuse_other_lists(earlier: Checkpoint, lists: dict[str, str]) -> None:
             )
 
 
-def _refuse_broken_validation(val: DataLoader[Any], ranks: Ranks) -> None:
-    """Open every validation video, each rank its share: one that cannot be read would stop the first epoch's end."""
+def _refuse_broken_validation(config: Config, val: DataLoader[Any], out: TextIO | None) -> None:
+    """Open every validation video, each rank its share: a broken one would stop the end of the first epoch."""
     samples = val.dataset.dataset.samples  # type: ignore[attr-defined]
-    for index in val.sampler:
-        sample = samples[index]
-        if sample.frames is None:
-            num_frames(sample.path)
-        else:
-            count_frames(sample.path, sample.frames)
+    mine = [samples[index] for index in val.sampler]
+    broken = check_videos(mine, config.data.workers, quick=True, out=out)
+    if broken:
+        number = "a video is" if len(broken) == 1 else f"{len(broken)} videos are"
+        raise VideoError(f"data.val: {number} broken: {'; '.join(video.reason for video in broken)}")

@@ -107,7 +107,8 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
         ValueError: the recipe does not fit its data, network or number of ranks, or recipe, lists or number of
             ranks differ from those of the run to resume.
         NonFiniteLossError: a batch's loss is not finite; the last good checkpoint is kept.
-        VideoError: too many training videos are broken, or one validation video.
+        VideoError: too many training videos are broken, or one validation video; the validation list is
+            checked before the first epoch.
 
     Example:
         >>> from vidops.training import load_config
@@ -118,7 +119,7 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
     ranks = join(on_gpu(config))
     out = out if ranks.first else None
     with torch.random.fork_rng([torch.cuda.current_device()] if on_gpu(config) else []):
-        start = ranks.together(lambda: prepare(config, ranks, resume=resume))
+        start = ranks.together(lambda: prepare(config, ranks, resume=resume, out=out))
         if isinstance(start, Checkpoint):
             return _finished(start, config, out)
         return _train(config, ranks, start, out)
