@@ -133,7 +133,9 @@ def _add_tsne(actions: Actions[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--workers", type=int, default=0, metavar="N", help="processes that decode (default: 0)"
     )
-    parser.add_argument("--device", default="cpu", help="where the network runs (default: cpu)")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="where the network runs (default: cpu)"
+    )
     _add_out(parser)
 
 
@@ -174,7 +176,10 @@ def _frames(args: argparse.Namespace) -> None:
         _, shown = subject.read(args.video)
         title += f" as {subject.title} sees it"
     else:
-        shown = read_shown(args.video, UniformSampling(8 if args.frames is None else args.frames, False))
+        count = 8 if args.frames is None else args.frames
+        if count < 1:
+            raise ValueError(f"--frames must be at least 1, got {count}")
+        shown = read_shown(args.video, UniformSampling(count, training=False))
     save(clip_grid(shown, title=title, columns=args.columns), args.out)
 
 

@@ -111,13 +111,13 @@ def gains_plot(
     Raises:
         ValueError: ``number`` is below 1, or as :func:`class_gains` says.
 
-    Source: Xu et al., KPSEM, figure 7; the order and the losing end are ours.
+    Source: Cao et al., KPSEM, figure 7; the order and the losing end are ours.
 
     Example:
         >>> def report(*right):
         ...     return {"classes": [{"name": n, "samples": 4, "accuracy": r} for n, r in zip("ab", right)]}
         >>> figure = gains_plot(report(0.5, 0.5), report(0.25, 1.0), names=("TSN", "MSTNet"))
-        >>> [bar.get_width() for bar in figure.axes[0].patches]
+        >>> [float(bar.get_width()) for bar in figure.axes[0].patches]
         [50.0, -25.0]
     """
     if number < 1:
@@ -129,49 +129,24 @@ def gains_plot(
     shown = rows if cut == every else [*rows[:number], *rows[-number:]]
     # A gap between the two ends says that classes are left out there.
     places = [-float(i) - (0.6 if i >= cut else 0.0) for i in range(len(shown))]
-    gains = [100 * (b - a) for _, a, b, _ in shown]
 
     label = 0.07 * min(46, max(len(name) for name, *_ in shown))
     figure = new_figure(label + 7.2, 1.5 + 0.27 * len(shown))
     left, right = figure.subplots(1, 2, sharey=True)
-    colors = [COLORS[0] if gain >= 0 else COLORS[1] for gain in gains]
-    left.barh(places, gains, 0.72, color=colors)
-    for place, gain in zip(places, gains, strict=True):
-        side = {"ha": "left"} if gain >= 0 else {"ha": "right"}
-        left.annotate(
-            f"{gain:+.1f}",
-            (gain, place),
-            (3 if gain >= 0 else -3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=7,
-            **side,
-        )
-    low, high = min(0.0, *gains), max(0.0, *gains)
-    room = 0.22 * max(high - low, 1.0)  # for the numbers at the bars' ends
-    left.set_xlim(low - room * (low < 0), high + room * (high > 0 or low == 0))
-    left.axvline(0, color="0.2", linewidth=0.8)
+    _draw_gains(left, places, [100 * (b - a) for _, a, b, _ in shown])
     left.set_title(f"gain of {names[1]} over {names[0]}, points", fontsize=9)
-
-    firsts, seconds = ([100 * row[i] for row in shown] for i in (1, 2))
-    right.hlines(places, firsts, seconds, color="0.75", linewidth=1.5, zorder=1)
-    # The ring is seen where both lie at the same place.
-    right.plot(firsts, places, "o", color="0.35", markerfacecolor="white", markersize=7, label=names[0])
-    right.plot(seconds, places, "D", color=COLORS[2], markersize=4, label=names[1])
-    right.set_xlim(-3, 103)
+    _draw_both(right, places, [100 * a for _, a, _, _ in shown], [100 * b for _, _, b, _ in shown], names)
     right.set_title("accuracy of the class, %", fontsize=9)
-    figure.legend(
-        *right.get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False, fontsize=8
-    )
+    legend = right.get_legend_handles_labels()
+    figure.legend(*legend, loc="outside lower right", ncols=2, frameon=False, fontsize=8)
 
-    left.set_yticks(
-        places, [f"{_wrap(name)} ({count})" for name, _, _, count in shown], fontsize=8, linespacing=1
-    )
+    ticks = [f"{_wrap(name)} ({count})" for name, _, _, count in shown]
+    left.set_yticks(places, ticks, fontsize=8, linespacing=1)
     left.set_ylim(places[-1] - 0.7, 0.7)
     for axes in (left, right):
         plain(axes)
         axes.tick_params(axis="y", length=0)
-        axes.tick_params(axis="x", labelsize=8, labeltop=False)
+        axes.tick_params(axis="x", labelsize=8)
         axes.grid(axis="x", alpha=0.25)
         axes.set_axisbelow(True)
         if cut < every:
@@ -179,6 +154,35 @@ def gains_plot(
     text = f"{len(shown)} of {every} classes" if cut < every else f"all {every} classes"
     figure.suptitle(f"{text}, number of videos in brackets", fontsize=8, color="0.3")
     return figure
+
+
+def _draw_gains(axes: Any, places: list[float], gains: list[float]) -> None:
+    """Draw bars with their numbers at their ends."""
+    axes.barh(places, gains, 0.72, color=[COLORS[0] if gain >= 0 else COLORS[1] for gain in gains])
+    for place, gain in zip(places, gains, strict=True):
+        axes.annotate(
+            f"{gain:+.1f}",
+            (gain, place),
+            (3 if gain >= 0 else -3, 0),
+            textcoords="offset points",
+            ha="left" if gain >= 0 else "right",
+            va="center",
+            fontsize=7,
+        )
+    low, high = min(0.0, *gains), max(0.0, *gains)
+    room = 0.22 * max(high - low, 1.0)  # for the numbers
+    axes.set_xlim(low - room * (low < 0), high + room * (high > 0 or low == 0))
+    axes.axvline(0, color="0.2", linewidth=0.8)
+
+
+def _draw_both(
+    axes: Any, places: list[float], firsts: list[float], seconds: list[float], names: tuple[str, str]
+) -> None:
+    """Draw two accuracies a class, joined; the first one's ring is seen where both lie at the same place."""
+    axes.hlines(places, firsts, seconds, color="0.75", linewidth=1.5, zorder=1)
+    axes.plot(firsts, places, "o", color="0.35", markerfacecolor="white", markersize=7, label=names[0])
+    axes.plot(seconds, places, "D", color=COLORS[2], markersize=4, label=names[1])
+    axes.set_xlim(-3, 103)
 
 
 def _names(baseline: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str]:

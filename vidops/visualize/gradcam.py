@@ -148,8 +148,8 @@ def _layer_output(net: nn.Module, clip: Tensor, layer: str) -> tuple[Tensor, Ten
     """Run one clip; return its logits (K,) and the layer's output, checked to be one map."""
     if clip.dim() != 5 or clip.shape[0] != 1:
         raise ValueError(f"clip must be one, (1, 3, T, H, W), got {tuple(clip.shape)}")
-    modules = dict(net.named_modules())
-    if not layer or layer not in modules:
+    modules = {name: module for name, module in net.named_modules() if name}
+    if layer not in modules:
         children = ", ".join(name for name, _ in net.named_children())
         near = difflib.get_close_matches(layer, modules, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"its children are {children}"

@@ -91,7 +91,7 @@ def heat_map_grid(
     for axes, frame, values in zip(cells, shown.frames, over, strict=True):
         axes.imshow(as_picture(frame))
         _lay(axes, values, limits)
-    _bar(figure, cells, limits, label)
+    _bar(figure, cells, over, limits, label)
     return figure
 
 
@@ -140,7 +140,7 @@ def animate_heat_map(
     text = axes.set_title(max(labels, key=len), fontsize=9)
     picture = axes.imshow(as_picture(shown.frames[0]))
     laid = _lay(axes, over[0], limits)
-    _bar(figure, [axes], limits, label)
+    _bar(figure, [axes], over, limits, label)
 
     def draw(i: int) -> None:
         picture.set_data(as_picture(shown.frames[i]))
@@ -173,11 +173,14 @@ def _opacity(values: Tensor, limits: tuple[float, float]) -> np.ndarray:
     return np.asarray(OPACITY * share)
 
 
-def _bar(figure: Figure, cells: list[Any], limits: tuple[float, float], label: str) -> None:
+def _bar(figure: Figure, cells: list[Any], over: Tensor, limits: tuple[float, float], label: str) -> None:
+    """Draw the scale, with a pointed end where values lie beyond it."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     scale = ScalarMappable(Normalize(*limits), COLOR_MAP)
-    bar = figure.colorbar(scale, ax=cells, fraction=0.05, pad=0.02, aspect=25)
+    below, above = bool(over.min() < limits[0]), bool(over.max() > limits[1])
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
+    bar = figure.colorbar(scale, ax=cells, fraction=0.05, pad=0.02, aspect=25, extend=extend)
     bar.ax.tick_params(labelsize=7)
     bar.set_label(label, fontsize=8)

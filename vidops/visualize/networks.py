@@ -197,7 +197,7 @@ def features_of_videos(
         classes: names of the classes whose videos are taken; None takes all.
         batch_size: videos computed at a time.
         workers: processes that decode.
-        device: where the network runs.
+        device: where the network runs, and stays.
         check: called with the number of videos before the first of them is read; what it raises is raised.
 
     Returns:
@@ -207,13 +207,16 @@ def features_of_videos(
     Raises:
         FileNotFoundError: the list or a video is missing.
         VideoError: a video cannot be read.
-        ValueError: the list is empty or malformed, or the network does not name its classifier.
+        ValueError: the list is empty or malformed, the device is not there, or the network does not
+            name its classifier.
 
     Example:
         >>> features_of_videos(load_subject(model="tiny_tsn"), "no/such/list.csv")
         Traceback (most recent call last):
         FileNotFoundError: no/such/list.csv: no such annotation file or folder
     """
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device: is {device}, but torch finds no GPU")
     found = read_annotations(source, root=root, frames=subject.folder)
     names = found.classes or [str(i) for i in range(found.num_classes)]
     if classes is not None:

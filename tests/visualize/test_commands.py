@@ -1,0 +1,309 @@
+"""``vidops visualize``: pictures from videos, checkpoints and names; errors of one line; no part of a file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("lightning", reason="checkpoints need lightning")
+pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
+pytest.importorskip("av", reason="video files need av")
+pytest.importorskip("captum", reason="Grad-CAM needs captum")
+pytest.importorskip("sklearn", reason="t-SNE needs scikit-learn")
+
+from PIL import Image
+
+from tests.training.fixtures import recipe
+from vidops import visualize
+from vidops.cli import main
+from vidops.data import AnnotationList, Sample, read_frames
+from vidops.models import create_model
+from vidops.training.checkpoint import read_checkpoint, restore
+from vidops.training.config import validate
+from vidops.training.reading import build_dataset
+from vidops.visualize import features_of_videos, grad_cam, load_subject
+
+REAL = Path(__file__).parents[2].parent / "shared" / "videos"
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that commands write."""
+    figures: list[Any] = []
+    save = visualize.save
+
+    def keep(figure: Any, path: Any) -> None:
+        figures.append(figure)
+        save(figure, path)
+
+    monkeypatch.setattr(visualize, "save", keep)
+    return figures
+
+
+def call(*arguments: object) -> int:
+    return main(["visualize", *map(str, arguments)])
+
+
+def is_picture(path: Path) -> bool:
+    with Image.open(path) as picture:
+        picture.load()
+        return min(picture.size) > 50
+
+
+def test_frames(video: Path, tmp_path: Path, drawn: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / "frames.png"
+    assert call("frames", video, "--frames", 3, "-o", out) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert is_picture(out)
+    axes = drawn[0].axes
+    assert [a.get_title() for a in axes] == ["frame 1, 0.10 s", "frame 4, 0.40 s", "frame 6, 0.60 s"]
+    frames = read_frames(video, [1, 4, 6]) / np.float32(255)
+    assert all(np.array_equal(a.images[0].get_array(), frame) for a, frame in zip(axes, frames, strict=True))
+    assert drawn[0].get_suptitle() == "val_00000.mp4"
+
+
+def test_frames_as_a_checkpoint_sees_them(
+    video: Path, checkpoint: Path, tmp_path: Path, drawn: list[Any]
+) -> None:
+    assert call("frames", video, "--weights", checkpoint, "-o", tmp_path / "a.png") == 0
+    assert drawn[0].get_suptitle() == "val_00000.mp4 as tiny_tsm, best.ckpt after 2 epochs sees it"
+    centre = read_frames(video, range(8))[:, 4:28, 4:28] / np.float32(255)  # 24 of 32 pixels
+    shown = [np.asarray(a.images[0].get_array()) for a in drawn[0].axes]
+    assert np.array_equal(shown, centre)
+
+
+def test_gradcam_of_a_checkpoint(video: Path, checkpoint: Path, tmp_path: Path, drawn: list[Any]) -> None:
+    options = ("--class", "left", "--layer", "layer2", "-o", tmp_path / "cam.png")
+    assert call("gradcam", video, "--weights", checkpoint, *options) == 0
+    loaded = read_checkpoint(checkpoint)
+    videos = AnnotationList([Sample(str(video), 0)], loaded.classes)
+    clip = build_dataset(loaded.config, videos, training=False)[0]["clip"][None]
+    found = grad_cam(restore(loaded), clip, target=loaded.classes.index("left"), layer="layer2")
+    over = visualize.stretch_map(found.heat, 8, 24, 24)
+    laid = [np.asarray(a.images[1].get_array()) for a in drawn[0].axes[:8]]
+    assert np.array_equal(laid, over.numpy())
+    likeliest = "the likeliest, " if found.predicted else ""
+    assert drawn[0].get_suptitle().replace("\n", " ") == (
+        f"val_00000.mp4: Grad-CAM of left ({likeliest}{found.probability:.1%}) at layer2 of tiny_tsm, best.ckpt"
+        " after 2 epochs"
+    )
+    assert is_picture(tmp_path / "cam.png")
+
+
+def test_random_weights_are_seeded_and_named(video: Path, tmp_path: Path, drawn: list[Any]) -> None:
+    torch.manual_seed(11)
+    state = torch.get_rng_state()
+    for seed in (0, 0, 1):
+        arguments = ("--model", "tiny_mstnet", "--seed", seed, "--class", 2, "-o", tmp_path / "cam.png")
+        assert call("gradcam", video, *arguments) == 0
+    assert torch.equal(torch.get_rng_state(), state)
+    first, second, third = (np.asarray(f.axes[3].images[1].get_array()) for f in drawn)
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, third)
+    title = drawn[0].get_suptitle().replace("\n", " ")
+    assert "Grad-CAM of class 2 (" in title
+    assert title.endswith("at layer4 of tiny_mstnet with random weights")
+
+
+def test_a_map_without_evidence_says_so(
+    video: Path, tmp_path: Path, drawn: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = load_subject(model="tiny_tsn")
+    torch.nn.init.constant_(subject.net.fc.weight, -1.0)  # features after ReLU: every class is spoken against
+    monkeypatch.setattr(visualize, "load_subject", lambda **_: subject)
+    assert call("gradcam", video, "--model", "tiny_tsn", "-o", tmp_path / "cam.png") == 0
+    assert drawn[0].get_suptitle().replace("\n", " ").endswith("; nothing speaks for the class")
+    assert drawn[0].axes[0].images[1].get_clim() == (0, 1)
+
+
+def test_animations(video: Path, tmp_path: Path) -> None:
+    for out in (tmp_path / "a.gif", tmp_path / "a.png"):
+        options = ("--animate", "--fps", 8, "--layer", "layer1", "-o", out)
+        assert call("heatmap", video, "--model", "tiny_tsn", *options) == 0
+        with Image.open(out) as picture:
+            assert picture.n_frames == 8
+
+
+def test_a_map_of_ones_own(video: Path, tmp_path: Path, drawn: list[Any]) -> None:
+    heat = np.random.default_rng(0).integers(-3, 9, (4, 3, 5))
+    np.save(tmp_path / "map.npy", heat)
+    limits = ("--limits", 0, 5, "--columns", 2)
+    assert call("heatmap", video, "--map", tmp_path / "map.npy", *limits, "-o", tmp_path / "a.svg") == 0
+    over = visualize.stretch_map(torch.from_numpy(heat), 4, 32, 32)
+    laid = [a.images[1] for a in drawn[0].axes[:4]]
+    assert np.array_equal([np.asarray(a.get_array()) for a in laid], over)
+    assert {a.get_clim() for a in laid} == {(0, 5)}
+    assert [a.get_title() for a in drawn[0].axes[:4]] == [f"frame {i}, {i / 10:.2f} s" for i in (1, 3, 5, 7)]
+
+
+def test_tsne_of_a_list(motion: Path, checkpoint: Path, tmp_path: Path, drawn: list[Any]) -> None:
+    arguments = ("tsne", motion / "val.csv", "--weights", checkpoint, "--batch-size", 5, "-o")
+    assert call(*arguments, tmp_path / "a.png") == 0
+    assert call(*arguments, tmp_path / "b.png", "--classes", "up, left") == 0
+    loaded = read_checkpoint(checkpoint)
+    legends = [[t.get_text() for t in f.axes[0].get_legend().get_texts()] for f in drawn]
+    assert legends == [loaded.classes, [name for name in loaded.classes if name in ("up", "left")]]
+    titles = [f.axes[0].get_title().replace("\n", " ") for f in drawn]
+    assert titles == [
+        "t-SNE of tiny_tsm, best.ckpt after 2 epochs: 12 videos, perplexity 3.67",
+        "t-SNE of tiny_tsm, best.ckpt after 2 epochs: 6 videos, perplexity 1.67",
+    ]
+    assert sum(len(c.get_offsets()) for c in drawn[0].axes[0].collections) == 12
+
+
+def test_features_give_the_networks_logits(motion: Path, checkpoint: Path) -> None:
+    subject = load_subject(weights=checkpoint)
+    features, labels, classes = features_of_videos(subject, motion / "val.csv", batch_size=5, workers=1)
+    loaded = read_checkpoint(checkpoint)
+    videos = visualize.networks.read_annotations(motion / "val.csv")
+    dataset = build_dataset(loaded.config, videos, training=False)
+    clips = torch.stack([dataset[i]["clip"] for i in range(len(dataset))])
+    with torch.no_grad():
+        torch.testing.assert_close(subject.net.fc(features), restore(loaded)(clips))
+    assert labels == [sample.label for sample in videos.samples]
+    assert classes == loaded.classes
+
+
+@pytest.mark.parametrize("modality", ["rgb_diff", "dynamic_image"])
+def test_networks_that_see_other_than_frames(modality: str, motion: Path, tmp_path: Path) -> None:
+    channels = {"rgb_diff": 15, "dynamic_image": 3}[modality]
+    changes = {"model__options": {"in_channels": channels}, "model__num_segments": 2}
+    config = validate(recipe(motion, tmp_path, data__modality=modality, **changes), "test recipe")
+    video = motion / "videos" / "left" / "val_00000.mp4"
+    subject = load_subject(model="tiny_tsn")
+    subject = visualize.Subject(
+        create_model("tiny_tsn", num_segments=2, in_channels=channels).eval(),
+        subject.classes,
+        "a network",
+        lambda videos: build_dataset(config, videos, training=False, views=False),
+        subject.crop,
+        subject.folder,
+    )
+    clip, shown = subject.read(video)
+    assert clip.shape[:3] == (1, channels, 2)
+    found = grad_cam(subject.net, clip)
+    assert found.heat.shape[0] == len(shown.indices) == 2
+    assert 0 <= shown.indices[0] < shown.indices[1] < 8
+    assert shown.frames.shape == (2, 64, 64, 3)
+
+
+def test_curves_and_gains(run: Path, tmp_path: Path, drawn: list[Any]) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(run, again)
+    assert call("curves", run, f"MSTNet={again / 'metrics.csv'}", "-o", tmp_path / "curves.png") == 0
+    labels = [line.get_label() for line in drawn[0].axes[1].lines]
+    assert labels == ["run, training", "run, validation", "MSTNet, training", "MSTNet, validation"]
+    assert [len(line.get_xdata()) for line in drawn[0].axes[0].lines] == [2] * 4
+    entries = [{"name": n, "samples": 4, "accuracy": a} for n, a in (("a", 0.5), ("b", 0.25))]
+    for name, report in (("x", {"model": "tsn", "classes": entries}), ("y", {"classes": entries})):
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
+    files = (tmp_path / "x.json", f"KPSEM={tmp_path / 'y.json'}")
+    assert call("gains", *files, "-o", tmp_path / "gains.pdf") == 0
+    assert drawn[1].axes[0].get_title() == "gain of KPSEM over tsn, points"
+    assert call("gains", tmp_path / "x.json", tmp_path / "x.json", "-o", tmp_path / "gains.pdf") == 0
+    assert drawn[2].axes[0].get_title() == "gain of tsn (2) over tsn (1), points"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is not there")
+@pytest.mark.parametrize("name", ["demo.mp4", "test.avi"])
+def test_real_videos(name: str, tmp_path: Path, drawn: list[Any]) -> None:
+    out = tmp_path / "a.png"
+    assert call("frames", REAL / name, "-o", out) == 0
+    assert call("gradcam", REAL / name, "--model", "tiny_tsm", "-o", out) == 0
+    frames, cam = drawn
+    assert [a.get_title() for a in frames.axes] == [a.get_title() for a in cam.axes[:-1]]
+    assert is_picture(out)
+
+
+BAD = [
+    ("frames {none} -o {out}", "none.mp4: no such file"),
+    ("frames {text} -o {out}", "text.mp4: "),
+    ("frames {video} -o {folder}/a.jpg", "a.jpg: the name must end in .png, .svg or .pdf"),
+    ("frames {video} --frames 0 -o {out}", "--frames must be at least 1, got 0"),
+    ("frames {video} --columns 0 -o {out}", "columns must be at least 1, got 0"),
+    ("frames {video} --frames 3 --model tiny_tsn -o {out}", "--frames: the network says how many"),
+    ("gradcam {video} --model tiny_tns -o {out}", "no model is named 'tiny_tns'; did you mean tiny_tsn"),
+    ("gradcam {video} --weights {text} -o {out}", "text.mp4: is no checkpoint"),
+    ("gradcam {video} --weights {none} -o {out}", "none.mp4: no such file"),
+    ("gradcam {none} --model tiny_tsn -o {out}", "none.mp4: no such file"),
+    (
+        "gradcam {video} --model tiny_tsn --class 8 -o {out}",
+        "class '8': is not one of the 8 classes class 0,",
+    ),
+    ("gradcam {video} --model tiny_tsn --class -1 -o {out}", "class '-1': is not one of"),
+    ("gradcam {video} --weights {checkpoint} --class rigth -o {out}", "class 'rigth': is not one of the 4"),
+    ("gradcam {video} --model tiny_tsn --layer layer5 -o {out}", "layer 'layer5': TSN has no such module"),
+    ("gradcam {video} --model tiny_tsn --animate -o {folder}/a.svg", "must end in .png or .gif"),
+    ("gradcam {video} --model tiny_tsn --animate --fps 0 -o {folder}/a.gif", "fps must be above 0"),
+    ("gradcam {video} --model tiny_tsn -o {folder}/a.gif", "the name must end in .png, .svg or .pdf"),
+    ("heatmap {video} -o {out}", "give either --map or a network"),
+    ("heatmap {video} --map {none} --model tiny_tsn -o {out}", "give either --map or a network"),
+    ("heatmap {video} --map {none} -o {out}", "map {none}: no such file"),
+    ("heatmap {video} --map {text} -o {out}", "text.mp4: is no .npy file of numbers"),
+    ("heatmap {video} --map {flat} -o {out}", "must be numbers of shape (T, h, w), holds (3, 4)"),
+    ("heatmap {video} --map {flat} --layer layer1 -o {out}", "--layer is for a network"),
+    ("heatmap {video} --model tiny_tsn --limits 2 1 -o {out}", "limits must be two finite numbers"),
+    ("tsne {val} --model tiny_tsn --perplexity 4 -o {out}", "t-SNE of perplexity 4 needs at least 13 videos"),
+    ("tsne {val} --model tiny_tsn --classes left,nope -o {out}", "'nope' is not a class of"),
+    ("tsne {val} --model tiny_tsn --classes left -o {out}", "t-SNE needs at least 4 videos, got 3"),
+    ("tsne {none} --model tiny_tsn -o {out}", "no such annotation file or folder"),
+    ("curves {folder} -o {out}", "metrics.csv: no such file"),
+    ("curves {text} -o {out}", "has no column named step"),
+    ("gains {text} {text} -o {out}", "text.mp4: is no JSON"),
+]
+
+
+@pytest.mark.parametrize(("line", "text"), BAD, ids=[line for line, _ in BAD])
+def test_errors_are_one_line_and_leave_nothing(
+    line: str, text: str, motion: Path, video: Path, checkpoint: Path, tmp_path: Path, capsys: Any
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (tmp_path / "text.mp4").write_text("no video\n")
+    np.save(tmp_path / "flat.npy", np.zeros((3, 4)))
+    names = {
+        "video": video,
+        "checkpoint": checkpoint,
+        "val": motion / "val.csv",
+        "none": tmp_path / "none.mp4",
+        "text": tmp_path / "text.mp4",
+        "flat": tmp_path / "flat.npy",
+        "folder": work,
+        "out": work / "a.png",
+    }
+    assert call(*(part.format(**names) for part in line.split())) == 2
+    printed = capsys.readouterr()
+    assert text.format(**names) in printed.err
+    assert printed.err.startswith("vidops visualize: error: ")
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+    assert not list(work.iterdir())
+
+
+def test_a_list_with_a_broken_video_names_it(motion: Path, tmp_path: Path, capsys: Any) -> None:
+    folder = tmp_path / "videos"
+    shutil.copytree(motion / "videos", folder)
+    broken = folder / "left" / "val_00000.mp4"
+    broken.write_bytes(broken.read_bytes()[:300])
+    assert call("tsne", folder, "--model", "tiny_tsn", "-o", tmp_path / "a.png") == 2
+    printed = capsys.readouterr().err
+    assert str(broken) in printed
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_two_runs_of_one_name_are_refused(run: Path, tmp_path: Path, capsys: Any) -> None:
+    assert call("curves", run, run, "-o", tmp_path / "a.png") == 2
+    assert "two runs are named 'run'" in capsys.readouterr().err
+
+
+def test_one_network_must_be_named() -> None:
+    for arguments in ({}, {"weights": "a.ckpt", "model": "tiny_tsn"}):
+        with pytest.raises(ValueError, match="give either weights"):
+            load_subject(**arguments)

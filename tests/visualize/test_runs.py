@@ -1,0 +1,203 @@
+"""Curves of runs and gains of classes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.visualize.boxes import lies_in
+from vidops.evaluation.metrics import Report
+from vidops.visualize import class_gains, gains_plot, read_report, run_curves
+from vidops.visualize.training import read_epochs
+
+HEAD = "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5,seconds\n"
+
+
+def write_log(path: Path, epochs: int, offset: float = 0.0) -> Path:
+    rows = []
+    for e in range(1, epochs + 1):
+        rows.append(f"{e},{10 * e - 5},0.1,{9 + offset},,,,,")
+        rows.append(f"{e},{10 * e},0.1,{2 / e + offset},{0.1 * e},{3 / e + offset},{0.05 * e},{0.08 * e},1.5")
+    path.write_text(HEAD + "\n".join(rows) + "\n")
+    return path
+
+
+def test_curves_are_the_epochs_of_the_logs(tmp_path: Path) -> None:
+    logs = {"TSN": write_log(tmp_path / "a.csv", 5), "MSTNet": write_log(tmp_path / "b.csv", 3, 1.0)}
+    figure = run_curves(logs)
+    loss, accuracy = figure.axes
+    names = ["TSN, training", "TSN, validation", "MSTNet, training", "MSTNet, validation"]
+    assert [line.get_label() for line in loss.lines] == names
+    assert [line.get_label() for line in accuracy.lines] == names
+    assert np.allclose(loss.lines[0].get_xydata(), [[e, 2 / e] for e in range(1, 6)])
+    assert np.allclose(loss.lines[3].get_xydata(), [[e, 3 / e + 1] for e in range(1, 4)])
+    assert np.allclose(accuracy.lines[1].get_xydata(), [[e, 5 * e] for e in range(1, 6)])
+    assert np.allclose(accuracy.lines[2].get_xydata(), [[e, 10 * e] for e in range(1, 4)])
+    assert [line.get_linestyle() for line in loss.lines] == ["--", "-", "--", "-"]
+    colours = [line.get_color() for line in loss.lines]
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == names[::2] + names[1::2]
+    assert accuracy.get_title() == "top-1 accuracy, %"
+    assert loss.get_xlabel() == "epoch"
+
+
+def test_the_legend_lies_beside_the_curves(tmp_path: Path) -> None:
+    name = "mstnet_resnet101_with_a_long_name_of_its_own"
+    log = write_log(tmp_path / "a.csv", 1)
+    figure = run_curves({f"{name}_{i}": log for i in range(6)})
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert lies_in(box, figure.bbox)
+    assert not any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes)
+    assert all(line.get_marker() == "o" for line in figure.axes[0].lines)  # one epoch is a point
+
+
+def test_top5_and_what_is_not_logged(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "a.csv", 2)
+    accuracy = run_curves({"a": log}, accuracy="top5").axes[1]
+    assert [line.get_label() for line in accuracy.lines] == ["a, validation"]
+    assert np.allclose(accuracy.lines[0].get_ydata(), [8, 16])
+    with pytest.raises(ValueError, match="accuracy must be top1 or top5, got 'top3'"):
+        run_curves({"a": log}, accuracy="top3")
+
+
+def test_a_run_that_was_killed_in_a_line(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "a.csv", 3)
+    whole = log.read_text()
+    log.write_text(whole + "4,35,0.1,1.2,,,,,\n4,40,0.1,0.5")
+    assert [e for e, _ in read_epochs(log)["train_loss"]] == [1, 2, 3]
+
+
+def test_bad_logs(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "a.csv", 2)
+    with pytest.raises(ValueError, match="runs must be 1 to 6 in one picture, got 7"):
+        run_curves({str(i): log for i in range(7)})
+    with pytest.raises(ValueError, match="runs must be 1 to 6 in one picture, got 0"):
+        run_curves({})
+    with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file"):
+        run_curves({"a": log, "b": tmp_path / "none.csv"})
+    log.write_text(HEAD + "1,5,0.1,9,,,,,\n")
+    with pytest.raises(ValueError, match=r"a\.csv: holds no finished epoch"):
+        run_curves({"a": log})
+    log.write_text(HEAD + "1,5,0.1,9,0.5,,,,\n")
+    with pytest.raises(ValueError, match=r"a\.csv: has no values of train_top5 or val_top5"):
+        run_curves({"a": log}, accuracy="top5")
+    log.write_text(HEAD + "1,5,0.1,9,0.5,x,,,\n")
+    with pytest.raises(ValueError, match=r"a\.csv, line 2: holds no number"):
+        run_curves({"a": log})
+    log.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(ValueError):
+        run_curves({"a": log})
+
+
+def report(model: str, right: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    """A report with (right, all) videos by class, those that are wrong taken for the next class."""
+    confusion = np.zeros((len(right), len(right)), np.int64)
+    for i, (correct, every) in enumerate(right.values()):
+        confusion[i, i] = correct
+        confusion[i, (i + 1) % len(right)] += every - correct
+    return json.loads(json.dumps(Report(list(right), confusion, 1.0, 0.5, {"model": model}).as_dict()))
+
+
+FIRST = report("tsn", {"a": (5, 10), "b": (10, 10), "c": (1, 4), "none": (0, 0), "d": (2, 10)})
+SECOND = report("mstnet", {"a": (7, 10), "b": (6, 10), "c": (4, 4), "none": (0, 0), "d": (2, 10)})
+
+
+def test_gains_are_differences_of_accuracies() -> None:
+    assert class_gains(FIRST, SECOND) == [
+        ("c", 0.25, 1.0, 4),
+        ("a", 0.5, 0.7, 10),
+        ("d", 0.2, 0.2, 10),
+        ("b", 1.0, 0.6, 10),
+    ]
+
+
+def test_the_picture_of_gains() -> None:
+    figure = gains_plot(FIRST, SECOND)
+    bars, both = figure.axes
+    assert [bar.get_width() for bar in bars.patches] == pytest.approx([75, 20, 0, -40])
+    centres = [bar.get_y() + bar.get_height() / 2 for bar in bars.patches]
+    assert centres == sorted(centres, reverse=True)  # the greatest gain on top
+    assert [t.get_text() for t in bars.texts] == ["+75.0", "+20.0", "+0.0", "-40.0"]
+    assert [t.get_text() for t in bars.get_yticklabels()] == ["c (4)", "a (10)", "d (10)", "b (10)"]
+    assert list(bars.get_yticks()) == pytest.approx(centres)
+    assert bars.patches[0].get_facecolor() != bars.patches[3].get_facecolor()
+    first, second = both.lines
+    assert list(first.get_xdata()) == pytest.approx([25, 50, 20, 100])
+    assert list(second.get_xdata()) == pytest.approx([100, 70, 20, 60])
+    assert bars.get_title() == "gain of mstnet over tsn, points"
+    assert figure.get_suptitle() == "all 4 classes, number of videos in brackets"
+    low, high = bars.get_xlim()
+    assert low < -40 < 75 < high
+
+
+def many(model: str, seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    names = [
+        f"Moving something and something so they collide with each other, variant {i}" for i in range(50)
+    ]
+    return report(model, {name: (int(rng.integers(0, 21)), 20) for name in names})
+
+
+def test_only_the_ends_of_many_classes_are_shown() -> None:
+    first, second = many("tsn", 0), many("tsn", 1)
+    rows = class_gains(first, second)
+    figure = gains_plot(first, second, number=3)
+    bars = figure.axes[0]
+    expected = [100 * (b - a) for _, a, b, _ in [*rows[:3], *rows[-3:]]]
+    assert [bar.get_width() for bar in bars.patches] == pytest.approx(expected)
+    assert expected == sorted(expected, reverse=True)
+    assert figure.get_suptitle() == "6 of 50 classes, number of videos in brackets"
+    assert bars.get_title() == "gain of tsn (2) over tsn (1), points"
+    labels = [t.get_text().replace("\n", " ") for t in bars.get_yticklabels()]
+    assert labels == [f"{name} (20)" for name, *_ in [*rows[:3], *rows[-3:]]]
+    figure.canvas.draw()
+    boxes = [t.get_window_extent() for t in bars.get_yticklabels()]
+    assert all(box.x0 >= 0 for box in boxes)
+    assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
+    assert len(gains_plot(first, second, number=25).axes[0].patches) == 50
+    assert len(gains_plot(first, second, number=24).axes[0].patches) == 48
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_gains_of_one_sign_keep_their_numbers_in_the_picture(sign: int) -> None:
+    low, high = report("a", {"x": (1, 10), "y": (2, 10)}), report("b", {"x": (9, 10), "y": (3, 10)})
+    figure = gains_plot(*((low, high) if sign > 0 else (high, low)))
+    figure.canvas.draw()
+    bars = figure.axes[0]
+    inside = bars.get_window_extent()
+    assert all(lies_in(text.get_window_extent(), inside) for text in bars.texts)
+
+
+def test_reports_that_do_not_belong_together() -> None:
+    other = report("x", {"a": (5, 10), "b": (10, 10), "c": (1, 4), "none": (0, 0), "e": (2, 10)})
+    with pytest.raises(ValueError, match="of different classes, only one has 'd'"):
+        class_gains(FIRST, other)
+    other = report("x", {"a": (5, 11), "b": (10, 10), "c": (1, 4), "none": (0, 0), "d": (2, 10)})
+    with pytest.raises(ValueError, match="different videos, class 'a' has 10 in one and 11"):
+        class_gains(FIRST, other)
+    with pytest.raises(ValueError, match="no class has videos"):
+        class_gains({"classes": []}, {"classes": []})
+    with pytest.raises(ValueError, match="number must be at least 1"):
+        gains_plot(FIRST, SECOND, number=0)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"classes": 3}', '{"classes": [{"name": "a"}]}', "\x00\x01"]
+)
+def test_files_that_are_no_reports(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "r.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=r"report .*r\.json: (is no JSON|holds no accuracies)"):
+        read_report(file)
+
+
+def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps(FIRST))
+    assert read_report(file) == FIRST
