@@ -27,6 +27,9 @@ from vidops.data.samples import FrameFolder
 
 from .conftest import write_video
 
+# Most tests ask for flow that is not there yet; one says that this warns.
+pytestmark = pytest.mark.filterwarnings("ignore:.*lacks the flow of some videos")
+
 FAST = FlowSettings(short_side=24, num_warp=1, num_iter=2)
 
 
@@ -103,6 +106,14 @@ def test_fields_are_those_of_the_neighbouring_frames(store, video):
     assert np.array_equal(found, np.stack(expected))
     with pytest.raises(ValueError, match=r"field 5 is past the end of .*a\.mkv, which has 5"):
         store.read(video, [5])
+
+
+def test_flow_that_is_missing_is_computed_with_a_warning(store, video):
+    with pytest.warns(UserWarning, match="lacks the flow of some videos, .*vidops dataset flow computes it"):
+        store.read(video, [0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store.read(video, [0])
 
 
 def test_sample_gives_pictures_with_a_blank_channel(store, video):

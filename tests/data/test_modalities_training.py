@@ -24,6 +24,8 @@ from vidops.training.config import Config, validate
 from vidops.training.loading import training_loader
 from vidops.training.reading import build_dataset, read_list
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*lacks the flow of some videos")
+
 FAST = FlowSettings(short_side=24, num_warp=1, num_iter=1)
 CHANNELS = {"rgb": 3, "rgb_diff": 6, "flow": 4, "dynamic_image": 3}
 

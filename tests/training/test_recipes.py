@@ -27,6 +27,7 @@ RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name !=
 NAMES = [str(path.relative_to(CONFIGS).with_suffix("")) for path in RECIPES]
 CLASSES = ["falling", "turning"]
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*lacks the flow of some videos")
 each = pytest.mark.parametrize("path", RECIPES, ids=NAMES)
 
 

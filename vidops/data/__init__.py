@@ -1,9 +1,11 @@
 """Video files, annotation lists, sampling, transforms, datasets."""
 
-from . import transforms
+from . import modalities, transforms
 from ._scenes import MOTION_PAIRS
 from .annotations import read_annotations
 from .dataset import VideoDataset
+from .flow import FlowSettings
+from .flow_store import FlowStore
 from .mirrors import mirrored_classes
 from .motion import make_motion, motion_clip
 from .samples import AnnotationList, FrameFolder, Sample
@@ -15,6 +17,8 @@ __all__ = [
     "MOTION_PAIRS",
     "AnnotationList",
     "DenseSampling",
+    "FlowSettings",
+    "FlowStore",
     "FrameFolder",
     "Sample",
     "SpatialCrops",
@@ -24,6 +28,7 @@ __all__ = [
     "Views",
     "make_motion",
     "mirrored_classes",
+    "modalities",
     "motion_clip",
     "num_frames",
     "read_annotations",

@@ -62,8 +62,8 @@ class FlowStore:
 
     A file's name is a digest of the video's path relative to ``videos``, its size, its time of change and the
     settings: a changed video is computed anew. Files are whole or absent whatever happens to a writer, so any
-    number of processes may read and fill the folder. A file that turns out damaged is named in a warning and
-    computed again.
+    number of processes may read and fill the folder. A file that is missing when it is asked for is computed,
+    with a warning; one that turns out damaged is named in a warning and computed again.
 
     Args:
         root: the folder.
@@ -194,6 +194,13 @@ class FlowStore:
                 return _load(file, path, once)
             except DamagedFlowError as error:
                 _warn(error, path)
+        else:
+            # One text for all videos, so that Python shows it once a process.
+            warnings.warn(
+                f"{self.root}: lacks the flow of some videos, which takes minutes each and is computed as they are"
+                " asked for; vidops dataset flow computes it beforehand",
+                stacklevel=2,
+            )
         self._write(file, path, folder)
         return _load(file, path, once)
 
