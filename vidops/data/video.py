@@ -93,24 +93,8 @@ def read_frames(
         vidops.data.video.VideoError: no_such_file.mp4: no such file
     """
     path = os.fspath(path)
-    wanted = _check_indices(indices)
-    frames: dict[int, Frames] = {}
-    convert = _Converter(short_side)
-    remaining = set(wanted)
-    count = 0
-    for frame in _decode(path):
-        convert.see(frame)
-        if count in remaining:
-            frames[count] = convert(frame)
-            remaining.discard(count)
-        count += 1
-        if not remaining:
-            break
-    if remaining:
-        raise ValueError(
-            f"indices: frame {max(remaining)} is past the end of {path}, which has {count} frames"
-        )
-    return np.stack([frames[i] for i in wanted])
+    _check_indices(indices)
+    return _collect(path, lambda size: indices, _Converter(short_side))[0]
 
 
 def sample_frames(
@@ -156,31 +140,57 @@ def _sample(
 ) -> tuple[Frames, npt.NDArray[np.int64]]:
     key = _key(path)
     convert = _Converter(short_side)
-    known = _COUNTS.get(key)
+    if key in _COUNTS:
+        return _collect(path, lambda size: choose(_Info(_COUNTS[key], *size)), convert)
     held: list[Any] | None = []
     size = count = 0
-    for frame in _decode(path, whole=known is None):
+    for frame in _decode(path, whole=True):
         convert.see(frame)
-        if known is not None:
-            break
         count += 1
         if held is not None:
             size += sum(plane.buffer_size for plane in frame.planes)
             held.append(frame)
             if size > _HOLD_BYTES:
                 held = None
-    if known is None:
-        known = _COUNTS[key] = count
-    else:
-        held = None
-    indices = np.asarray(choose(_Info(known, *convert.out_size)), dtype=np.int64)
+    _COUNTS[key] = count
+    indices = np.asarray(choose(_Info(count, *convert.out_size)), dtype=np.int64)
     if held is None:
-        return read_frames(path, indices, short_side=short_side), indices
+        return _collect(path, lambda size: indices, convert)
     wanted = _check_indices(indices)
-    if max(wanted) >= known:
-        raise ValueError(f"indices: frame {max(wanted)} is past the end of {path}, which has {known} frames")
+    if max(wanted) >= count:
+        raise _past_end(path, max(wanted), count)
     frames = {i: convert(held[i]) for i in set(wanted)}
     return np.stack([frames[i] for i in wanted]), indices
+
+
+def _collect(
+    path: str,
+    choose: Callable[[tuple[int, int]], Sequence[int] | npt.NDArray[np.int64]],
+    convert: _Converter,
+) -> tuple[Frames, npt.NDArray[np.int64]]:
+    """Decode up to the last wanted frame; they are chosen when the first is there and the size is known."""
+    frames: dict[int, Frames] = {}
+    indices = np.empty(0, np.int64)
+    remaining: set[int] = set()
+    count = 0
+    for frame in _decode(path):
+        convert.see(frame)
+        if count == 0:
+            indices = np.asarray(choose(convert.out_size))
+            remaining = set(_check_indices(indices))
+        if count in remaining:
+            frames[count] = convert(frame)
+            remaining.discard(count)
+        count += 1
+        if not remaining:
+            break
+    if remaining:
+        raise _past_end(path, max(remaining), count)
+    return np.stack([frames[int(i)] for i in indices]), indices.astype(np.int64)
+
+
+def _past_end(path: str, index: int, count: int) -> ValueError:
+    return ValueError(f"indices: frame {index} is past the end of {path}, which has {count} frames")
 
 
 def _check_indices(indices: Sequence[int] | npt.NDArray[np.int64]) -> list[int]:
