@@ -32,7 +32,7 @@ PLAIN: dict[str, Any] = {
 }
 WHOLE = {**PLAIN, "epochs": 7}
 RESUMED = {
-    "data__batch_size": 4,
+    "data__batch_size": 6,
     "accumulate": 2,
     "ema": 0.9,
     "checkpoint_every": 1,
@@ -74,8 +74,6 @@ def two(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of what two ranks did."""
     folder = tmp_path_factory.mktemp("two")
     write_recipe(motion, folder, "whole", **WHOLE)
-    write_recipe(motion, folder, "unbroken", **RESUMED)
-    write_recipe(motion, folder, "resumed", **RESUMED)
     write_recipe(motion, folder, "counted", **COUNTED, data__val=list_of_101(motion, folder))
     write_recipe(motion, folder, "bad_loss", **PLAIN)
     write_recipe(motion, folder, "bad_validation", **PLAIN)
@@ -86,7 +84,7 @@ def two(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     damaged_too.mkdir()
     damaged = damage(motion, damaged_too, "right/train_00001", "up/train_00003", "left/train_00000")
     write_recipe(motion, folder, "too_broken", **COUNTED, data__train=damaged, data__max_broken=2 / 24)
-    names = ["whole", "unbroken", "resumed", "counted", "bad_loss", "bad_validation", "missing_list"]
+    names = ["whole", "counted", "bad_loss", "bad_validation", "missing_list"]
     torchrun(folder, 2, *names, "broken", "too_broken")
     return folder
 
@@ -97,7 +95,9 @@ def three(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("three")
     write_recipe(motion, folder, "counted", **COUNTED, data__val=list_of_101(motion, folder))
     write_recipe(motion, folder, "uneven", **PLAIN, data__batch_size=8)
-    torchrun(folder, 3, "counted", "uneven")
+    write_recipe(motion, folder, "unbroken", **RESUMED)
+    write_recipe(motion, folder, "resumed", **RESUMED)
+    torchrun(folder, 3, "counted", "uneven", "unbroken", "resumed")
     return folder
 
 
@@ -196,15 +196,15 @@ def test_the_first_rank_alone_writes(two: Path) -> None:
     assert (two / "whole" / "best.ckpt").is_file()
 
 
-def test_ranks_killed_within_an_epoch_go_on_as_if_they_had_not_been(two: Path) -> None:
+def test_three_ranks_killed_within_an_epoch_go_on_as_if_they_had_not_been(three: Path) -> None:
     first, second = (
-        torch.load(two / name / "last.ckpt", weights_only=True) for name in ("unbroken", "resumed")
+        torch.load(three / name / "last.ckpt", weights_only=True) for name in ("unbroken", "resumed")
     )
     assert first["vidops"]["metrics"] == second["vidops"]["metrics"]
     for key in ("state_dict", "trained_state_dict"):
         for name, tensor in first[key].items():
             assert torch.equal(tensor, second[key][name]), name
-    assert rows(two / "unbroken") == rows(two / "resumed")
+    assert rows(three / "unbroken") == rows(three / "resumed")
 
 
 def test_a_run_keeps_its_number_of_ranks(two: Path) -> None:

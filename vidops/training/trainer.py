@@ -206,11 +206,14 @@ def _placement(config: Config, ranks: Ranks) -> dict[str, Any]:
     if ranks.alone:
         return {"devices": 1}
     here = int(os.environ["LOCAL_WORLD_SIZE"])
-    # Buffers are shared once an epoch by Recognizer: ranks run unequal numbers of validation batches.
+    # Buffers are shared once an epoch by Recognizer: ranks run unequal numbers of validation batches. Looking
+    # for unused parameters keeps DDP from sorting its buckets anew after the first backward pass of a process:
+    # with three ranks or more a resumed run would add its gradients in another order than an unbroken one.
     strategy = DDPStrategy(
         cluster_environment=TorchElasticEnvironment(),
         process_group_backend="cpu:gloo,cuda:nccl" if on_gpu(config) else "gloo",
         broadcast_buffers=False,
+        find_unused_parameters=True,
     )
     return {"devices": here, "num_nodes": ranks.size // here, "strategy": strategy}
 
