@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from tests.training.fixtures import recipe
 from vidops import visualize
 from vidops.cli import main
 from vidops.data import AnnotationList, Sample, read_frames
-from vidops.models import create_model
+from vidops.data.flow import FlowSettings
+from vidops.data.flow_store import FlowStore
+from vidops.training import fit
 from vidops.training.checkpoint import read_checkpoint, restore
 from vidops.training.config import validate
 from vidops.training.reading import build_dataset
@@ -157,9 +160,10 @@ def test_tsne_of_a_list(motion: Path, checkpoint: Path, tmp_path: Path, drawn: l
     assert sum(len(c.get_offsets()) for c in drawn[0].axes[0].collections) == 12
 
 
-def test_features_give_the_networks_logits(motion: Path, checkpoint: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_features_give_the_networks_logits(motion: Path, checkpoint: Path, workers: int) -> None:
     subject = load_subject(weights=checkpoint)
-    features, labels, classes = features_of_videos(subject, motion / "val.csv", batch_size=5, workers=1)
+    features, labels, classes = features_of_videos(subject, motion / "val.csv", batch_size=5, workers=workers)
     loaded = read_checkpoint(checkpoint)
     videos = visualize.networks.read_annotations(motion / "val.csv")
     dataset = build_dataset(loaded.config, videos, training=False)
@@ -170,27 +174,33 @@ def test_features_give_the_networks_logits(motion: Path, checkpoint: Path) -> No
     assert classes == loaded.classes
 
 
-@pytest.mark.parametrize("modality", ["rgb_diff", "dynamic_image"])
-def test_networks_that_see_other_than_frames(modality: str, motion: Path, tmp_path: Path) -> None:
-    channels = {"rgb_diff": 15, "dynamic_image": 3}[modality]
-    changes = {"model__options": {"in_channels": channels}, "model__num_segments": 2}
-    config = validate(recipe(motion, tmp_path, data__modality=modality, **changes), "test recipe")
+@pytest.mark.filterwarnings("ignore:.*lacks the flow of some videos")
+@pytest.mark.parametrize(
+    ("channels", "changes", "shown"),
+    [
+        (15, {"data__modality": "rgb_diff"}, [3, 5]),
+        (4, {"data__modality": "flow", "data__stack": 2, "data__flow_root": "flow"}, [2, 5]),
+        (3, {"data__crops": 3, "data__clips": 2}, [2, 6]),
+    ],
+    ids=["rgb_diff", "flow", "views"],
+)
+def test_networks_that_see_more_than_a_clip_of_frames(
+    channels: int, changes: dict[str, Any], shown: list[int], motion: Path, tmp_path: Path, drawn: list[Any]
+) -> None:
+    if "data__flow_root" in changes:
+        FlowStore(tmp_path / "flow", videos=motion, settings=FlowSettings(24, num_warp=1, num_iter=1))
+        changes = {**changes, "data__flow_root": str(tmp_path / "flow")}
+    changes |= {"epochs": 1, "data__symmetric": False, "data__batch_size": 12, "model__num_segments": 2}
+    options = {"in_channels": channels}
+    config = validate(recipe(motion, tmp_path / "run", model__options=options, **changes), "test recipe")
+    fit(config)
     video = motion / "videos" / "left" / "val_00000.mp4"
-    subject = load_subject(model="tiny_tsn")
-    subject = visualize.Subject(
-        create_model("tiny_tsn", num_segments=2, in_channels=channels).eval(),
-        subject.classes,
-        "a network",
-        lambda videos: build_dataset(config, videos, training=False, views=False),
-        subject.crop,
-        subject.folder,
-    )
-    clip, shown = subject.read(video)
-    assert clip.shape[:3] == (1, channels, 2)
-    found = grad_cam(subject.net, clip)
-    assert found.heat.shape[0] == len(shown.indices) == 2
-    assert 0 <= shown.indices[0] < shown.indices[1] < 8
-    assert shown.frames.shape == (2, 64, 64, 3)
+    weights = tmp_path / "run" / "last.ckpt"
+    assert call("gradcam", video, "--weights", weights, "-o", tmp_path / "a.png") == 0
+    axes = drawn[0].axes[:-1]
+    assert [a.get_title() for a in axes] == [f"frame {i}, {i / 10:.2f} s" for i in shown]
+    frames = read_frames(video, shown)[:, 4:28, 4:28] / np.float32(255)
+    assert np.array_equal([np.asarray(a.images[0].get_array()) for a in axes], frames)
 
 
 def test_curves_and_gains(run: Path, tmp_path: Path, drawn: list[Any]) -> None:
@@ -286,12 +296,14 @@ def test_errors_are_one_line_and_leave_nothing(
     assert not list(work.iterdir())
 
 
-def test_a_list_with_a_broken_video_names_it(motion: Path, tmp_path: Path, capsys: Any) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_list_with_a_broken_video_names_it(workers: int, motion: Path, tmp_path: Path, capsys: Any) -> None:
     folder = tmp_path / "videos"
     shutil.copytree(motion / "videos", folder)
     broken = folder / "left" / "val_00000.mp4"
     broken.write_bytes(broken.read_bytes()[:300])
-    assert call("tsne", folder, "--model", "tiny_tsn", "-o", tmp_path / "a.png") == 2
+    arguments = ("tsne", folder, "--model", "tiny_tsn", "--workers", workers)
+    assert call(*arguments, "-o", tmp_path / "a.png") == 2
     printed = capsys.readouterr().err
     assert str(broken) in printed
     assert printed.count("\n") == 1
@@ -307,3 +319,31 @@ def test_one_network_must_be_named() -> None:
     for arguments in ({}, {"weights": "a.ckpt", "model": "tiny_tsn"}):
         with pytest.raises(ValueError, match="give either weights"):
             load_subject(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("package", "line"),
+    [
+        ("captum", "gradcam {video} --model tiny_tsn"),
+        ("sklearn", "tsne {val} --model tiny_tsn"),
+        ("matplotlib", "frames {video}"),
+    ],
+)
+def test_a_package_that_is_not_there_is_named(
+    package: str,
+    line: str,
+    motion: Path,
+    video: Path,
+    tmp_path: Path,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    command = line.format(video=video, val=motion / "val.csv").split()
+    assert call(*command, "-o", tmp_path / "a.png") == 2
+    assert capsys.readouterr().err == (
+        f"vidops visualize: error: {package} is not installed; install it with: pip install 'vidops[viz]'\n"
+    )
+    assert not (tmp_path / "a.png").exists()

@@ -227,7 +227,7 @@ def _gradcam(args: argparse.Namespace) -> None:
 
 def _tsne(args: argparse.Namespace) -> None:
     from vidops.visualize import check_picture, features_of_videos, save, tsne_plot
-    from vidops.visualize.embedding import choose_perplexity
+    from vidops.visualize.embedding import check_labels
 
     check_picture(args.out)
     wanted = None if args.classes is None else [name.strip() for name in args.classes.split(",")]
@@ -240,7 +240,7 @@ def _tsne(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         workers=args.workers,
         device=args.device,
-        check=lambda samples: choose_perplexity(samples, args.perplexity),
+        check=lambda labels: check_labels(labels, args.perplexity),
     )
     save(
         tsne_plot(features, labels, classes, title=subject.title, perplexity=args.perplexity, seed=args.seed),

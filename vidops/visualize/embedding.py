@@ -52,6 +52,30 @@ def choose_perplexity(samples: int, wanted: float | None = None) -> float:
     return float(min(30.0, (samples - 1) / 3)) if wanted is None else float(wanted)
 
 
+def check_labels(labels: Sequence[int], perplexity: float | None = None) -> None:
+    """Check, before any feature is computed, that videos of these classes can be drawn.
+
+    Args:
+        labels: a class number each.
+        perplexity: as wanted; None for a fitting one.
+
+    Raises:
+        ValueError: there are too few videos, or more than 30 classes.
+        ImportError: scikit-learn is not installed.
+
+    Example:
+        >>> check_labels([0, 1])
+        Traceback (most recent call last):
+        ValueError: t-SNE needs at least 4 videos, got 2
+    """
+    require("sklearn.manifold", extra="viz")
+    choose_perplexity(len(labels), perplexity)
+    if len(set(labels)) > MOST_CLASSES:
+        raise ValueError(
+            f"classes: {len(set(labels))} are more than a legend can tell apart ({MOST_CLASSES}); choose some"
+        )
+
+
 def tsne_points(
     features: Tensor, *, perplexity: float | None = None, seed: int = 0
 ) -> tuple[npt.NDArray[np.float32], float]:
@@ -127,10 +151,7 @@ def tsne_plot(
             f"labels must be {len(features)} numbers from 0 to {len(classes) - 1}, got {len(labels)} of them"
         )
     present = sorted(set(labels))
-    if len(present) > MOST_CLASSES:
-        raise ValueError(
-            f"classes: {len(present)} are more than a legend can tell apart ({MOST_CLASSES}); choose some"
-        )
+    check_labels(labels, perplexity)
     points, used = tsne_points(features, perplexity=perplexity, seed=seed)
     names = [classes[i] for i in present]
     columns = -(-len(names) // 20)

@@ -184,7 +184,7 @@ def features_of_videos(
     batch_size: int = 8,
     workers: int = 0,
     device: str | torch.device = "cpu",
-    check: Callable[[int], object] | None = None,
+    check: Callable[[list[int]], object] | None = None,
 ) -> tuple[Tensor, list[int], list[str]]:
     """Compute the features before the classifier of every video of a list.
 
@@ -198,7 +198,7 @@ def features_of_videos(
         batch_size: videos computed at a time.
         workers: processes that decode.
         device: where the network runs, and stays.
-        check: called with the number of videos before the first of them is read; what it raises is raised.
+        check: called with the labels before the first video is read; what it raises is raised.
 
     Returns:
         Features, float32 (N, C); the N labels; the names of the classes of the list, numbers where it has
@@ -226,7 +226,7 @@ def features_of_videos(
         chosen = {names.index(name) for name in classes}
         found = AnnotationList([sample for sample in found.samples if sample.label in chosen], names)
     if check is not None:
-        check(len(found.samples))
+        check([sample.label for sample in found.samples])
     dataset = subject.dataset(found)
     net = subject.net.to(device)
     parts, labels = [], []
