@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -202,15 +204,16 @@ def test_weights_that_turn_non_finite_are_not_written_within_an_epoch(
 
 
 def test_progress_of_a_resumed_epoch(make_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import io
-
     config = make_config(checkpoint_every=1, epochs=2)
     with monkeypatch.context() as patch:
         kill_at(patch, 1, 2)
         with pytest.raises(Killed):
             fit(config)
     out = io.StringIO()
-    fit(config, resume=True, out=out)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(config, resume=True, out=out)
+    assert [str(w.message) for w in caught] == []
     lines = out.getvalue().splitlines()
     assert lines[1] == f"resuming {config.output} after epoch 1 and 2 of 3 batches"
     assert [line.split()[0] for line in lines[2:]] == ["epoch", "2/2"]

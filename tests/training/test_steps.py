@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
+import warnings
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -17,6 +21,7 @@ from vidops.evaluation import evaluate
 from vidops.training import fit, read_checkpoint
 from vidops.training.checkpoint import PREFIX, TRAINED
 from vidops.training.module import Recognizer
+from vidops.training.start import build_network
 
 STILL = {"freeze_norms": "all", "model__options": {"dropout": 0.0}}
 
@@ -85,8 +90,6 @@ def test_clipping_bounds_a_step_over_all_its_batches(make_config: Any) -> None:
             epochs=2,
             **STILL,
         )
-        from vidops.training.start import build_network
-
         with torch.random.fork_rng([]):
             before = dict(build_network(config, 4).named_parameters())
         after = read_checkpoint(fit(config).last).weights
@@ -124,3 +127,61 @@ def test_average_by_hand_is_what_is_validated_and_stored(
     assert evaluate(result.last).loss == pytest.approx(result.metrics["val_loss"], rel=1e-5)
     best = read_checkpoint(result.best)
     assert evaluate(result.best).top1 == best.metrics["val_top1"] == result.best_top1
+
+
+@pytest.mark.parametrize("which", ["all", "all_but_first"])
+def test_frozen_norms_are_as_they_were_after_a_run(make_config: Any, which: str) -> None:
+    config = make_config(freeze_norms=which, epochs=2)
+    with torch.random.fork_rng([]):
+        before = build_network(config, 4).state_dict()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        after = read_checkpoint(fit(config).last).weights
+    assert [str(w.message) for w in caught] == []
+    norms = {name for name in before if re.search(r"(bn\d|downsample\.1)\.", name)}
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    first = {
+        f"bn1.{part}" for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
+    assert len(norms) > 40
+    assert moved & norms == (set() if which == "all" else first)
+    assert {"conv1.weight", "layer4.0.conv2.weight", "fc.bias"} <= moved
+
+
+def test_a_scaled_rate_is_said_and_used(make_config: Any) -> None:
+    out = io.StringIO()
+    optimizer = {"name": "sgd", "lr": 0.04, "lr_batch": 32}
+    schedule = {"name": "steps", "milestones": [2]}
+    result = fit(
+        make_config(optimizer=optimizer, schedule=schedule, accumulate=2, data__batch_size=4), out=out
+    )
+    assert out.getvalue().splitlines()[1] == "learning rate 0.01 = 0.04 x 8 / 32 clips a step"
+    assert {row["lr"] for row in rows(result.output)} == {"0.01", "0.001"}
+
+
+def test_recipes_that_do_not_fit_the_network_are_refused_before_anything_is_written(make_config: Any) -> None:
+    net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten(), torch.nn.Linear(3, 4))
+    groups = {"classifier_weight": {"lr": 5.0}}
+    for changes, key in (
+        ({"freeze_norms": "all"}, "freeze_norms"),
+        ({"optimizer": {"name": "sgd", "lr": 0.1, "groups": groups}}, "optimizer.groups.classifier_weight"),
+    ):
+        config = make_config(**changes)
+        with (
+            mock.patch("vidops.training.start.create_model", return_value=net),
+            pytest.raises(ValueError, match=f"^{key}: "),
+        ):
+            fit(config)
+        assert not Path(config.output).exists()
+
+
+def test_keys_that_a_resumed_run_may_change(make_config: Any) -> None:
+    fit(make_config(epochs=1, checkpoint_every=1))
+    assert fit(make_config(epochs=1, data__crops=3, log_every=5), resume=True).epochs == 1
+    for changes, text in (
+        ({"ema": 0.5}, "ema: the run in .* has None, not 0.5"),
+        ({"accumulate": 2}, "accumulate: .* has 1, not 2"),
+        ({"freeze_norms": "all"}, "freeze_norms: .* has 'none', not 'all'"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            fit(make_config(epochs=1, **changes), resume=True)

@@ -45,6 +45,10 @@ FREE = (
     "data.cache",
     "data.eval_batch_size",
     "data.max_broken",
+    # of vidops evaluate: the validation after an epoch takes the centre crop of one clip
+    "data.crops",
+    "data.clips",
+    "data.average",
 )
 
 
