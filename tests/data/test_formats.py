@@ -269,6 +269,11 @@ def test_something_v2(tmp_path):
     assert pairs(found, root) == [("78687.webm", 1), ("3.webm", 0)]
     assert found.samples[0].frames is None
     assert found.classes == ["Moving something down", "Moving something up"]
+    (root / "3.webm").unlink()
+    touch(root, "3/00001.jpg")
+    found = read_annotations(tmp_path / "train.json", root=root)
+    assert pairs(found, root) == [("78687.webm", 1), ("3", 0)]
+    assert [s.frames for s in found.samples] == [None, FrameFolder()]
 
 
 @pytest.mark.parametrize(

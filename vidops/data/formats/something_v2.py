@@ -15,7 +15,7 @@ def read(request: Request) -> AnnotationList:
     """Read a list of ``{"id": ..., "template": ...}`` and the ``*labels.json`` beside it.
 
     The label of a video is its template without the brackets around placeholders. The videos are
-    ``<id>.webm`` below the root.
+    ``<id>.webm`` below the root, or where that is not there but a folder ``<id>`` is, its frames.
     """
     source = request.source
     labels = one_labels_file(source, "*labels.json")
@@ -35,7 +35,11 @@ def read(request: Request) -> AnnotationList:
         name = without_brackets(text)
         if name not in index:
             raise ValueError(f"{where}: {name!r} is not one of the {len(names)} classes of {labels.name}")
-        found.add(request.root / f"{entry['id']}.webm", index[name], where)
+        video, folder = request.root / f"{entry['id']}.webm", request.root / str(entry["id"])
+        if not video.exists() and folder.is_dir():
+            found.add(folder, index[name], where, request.frames)
+        else:
+            found.add(video, index[name], where)
     return found.finish(names)
 
 
