@@ -278,6 +278,59 @@ def test_a_killed_writer_leaves_no_flow_and_is_swept_up(store, video, tmp_path):
     assert store.read(video, range(5)).shape == (5, 24, 32, 2)
 
 
+PARENT = """
+import multiprocessing, sys, threading, time
+from vidops.data import FlowStore
+from vidops.data.flow_jobs import compute_flow, find_videos
+def say():
+    while len(multiprocessing.active_children()) < 2:
+        time.sleep(0.05)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+if __name__ == "__main__":
+    threading.Thread(target=say, daemon=True).start()
+    list(compute_flow(FlowStore(sys.argv[1], videos=sys.argv[2]), find_videos(sys.argv[2]), workers=2))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_workers_end_with_a_killed_parent(tmp_path):
+    """A writer that is killed takes its workers with it, in the middle of a video or waiting for one."""
+    (tmp_path / "videos").mkdir()
+    for name in "ab":
+        long = np.concatenate([moving(40, height=200, width=260)] * 4)
+        write_video(tmp_path / "videos" / f"{name}.mkv", codec="ffv1", pix_fmt="bgr0", clip=long)
+    FlowStore(tmp_path / "flow", settings=FlowSettings())
+    (tmp_path / "parent.py").write_text(PARENT)
+    arguments = [
+        sys.executable,
+        str(tmp_path / "parent.py"),
+        str(tmp_path / "flow"),
+        str(tmp_path / "videos"),
+    ]
+    parent = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(workers) == 2
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "flow").glob("*/.*.tmp"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(list((tmp_path / "flow").glob("*/.*.tmp"))) == 2  # both are at work
+    parent.kill()
+    parent.wait()
+
+    def alive(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    deadline = time.monotonic() + 30
+    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(alive(pid) for pid in workers)
+    assert not list((tmp_path / "flow").glob("*/*.npz"))
+
+
 def test_several_processes_may_compute_the_same_video(store, video, tmp_path):
     found = list(compute_flow(store, [Sample(str(video), 0)] * 6, workers=2))
     assert all(result.error is None and not result.warnings for result in found)

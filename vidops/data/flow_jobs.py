@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -65,7 +66,7 @@ def compute_flow(store: FlowStore, samples: Sequence[Sample], *, workers: int = 
         return
     # Spawned: a forked copy of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_on_interrupt) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
         futures = [pool.submit(_compute, store, sample) for sample in samples]
         try:
             for future in as_completed(futures):
@@ -115,5 +116,14 @@ def _compute(store: FlowStore, sample: Sample) -> FlowResult:
     return FlowResult(sample.path, computed, error, tuple(str(warning.message) for warning in caught))
 
 
-def _die_on_interrupt() -> None:
+def _start_worker() -> None:
+    """Let a worker end at once with Ctrl-C, and with the process that it works for, even if that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
