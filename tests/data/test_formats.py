@@ -210,8 +210,6 @@ def test_hmdb51(tmp_path):
         ValueError, match=r"wave_test_split1\.txt, line 1: expected `video\.avi` and 0, 1 or 2"
     ):
         read_annotations(splits, root=root, subset="train")
-    with pytest.raises(ValueError, match="the HMDB51 format is the folder"):
-        read_annotations(splits / "wave_test_split1.txt", root=root, subset="train", format="hmdb51")
 
 
 # --- Something-Something and Jester
@@ -402,6 +400,15 @@ def test_a_format_that_is_none(tmp_path):
     ):
         read_annotations(write(tmp_path / "a.csv", "x"), format="ucf")
     assert sorted(FORMATS) == list(FORMATS)
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_a_folder_for_a_file_and_a_file_for_a_folder(tmp_path, name):
+    of_folder = name in ("folder", "hmdb51")
+    path = write(tmp_path / "list.csv", "x") if of_folder else tmp_path
+    kind = "file" if of_folder else "folder"
+    with pytest.raises(ValueError, match=rf"{path}: is a {kind}, the format {name} is "):
+        read_annotations(path, format=name, subset="train")
 
 
 @pytest.mark.parametrize("key, value", [("subset", "test"), ("split", 4), ("missing", "ignore")])

@@ -3,9 +3,11 @@
 from . import modalities, transforms
 from ._scenes import MOTION_PAIRS
 from .annotations import read_annotations
+from .check import BrokenVideo, check_videos
 from .dataset import VideoDataset
 from .flow import FlowSettings
 from .flow_store import FlowStore
+from .lists import make_lists
 from .mirrors import mirrored_classes
 from .motion import make_motion, motion_clip
 from .samples import AnnotationList, FrameFolder, Sample
@@ -16,6 +18,7 @@ from .views import SpatialCrops, Views
 __all__ = [
     "MOTION_PAIRS",
     "AnnotationList",
+    "BrokenVideo",
     "DenseSampling",
     "FlowSettings",
     "FlowStore",
@@ -26,6 +29,8 @@ __all__ = [
     "VideoDataset",
     "VideoError",
     "Views",
+    "check_videos",
+    "make_lists",
     "make_motion",
     "mirrored_classes",
     "modalities",

@@ -69,6 +69,7 @@ def read_annotations(
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
     reader = find_format(source, format)
+    reader.check_kind(source)
     folder = source if source.is_dir() else source.parent
     names = _class_names(classes, [folder] if root is None else [folder, Path(root)])
     if num_classes is not None:

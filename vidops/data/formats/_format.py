@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from ..samples import VIDEO_SUFFIXES, AnnotationList, FrameFolder, Sample
@@ -41,6 +42,11 @@ class Request:
     missing: str = "error"
     frames: FrameFolder = field(default_factory=FrameFolder)
 
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Class name -> its index, of the given names."""
+        return {name: i for i, name in enumerate(self.names or [])}
+
     def class_names(self, own: Sequence[str], where: Path) -> list[str]:
         """Return a format's own class names, which nothing else may contradict."""
         names = list(own)
@@ -71,12 +77,27 @@ class Format:
         about: what the source looks like, for errors and help.
         matches: whether a source is surely of this format, by its name and first line.
         read: reads it.
+        of_folder: the source is a folder, not a file.
     """
 
     name: str
     about: str
     matches: Callable[[Path], bool]
     read: Callable[[Request], AnnotationList]
+    of_folder: bool = False
+
+    def check_kind(self, source: Path) -> None:
+        """Raise if the source is a folder and the format a file, or the other way round.
+
+        Args:
+            source: an existing file or folder.
+
+        Raises:
+            ValueError: names the source and what it should be.
+        """
+        if source.is_dir() != self.of_folder:
+            kind = "folder" if source.is_dir() else "file"
+            raise ValueError(f"{source}: is a {kind}, the format {self.name} is {self.about}")
 
 
 class Collector:
@@ -250,7 +271,7 @@ def label_of(text: str, request: Request, where: str) -> int:
                 f"{where}: label {text!r} is a name, but no classes.txt beside the list (nor classes=)"
                 " numbers the names"
             )
-        return index_of(text, names, where)
+        return request.index[text] if text in request.index else index_of(text, names, where)
     label = number(text, "label", where)
     if limit is not None and label >= limit:
         raise ValueError(f"{where}: label {label} is past the last of {limit} classes (0 to {limit - 1})")

@@ -57,4 +57,4 @@ def _matches(source: Path) -> bool:
     return source.is_dir() and not hmdb51.FORMAT.matches(source)
 
 
-FORMAT = Format("folder", "a folder with one sub-folder a class", _matches, read)
+FORMAT = Format("folder", "a folder with one sub-folder a class", _matches, read, of_folder=True)

@@ -17,10 +17,6 @@ def read(request: Request) -> AnnotationList:
     source = request.source
     if request.subset is None:
         raise ValueError(f"{source}: the HMDB51 split files hold both subsets; say train or val")
-    if not source.is_dir():
-        raise ValueError(
-            f"{source}: the HMDB51 format is the folder that holds the files <class>_test_split1.txt"
-        )
     files = {}
     for file in sorted(source.iterdir()):
         match = _FILE.fullmatch(file.name)
@@ -46,4 +42,4 @@ def _matches(source: Path) -> bool:
     return source.is_dir() and any(_FILE.fullmatch(file.name) for file in source.glob("*_test_split?.txt"))
 
 
-FORMAT = Format("hmdb51", "the folder of the files <class>_test_split1.txt", _matches, read)
+FORMAT = Format("hmdb51", "the folder of the files <class>_test_split1.txt", _matches, read, of_folder=True)
