@@ -60,9 +60,9 @@ def test_tables_say_what_the_mean_is_over() -> None:
     report = Report(
         ["up", "do|wn"], np.array([[3, 1], [0, 0]]), 1.0, 0.5, {"model": "net", "list": "val.csv"}
     )
-    assert "mean class 75.00% (of 1 of 2 classes)" in text_table(report).splitlines()[-1]
+    assert "mean class 75.00% (over 1 of 2 classes)" in text_table(report).splitlines()[-1]
     text = markdown(report)
-    assert "| mean class accuracy | 75.00% (of 1 of 2 classes) |" in text
+    assert "| mean class accuracy | 75.00% (over 1 of 2 classes) |" in text
     assert "| up | 4 | 3 | 75.00% | do\\|wn (1) |" in text
     assert "| do\\|wn | 0 | 0 | - |  |" in text
     both = Report(["up", "down"], np.array([[3, 1], [0, 1]]), 1.0, 0.5)

@@ -6,6 +6,7 @@ import io
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -259,6 +260,27 @@ def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
     with ResultFile(path, "k"):  # reading what is there does not give the lock up
         assert _status_of_opening(path) == 3
     assert _status_of_opening(path) == 0
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+
+    def fill() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150, 150))  # bytes: two lines and a part of a third
+        try:
+            with ResultFile(path, "k") as results:
+                for i in range(9):
+                    results.write(Prediction(f"{i}.mp4", error="x" * 20))
+        except OSError:
+            os._exit(3)
+        os._exit(0)
+
+    child = multiprocessing.get_context("fork").Process(target=fill)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 3
+    assert [line["path"] for line in lines_of(path)] == ["0.mp4", "1.mp4"]
 
 
 def test_nothing_is_made_for_weights_that_are_none(

@@ -118,7 +118,7 @@ def test_clips_at_a_time_do_not_grow_with_the_views(run: Path) -> None:
 def test_evaluate_with_views_is_the_loop_over_views(run: Path, average: str) -> None:
     config = load_config(run / "config.yaml", ["data.symmetric=false"])
     report = evaluate(run / "best.ckpt", config, views="3x2", average=average, batch_size=4)
-    assert report.origin["views"] == f"3x2, {average} averaged"
+    assert report.origin["views"] == f"3x2, mean of {average}"
     checkpoint = read_checkpoint(run / "best.ckpt")
     net = restore(checkpoint)
     viewed = with_views(config, views="3x2")

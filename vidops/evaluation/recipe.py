@@ -76,7 +76,7 @@ def describe_views(data: DataConfig) -> str:
         Crops x clips and, of several views, what is averaged.
     """
     text = f"{data.crops}x{data.clips}"
-    return text if text == "1x1" else f"{text}, {data.average} averaged"
+    return text if text == "1x1" else f"{text}, mean of {data.average}"
 
 
 def clips_at_a_time(data: DataConfig) -> tuple[int, int]:

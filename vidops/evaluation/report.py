@@ -28,7 +28,7 @@ def text_table(report: Report) -> str:
         class   videos    right   accuracy   most often taken for
         up           4        3     75.00%   down (1)
         down         0        0          -
-        network: top-1 75.00%, top-5 100.00%, mean class 75.00% (of 1 of 2 classes), loss 0.5000 on 4 videos of the list
+        network: top-1 75.00%, top-5 100.00%, mean class 75.00% (over 1 of 2 classes), loss 0.5000 on 4 videos of the list
     """
     width = max(len(name) for name in [*report.classes, "class"])
     lines = [f"{'class':{width}}   videos    right   accuracy   most often taken for"]
@@ -173,7 +173,7 @@ def _rows(report: Report) -> list[tuple[str, int, int, str, str]]:
 def _unseen(report: Report) -> str:
     """Say over how many classes the mean is taken, where it is not all of them."""
     seen, count = report.classes_seen, len(report.classes)
-    return "" if seen == count else f" (of {seen} of {count} classes)"
+    return "" if seen == count else f" (over {seen} of {count} classes)"
 
 
 def _cell(text: str) -> str:
