@@ -42,15 +42,15 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing in the run may catch it and tidy up."""
 
 
-def kill_at(monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int) -> None:
-    step = Recognizer.training_step
+def kill_at(monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int, name: str = "training_step") -> None:
+    step = getattr(Recognizer, name)
 
-    def training_step(self: Recognizer, data: Any, batch_idx: int) -> torch.Tensor:
+    def changed(self: Recognizer, data: Any, batch_idx: int) -> Any:
         if (self.current_epoch, batch_idx) == (epoch, batch):
             raise Killed
         return step(self, data, batch_idx)
 
-    monkeypatch.setattr(Recognizer, "training_step", training_step)
+    monkeypatch.setattr(Recognizer, name, changed)
 
 
 def rows(output: Path) -> list[dict[str, str]]:
@@ -139,6 +139,22 @@ def test_resumed_within_an_epoch(
     resumed = fit(config, resume=True)
     assert resumed.metrics == unbroken.metrics
     assert_same_run(unbroken.output, resumed.output)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_resumed_after_a_kill_in_the_validation(
+    make_config: Any, unbroken: Any, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    config = make_config(checkpoint_every=every, **RICH)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 1, 1, "validation_step")
+        with pytest.raises(Killed):
+            fit(config)
+    last = read_checkpoint(Path(config.output) / "last.ckpt")
+    assert (last.epochs, last.batches) == (1, 4 if every == 1 else 2)
+    assert last.metrics, "those of the epoch before"
+    fit(config, resume=True)
+    assert_same_run(unbroken.output, Path(config.output))
 
 
 def test_done_batches_are_not_decoded_again(

@@ -59,7 +59,7 @@ def parameter_kinds(net: nn.Module) -> dict[str, list[nn.Parameter]]:
         >>> from vidops.models import create_model
         >>> kinds = parameter_kinds(create_model("tiny_tsn", num_classes=4))
         >>> {kind: len(parameters) for kind, parameters in kinds.items()}
-        {'weight': 12, 'norm': 24, 'classifier_weight': 1, 'classifier_bias': 1}
+        {'weight': 13, 'norm': 26, 'classifier_weight': 1, 'classifier_bias': 1}
     """
     kinds: dict[str, list[nn.Parameter]] = {}
     for kind, parameter in _with_kind(net):

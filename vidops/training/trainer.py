@@ -118,7 +118,8 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
     """
     ranks = join(on_gpu(config))
     out = out if ranks.first else None
-    with torch.random.fork_rng([torch.cuda.current_device()] if on_gpu(config) else []):
+    gpus = range(torch.cuda.device_count()) if ranks.alone else [torch.cuda.current_device()]
+    with torch.random.fork_rng(list(gpus) if on_gpu(config) else []):
         start = ranks.together(lambda: prepare(config, ranks, resume=resume, out=out))
         if isinstance(start, Checkpoint):
             return _finished(start, config, out)
