@@ -24,11 +24,11 @@ def text_table(report: Report) -> str:
 
     Example:
         >>> import numpy as np
-        >>> print(text_table(Report(["up", "down"], np.array([[3, 1], [0, 0]]), 1.0, 0.5)))
+        >>> print(text_table(Report(["up", "down"], np.array([[3, 1], [0, 0]]), 1.0, 0.5, {"list": "a.csv"})))
         class   videos    right   accuracy   most often taken for
         up           4        3     75.00%   down (1)
         down         0        0          -
-        network: top-1 75.00%, top-5 100.00%, mean class 75.00% (over 1 of 2 classes), loss 0.5000 on 4 videos of the list
+        network: top-1 75.00%, top-5 100.00%, mean class 75.00% (over 1 of 2 classes), loss 0.5000 on 4 videos of a.csv
     """
     width = max(len(name) for name in [*report.classes, "class"])
     lines = [f"{'class':{width}}   videos    right   accuracy   most often taken for"]
