@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 import zipfile
@@ -329,6 +331,28 @@ def test_workers_end_with_a_killed_parent(tmp_path):
         time.sleep(0.1)
     assert not any(alive(pid) for pid in workers)
     assert not list((tmp_path / "flow").glob("*/*.npz"))
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_said(tmp_path):
+    (tmp_path / "videos").mkdir()
+    for name in "ab":
+        write_video(
+            tmp_path / "videos" / f"{name}.mkv",
+            codec="ffv1",
+            pix_fmt="bgr0",
+            clip=moving(40, height=200, width=260),
+        )
+    store = FlowStore(tmp_path / "flow", settings=FlowSettings())
+
+    def kill() -> None:
+        while not list((tmp_path / "flow").glob("*/.*.tmp")):
+            time.sleep(0.05)
+        multiprocessing.active_children()[0].kill()
+
+    threading.Thread(target=kill, daemon=True).start()
+    with pytest.raises(RuntimeError, match=r"a worker was killed, .* start again to go on"):
+        list(compute_flow(store, find_videos(tmp_path / "videos"), workers=2))
 
 
 def test_several_processes_may_compute_the_same_video(store, video, tmp_path):

@@ -18,6 +18,7 @@ pytest.importorskip("av", reason="PyAV is not installed")
 from tests.data.conftest import write_video
 from vidops.data.flow import FlowSettings
 from vidops.data.flow_store import FlowStore
+from vidops.evaluation import evaluate
 from vidops.models import create_model, load_weights
 from vidops.training import fit, load_config
 from vidops.training.config import Config
@@ -251,6 +252,18 @@ def test_fine_tuning_takes_the_features_of_the_first_run(made: Callable[[str], P
         changed = [key for key in new if key.endswith("layer4.0.conv1.weight")]
         assert changed
         assert not any(torch.equal(old[key], new[key]) for key in changed)
+
+
+def test_tsn_trained_with_5_segments_is_tested_with_8(made: Callable[[str], Path], tmp_path: Path) -> None:
+    """What the folder's README says of TSN on Kinetics-400."""
+    path = CONFIGS / "tsn" / "kinetics400_5f.yaml"
+    trained = fit(small(path, made("kinetics"), tmp_path / "run"))
+    net = create_model("tiny_tsn", num_classes=2, num_segments=8)
+    load_weights(net, trained.best)
+    torch.save(net.state_dict(), tmp_path / "tsn8.pt")
+    config = small(path, made("kinetics"), tmp_path / "run", "model.num_segments=8")
+    assert evaluate(tmp_path / "tsn8.pt", config).samples == 2
+    assert evaluate(trained.best).samples == 2
 
 
 def test_the_readme_has_every_recipe_and_its_figure() -> None:

@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def compute_flow(store: FlowStore, samples: Sequence[Sample], *, workers: int = 
     Raises:
         ValueError: workers is below 1, or there are no videos.
         OSError: the folder cannot be written.
+        RuntimeError: a worker was killed.
 
     Example:
         >>> next(compute_flow(None, [], workers=2))
@@ -71,6 +73,11 @@ def compute_flow(store: FlowStore, samples: Sequence[Sample], *, workers: int = 
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool:
+            raise RuntimeError(
+                "a worker was killed, by want of memory or by a video that crashes the decoder, which `vidops"
+                " dataset check` names; start again to go on with the others"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
