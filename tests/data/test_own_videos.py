@@ -11,11 +11,21 @@ import pytest
 pytest.importorskip("lightning", reason="training needs lightning")
 pytest.importorskip("matplotlib", reason="the report's pictures need matplotlib")
 
+import torch
+
 from vidops.cli import main
 
 from .conftest import write_video
 
 RECIPE = Path(__file__).parents[2] / "configs" / "demo" / "tiny_tsm.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def test_ten_videos_in_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
