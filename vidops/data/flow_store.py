@@ -13,7 +13,8 @@ A flow file is an npz: an uint8 array (2, H, W), x then y, for every pair of nei
 | JPEG, quality 95 (the field's habit) | 6.4 | 0.4 | 0.3 | 5, that is 0.8 pixels |
 
 The npz is exact, the fastest to read of the exact ones, opens any field without its neighbours, and its zip
-container has a checksum for each, by which a damaged file is known.
+container has a checksum for each, by which a damaged file is known. 40 fields of a file of 279 (5.2 MB) are read in
+29 ms, where decoding as many frames of the video itself takes 103 ms; a resumed run checks the whole file in 117 ms.
 """
 
 from __future__ import annotations
