@@ -118,12 +118,18 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
     """
     ranks = join(on_gpu(config))
     out = out if ranks.first else None
-    gpus = range(torch.cuda.device_count()) if ranks.alone else [torch.cuda.current_device()]
-    with torch.random.fork_rng(list(gpus) if on_gpu(config) else []):
+    with torch.random.fork_rng(_gpus(config, ranks)):
         start = ranks.together(lambda: prepare(config, ranks, resume=resume, out=out))
         if isinstance(start, Checkpoint):
             return _finished(start, config, out)
         return _train(config, ranks, start, out)
+
+
+def _gpus(config: Config, ranks: Ranks) -> list[int]:
+    """List the GPUs whose random numbers are to be left as they were: a rank touches none but its own."""
+    if not on_gpu(config):
+        return []
+    return list(range(torch.cuda.device_count())) if ranks.alone else [torch.cuda.current_device()]
 
 
 def _train(config: Config, ranks: Ranks, start: Start, out: TextIO | None) -> FitResult:
