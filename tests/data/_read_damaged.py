@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import sys
 from typing import Any
@@ -29,10 +30,16 @@ SECONDS = 20
 
 
 def plain(path: str) -> list[np.ndarray] | None:
-    """Every frame by the plainest decoding there is, None where that fails."""
+    """Every frame by the plainest decoding there is, None where that fails.
+
+    A file named ``turned-K-...`` is to be shown turned by K quarters counter-clockwise.
+    """
+    name = os.path.basename(path)
+    turns = int(name.split("-")[1]) if name.startswith("turned-") else 0
     try:
         with av.open(path) as container:
-            return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return [np.rot90(frame, turns) for frame in frames]
     except (av.FFmpegError, IndexError, ValueError):
         return None
 

@@ -98,6 +98,16 @@ def damage(folder: Path) -> list[Job]:
         add(f"zeroed-{stem}.{suffix}", zeroed(data), EITHER)
     for name, other in (("x264.mp4", "avi"), ("mpeg4.avi", "mp4"), ("vp9.webm", "mp4"), ("x264.mkv", "txt")):
         add(f"named-{name}.{other}", sources[name].read_bytes(), SAME, sources[name])
+    for turns in (1, 2, 3):
+        path = write_video(
+            folder / f"turned-{turns}-x264.mp4", frames=FRAMES, rotation=(90 * turns, False, False)
+        )
+        jobs.append((path, SAME, path))
+    times = [1000 * (i // 5) + 30 * i + 7 * (i % 3) for i in range(FRAMES)]
+    for name in ("x264.mp4", "x264.mkv", "vp9.webm"):
+        path = write_video(folder / f"uneven-{name}", frames=FRAMES, times=times, **SOURCES[name])
+        jobs.append((path, SAME, path))
+        add(f"uneven-cut-{name}", path.read_bytes()[: path.stat().st_size * 4 // 5], ERROR)
     for suffix in ("mp4", "mkv", "avi"):
         without_frames(folder / f"no-frames.{suffix}")
         jobs.append((folder / f"no-frames.{suffix}", ERROR, None))
@@ -166,6 +176,10 @@ def test_damaged_videos(tmp_path: Path) -> None:
         if reason:
             wrong[path.name] = reason
     assert wrong == {}
+    for path, expected, _ in jobs:
+        if expected == SAME:
+            count = 32 if "real" in path.name else FRAMES
+            assert found[str(path)]["ways"]["count"] == count, path.name
     # The damage does something: of the files that may go either way a part is refused.
     either = [found[str(path)]["ways"]["count"] for path, expected, _ in jobs if expected == EITHER]
     refused = sum(isinstance(way, dict) for way in either)
