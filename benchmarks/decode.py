@@ -7,6 +7,16 @@ frames is not known yet, and in later ones; the time of decoding every frame wit
 conversion to RGB arrays, all on one thread; and the ratios of the sample's times to these two. A sample ends
 with its float clip, crops and normalisation included, which plain decoding does not do. Each time is processor
 time, the least of all rounds, which other load on the machine disturbs least.
+
+Measured on an AMD EPYC (Zen 5), PyAV 18.1, on h264 clips of 340 x 256 and one of mpeg4 of 320 x 240:
+
+    frames  decode ms  to RGB ms  first ms  later ms  first/RGB  later/RGB  later/decode
+       280       92.8      142.4      98.9      89.7       0.69       0.63          0.97
+        57       36.5       46.4      41.1      40.2       0.89       0.87          1.10
+        32       19.5       25.2      27.2      24.4       1.08       0.97          1.25
+       164        8.9       32.5      19.8      17.1       0.61       0.53          1.93
+
+What a sample takes beyond decoding is the scaling of 8 frames to 256 pixels, the crop and the normalisation.
 """
 
 from __future__ import annotations

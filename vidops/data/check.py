@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -60,11 +59,10 @@ def check_videos(
         first.setdefault(sample.path, sample)
     videos = list(first.values())
     reasons: dict[int, str] = {}
-    shown = out is not None and out.isatty()
     bar = None
-    if shown:
+    if out is not None and out.isatty():
         tqdm = require("tqdm", extra="train").tqdm
-        bar = tqdm(total=len(videos), desc="check", unit="video", leave=False, file=out or sys.stderr)
+        bar = tqdm(total=len(videos), desc="check", unit="video", leave=False, file=out, dynamic_ncols=True)
     try:
         for i, reason in _check_all(videos, workers, quick):
             if reason is not None:
