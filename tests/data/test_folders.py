@@ -70,6 +70,17 @@ def test_every_kind_of_picture_is_read_as_rgb(tmp_path, mode):
     np.testing.assert_array_equal(got[0], np.array(picture.convert("RGB")))
 
 
+@pytest.mark.parametrize("dtype, mode", [(np.uint16, "I;16"), (np.float32, "F"), (np.int32, "I")])
+def test_pictures_of_more_bits_are_refused(tmp_path, dtype, mode):
+    (tmp_path / "v").mkdir()
+    Image.fromarray(np.full((4, 4), 1000, dtype)).save(tmp_path / "v" / "1.tif")
+    both(
+        tmp_path / "v",
+        FrameFolder("{}.tif"),
+        rf"/1\.tif: cannot be read \(its pixels .* 8 bits, mode {mode}\)$",
+    )
+
+
 def test_short_side_and_orientation(tmp_path):
     write(tmp_path / "v", clip(2, 40, 60))
     got, _ = sample_folder(tmp_path / "v", PNG, lambda info: [1], 20)

@@ -137,6 +137,8 @@ def _read_picture(file: Path) -> Frames:
     upright = require("PIL.ImageOps", extra="video").exif_transpose
     try:
         with image.open(file) as picture:
+            if picture.mode[0] in "IF":  # Pillow would clip them at 255
+                raise ValueError(f"its pixels have more than 8 bits, mode {picture.mode}")
             return np.array(upright(picture).convert("RGB"))
     except FileNotFoundError:
         raise VideoError(f"{file}: the frame is missing") from None
