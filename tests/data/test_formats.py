@@ -114,6 +114,14 @@ def test_kinetics_of_two_files_with_one_name_the_classs_own_is_meant(tmp_path):
         read_annotations(kinetics(tmp_path, text), root=root)
 
 
+def test_kinetics_folders_that_link_to_themselves(tmp_path):
+    text = "label,youtube_id,time_start,time_end,split\na b,v,0,10,train\n"
+    root = touch(tmp_path / "videos", "a b/v_000000_000010.mp4")
+    (root / "a b" / "loop").symlink_to(root, target_is_directory=True)
+    found = read_annotations(kinetics(tmp_path, text), root=root)
+    assert pairs(found, root) == [("a b/v_000000_000010.mp4", 0)]
+
+
 @pytest.mark.parametrize(
     "text, match",
     [

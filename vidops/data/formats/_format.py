@@ -314,13 +314,20 @@ def index_videos(root: Path) -> dict[str, list[Path]]:
     """Find every video file below a folder.
 
     Args:
-        root: the folder; hidden folders and files are left out.
+        root: the folder; hidden folders and files are left out, and a folder that links lead to again is
+            gone through once.
 
     Returns:
         Stem of the file name -> the files that have it, sorted.
     """
     found: dict[str, list[Path]] = {}
+    seen: set[str] = set()
     for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             stem, suffix = os.path.splitext(name)
