@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -246,7 +247,12 @@ def _open_log(output: Path, steps: int, *, writes: bool) -> MetricsLog:
     if writes and importlib.util.find_spec("tensorboard") is not None:
         from torch.utils.tensorboard import SummaryWriter
 
-        writer = SummaryWriter(events, purge_step=steps + 1 if events.exists() else None)
+        earlier = [int(path.name.split(".")[3]) for path in events.glob("events.out.tfevents.*.*")]
+        # TensorBoard reads a folder's files in the order of their names, which begin with the second.
+        wait = max(earlier, default=0) + 1 - time.time()
+        if 0 < wait <= 1:
+            time.sleep(wait)
+        writer = SummaryWriter(events, purge_step=steps + 1 if earlier else None)
     return MetricsLog(output / METRICS, step=steps, tensorboard=writer, writes=writes)
 
 
