@@ -109,5 +109,11 @@ def poison(like: Sequence[Tensor]) -> None:
     Example:
         >>> poison([torch.zeros(8)])
     """
-    blocks = [torch.full_like(t, float("nan")) for t in like if t.dtype.is_floating_point]
+    # A small block that is given back may join its free neighbours, and another of its size be given next: spoil some.
+    blocks = [
+        torch.full_like(t, float("nan"))
+        for t in like
+        if t.dtype.is_floating_point
+        for _ in range(8 if t.nbytes < 1 << 20 else 1)
+    ]
     del blocks
