@@ -25,6 +25,7 @@ pytest.importorskip("av", reason="video files need av")
 from tests.training.fixtures import recipe
 from vidops.data import VideoDataset
 from vidops.training import NonFiniteLossError, fit, read_checkpoint
+from vidops.training.callbacks import MetricsLog
 from vidops.training.config import dump, validate
 from vidops.training.loading import EpochSampler, build_dataset, read_list, training_loader
 from vidops.training.module import Recognizer
@@ -233,6 +234,27 @@ def test_progress_of_a_resumed_epoch(make_config: Any, monkeypatch: pytest.Monke
     lines = out.getvalue().splitlines()
     assert lines[1] == f"resuming {config.output} after epoch 1 and 2 of 3 batches"
     assert [line.split()[0] for line in lines[2:]] == ["epoch", "2/2"]
+
+
+def test_the_log_is_on_the_disk_before_a_checkpoint(
+    make_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    save, flush = torch.save, MetricsLog.flush
+
+    def noted_save(*args: Any) -> None:
+        calls.append("save")
+        save(*args)
+
+    def noted_flush(self: MetricsLog) -> None:
+        calls.append("flush")
+        flush(self)
+
+    monkeypatch.setattr(torch, "save", noted_save)
+    monkeypatch.setattr(MetricsLog, "flush", noted_flush)
+    fit(make_config(checkpoint_every=1, epochs=1))
+    assert calls[:4] == ["flush", "save"] * 2
+    assert calls == ["flush", "save"] * (len(calls) // 2)
 
 
 def start(path: Path, output: Path, *more: str) -> subprocess.Popen[str]:
