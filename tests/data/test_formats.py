@@ -79,8 +79,43 @@ def test_kinetics_classes_are_those_of_the_whole_list_or_as_given(tmp_path):
 def test_kinetics_takes_a_list_of_one_split_whole(tmp_path):
     text = "label,youtube_id,time_start,time_end,split,is_cc\na,v1,0.0,10.0,validate,1\n"
     root = touch(tmp_path / "videos", "v1_000000_000010.mp4")
-    for subset in (None, "train", "val"):
+    for subset in (None, "val"):
         assert len(read_annotations(kinetics(tmp_path, text), root=root, subset=subset)) == 1
+    with pytest.raises(ValueError, match="holds no train split, only validate"):
+        read_annotations(kinetics(tmp_path, text), root=root, subset="train")
+    bare = "label,youtube_id,time_start,time_end\na,v1,0.0,10.0\n"
+    for subset in (None, "train", "val"):
+        assert len(read_annotations(kinetics(tmp_path, bare), root=root, subset=subset)) == 1
+
+
+def test_kinetics_takes_no_file_of_another_classs_folder(tmp_path):
+    text = "label,youtube_id,time_start,time_end,split\na b,v,0,10,train\nc d,w,0,10,train\n"
+    path = kinetics(tmp_path, text)
+    for folder in ("c d", "c_d", "train/c_d", "a_b/c d"):
+        root = touch(tmp_path / folder.replace("/", "-"), f"{folder}/v_000000_000010.mp4", "w.mp4")
+        with pytest.raises(FileNotFoundError, match=r"line 2: no such file .*a b/v_000000_000010\.mp4"):
+            read_annotations(path, root=root)
+    # The folder that the root itself is called says nothing.
+    root = touch(tmp_path / "c d", "v.mp4", "train/c_d/parts/w.mp4")
+    (root / "c d").rename(tmp_path / "away")
+    assert pairs(read_annotations(path, root=root), root) == [("v.mp4", 0), ("train/c_d/parts/w.mp4", 1)]
+
+
+@pytest.mark.parametrize("again", ["a.mp4", "./a.mp4", "x/../a.mp4"])
+def test_a_video_with_two_labels_is_refused(tmp_path, again):
+    touch(tmp_path, "a.mp4", "b.mp4", "x/c.mp4")
+    path = write(tmp_path / "list.csv", f"a.mp4,0\nb.mp4,1\n{again},1\n")
+    with pytest.raises(ValueError, match=r"list\.csv, line 3: label 1 for .*, which has label 0 in .*line 1$"):
+        read_annotations(path)
+    write(path, f"a.mp4,0\nb.mp4,1\n{again},0\n")
+    assert [s.label for s in read_annotations(path).samples] == [0, 1, 0]
+
+
+def test_a_kinetics_video_of_two_labels_is_refused(tmp_path):
+    text = "label,youtube_id,time_start,time_end,split\na,v,0,10,train\nb,v,20,30,train\n"
+    root = touch(tmp_path / "videos", "v.mp4")
+    with pytest.raises(ValueError, match=r"line 3: label 1 for .*v\.mp4, which has label 0 in .*line 2"):
+        read_annotations(kinetics(tmp_path, text), root=root)
 
 
 def test_kinetics_missing_videos(tmp_path, caplog):

@@ -111,6 +111,7 @@ class Collector:
         self.request = request
         self.samples: list[Sample] = []
         self.missing: list[str] = []
+        self._labels: dict[str, tuple[int, str]] = {}  # path -> label and the line that gave it
 
     def add(self, path: Path, label: int, where: str, frames: FrameFolder | None = None) -> None:
         """Take a video, present or not.
@@ -120,7 +121,13 @@ class Collector:
             label: class index.
             where: the line, for the error.
             frames: names of a folder's frames.
+
+        Raises:
+            ValueError: an earlier line gives the same video another label.
         """
+        before, line = self._labels.setdefault(os.path.normpath(path), (label, where))
+        if before != label:
+            raise ValueError(f"{where}: label {label} for {path}, which has label {before} in {line}")
         if frames is None:
             present, kind = path.is_file(), "file"
         else:

@@ -16,18 +16,23 @@ def read(request: Request) -> AnnotationList:
 
     A clip is ``<id>_<start>_<end>`` with the seconds on six digits or bare, or ``<id>`` alone, with any suffix
     of a video. Where several files have the name, the one in the folder of the clip's class is meant (its
-    name with blanks or underscores). Classes are the list's own, sorted, unless names are given. A list with
-    several splits is filtered by the request's subset.
+    name with blanks or underscores); what lies in another class's folder is never taken. Classes are the
+    list's own, sorted, unless names are given. A list with several splits is filtered by the request's
+    subset; one of a single split must be of that subset.
     """
     source = request.source
     rows = _rows(request)
     names = request.names_or_sorted({row["label"] for _, row in rows})
     index = {name: i for i, name in enumerate(names)}
     files = index_videos(request.root)
+    folders: dict[str, set[str]] = {}
+    for name in names:
+        for folder in (name, name.replace(" ", "_")):
+            folders.setdefault(folder, set()).add(name)
     found = Collector(request)
     for where, row in _of_subset(rows, request, source):
         label = index[row["label"]] if row["label"] in index else index_of(row["label"], names, where)
-        found.add(_file(row, files, request.root, where), label, where)
+        found.add(_file(row, files, folders, request.root, where), label, where)
     return found.finish(names)
 
 
@@ -57,7 +62,7 @@ def _of_subset(
     rows: list[tuple[str, dict[str, str]]], request: Request, source: Path
 ) -> list[tuple[str, dict[str, str]]]:
     splits = {row.get("split", "") for _, row in rows}
-    if len(splits) == 1:
+    if splits == {""} or (len(splits) == 1 and request.subset is None):
         return rows
     if request.subset is None:
         raise ValueError(f"{source}: holds the splits {', '.join(sorted(splits))}; say which one is meant")
@@ -67,20 +72,27 @@ def _of_subset(
     return kept
 
 
-def _file(row: dict[str, str], files: dict[str, list[Path]], root: Path, where: str) -> Path:
+def _file(
+    row: dict[str, str], files: dict[str, list[Path]], folders: dict[str, set[str]], root: Path, where: str
+) -> Path:
     video = row["youtube_id"]
     start, end = (round_seconds(row[column], column, where) for column in ("time_start", "time_end"))
     stem = f"{video}_{start:06d}_{end:06d}"
     for name in (stem, f"{video}_{start}_{end}", video):
-        candidates = files.get(name, [])
-        if len(candidates) > 1:
-            folders = {row["label"], row["label"].replace(" ", "_")}
-            candidates = [path for path in candidates if path.parent.name in folders] or candidates
+        owned = [(path, _classes_of(path, folders, root)) for path in files.get(name, [])]
+        own = [path for path, classes in owned if row["label"] in classes]
+        candidates = own or [path for path, classes in owned if not classes]
         if len(candidates) > 1:
             raise ValueError(f"{where}: both {candidates[0]} and {candidates[1]} have the clip's name")
         if candidates:
             return candidates[0]
     return root / row["label"] / f"{stem}.mp4"
+
+
+def _classes_of(path: Path, folders: dict[str, set[str]], root: Path) -> set[str]:
+    """Return the classes whose folder a file lies in, the innermost one; none if it lies in no class's."""
+    parts = path.relative_to(root).parts[:-1]
+    return next((folders[part] for part in reversed(parts) if part in folders), set())
 
 
 def round_seconds(text: str, what: str, where: str) -> int:
