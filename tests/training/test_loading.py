@@ -141,7 +141,11 @@ def test_a_broken_validation_video_is_an_error(make_config: Any, motion: Path, t
     broken = damage(motion, tmp_path, "right/train_00001")
     for workers in (0, 1):
         config = make_config(
-            data__val=broken, data__workers=workers, epochs=1, output=str(tmp_path / f"run{workers}")
+            data__train="val.csv",
+            data__val=broken,
+            data__workers=workers,
+            epochs=1,
+            output=str(tmp_path / f"run{workers}"),
         )
         with pytest.raises(VideoError, match=r"^data.val: a video is broken: .*train_00001.mp4: ") as caught:
             fit(config)
@@ -155,7 +159,20 @@ def test_a_validation_video_that_breaks_later_is_an_error_too(
     broken = damage(motion, tmp_path, "right/train_00001", "up/train_00002")
     monkeypatch.setattr("vidops.training.start.check_videos", lambda *args, **kwargs: [])
     with pytest.raises(VideoError, match=r"^[^;]*train_0000\d.mp4: [^;]*$"):
-        fit(make_config(data__val=broken, epochs=1))
+        fit(make_config(data__train="val.csv", data__val=broken, epochs=1))
+
+
+def test_lists_that_share_videos_are_refused(make_config: Any, motion: Path, tmp_path: Path) -> None:
+    train, val = ((motion / f"{name}.csv").read_text().splitlines() for name in ("train", "val"))
+    (tmp_path / "classes.txt").write_text((motion / "classes.txt").read_text())
+    (tmp_path / "val.csv").write_text("\n".join([*val, train[3], train[7]]) + "\n")
+    config = make_config(data__val=str(tmp_path / "val.csv"), epochs=1)
+    first = train[3].rpartition(",")[0]
+    with pytest.raises(
+        ValueError, match=rf"^data.val: 2 of {len(val) + 1} videos are in data.train too, first .*{first}$"
+    ):
+        fit(config)
+    assert not Path(config.output).exists()
 
 
 def test_evaluation_batches_hold_every_sample_once_in_order(make_config: Any) -> None:

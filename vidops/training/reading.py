@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,6 +93,32 @@ def _refuse_mirrors(annotations: data.AnnotationList) -> None:
     if pair is not None:
         raise ValueError(
             f"data.flip: a mirrored video of {pair[0]!r} shows {pair[1]!r}; write data.flip: false"
+        )
+
+
+def refuse_common(train: data.AnnotationList, val: data.AnnotationList) -> None:
+    """Refuse lists that share videos: what is measured on trained videos says nothing about others.
+
+    Args:
+        train: the training videos.
+        val: the validation videos; the same file under another name, or by a link, is not seen.
+
+    Raises:
+        ValueError: gives the number of common videos and the first of the validation list.
+
+    Example:
+        >>> refuse_common(
+        ...     data.AnnotationList([data.Sample("a.mp4", 0), data.Sample("b.mp4", 0)], ["one"]),
+        ...     data.AnnotationList([data.Sample("x/../b.mp4", 0)], ["one"]),
+        ... )
+        Traceback (most recent call last):
+        ValueError: data.val: 1 of 1 videos are in data.train too, first x/../b.mp4
+    """
+    trained = {os.path.abspath(sample.path) for sample in train.samples}
+    common = [sample.path for sample in val.samples if os.path.abspath(sample.path) in trained]
+    if common:
+        raise ValueError(
+            f"data.val: {len(common)} of {len(val)} videos are in data.train too, first {common[0]}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,6 +29,7 @@ from .loading import (
 )
 from .module import Recognizer
 from .optim import build_optimizer
+from .reading import refuse_common
 from .ranks import Ranks
 
 CONFIG = "config.yaml"
@@ -50,6 +52,9 @@ FREE = (
     "data.clips",
     "data.average",
 )
+
+# These may differ from rank to rank: where a machine keeps its files, and how it reads them.
+OWN = ("output", "data.root", "data.flow_root", "data.workers", "data.cache")
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ def prepare(config: Config, ranks: Ranks, *, resume: bool, out: TextIO | None = 
     val_list = read_list(config, "val", classes)
     if len(val_list) < ranks.size:
         raise ValueError(f"data.val: {len(val_list)} videos are fewer than the {ranks.size} ranks")
+    refuse_common(train_list, val_list)
     lists = {
         f"data.{name}": fingerprint(annotations, config.data.root)
         for name, annotations in (("train", train_list), ("val", val_list))
@@ -135,6 +141,48 @@ def prepare(config: Config, ranks: Ranks, *, resume: bool, out: TextIO | None = 
     if earlier is None:
         _refuse_broken_validation(config, val, out)
     return Start(module, train, val, earlier)
+
+
+def refuse_disagreement(start: Start | Checkpoint, config: Config, ranks: Ranks) -> None:
+    """Compare what the ranks have prepared, each from the files that it sees.
+
+    Args:
+        start: what `prepare` returned on this rank.
+        config: its recipe.
+        ranks: the processes that train together; all have to call this.
+
+    Raises:
+        ValueError: a rank would train on other samples or from another checkpoint than the first; the text,
+            the same on all ranks, names it.
+    """
+    if ranks.alone:
+        return
+    found = ranks.gather((config, _position(start), None if isinstance(start, Checkpoint) else _data(start)))
+    recipe, position, data = found[0]
+    for rank, (other, place, read) in enumerate(found):
+        for key, here, there in differences(recipe, other, ignore=OWN):
+            raise ValueError(
+                f"{key}: is {here!r} on rank 0, {there!r} on rank {rank}; the ranks share a recipe"
+            )
+        if place != position:
+            raise ValueError(
+                f"output: rank 0 starts {position}, rank {rank} {place}; the ranks go on from one {LAST}"
+            )
+        for key, there in (read or {}).items():
+            if data[key] != there:
+                raise ValueError(f"{key}: rank 0 reads {data[key]}, rank {rank} {there}")
+
+
+def _position(start: Start | Checkpoint) -> str:
+    earlier = start if isinstance(start, Checkpoint) else start.earlier
+    if earlier is None:
+        return "at the beginning"
+    digest = hashlib.sha256(earlier.path.read_bytes()).hexdigest()[:12]
+    return f"after epoch {earlier.epochs} and {earlier.batches} batches (file {digest})"
+
+
+def _data(start: Start) -> dict[str, str]:
+    return {**start.module.lists, "data.batch_size": f"{len(start.train)} batches an epoch"}
 
 
 def find_run(config: Config, *, resume: bool, ranks: int = 1) -> Checkpoint | None:
