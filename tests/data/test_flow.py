@@ -157,6 +157,30 @@ def test_frame_folders(store, tmp_path, video):
     assert store.add(folder, names)  # a picture has changed
 
 
+def test_frames_counted_or_named_otherwise_have_flow_of_their_own(store, tmp_path):
+    from PIL import Image
+
+    clip = moving(5)
+    folder = tmp_path / "videos" / "vid"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, frame in enumerate(clip):
+        Image.fromarray(frame).save(folder / f"{number:05d}.png")
+        Image.fromarray(frame[:, ::-1].copy()).save(folder / f"m{number:05d}.png")
+    for names, fields in (
+        (FrameFolder("{:05d}.png", 0, 3), 2),
+        (FrameFolder("{:05d}.png", 0, 5), 4),
+        (FrameFolder("{:05d}.png", 1, 3), 2),
+        (FrameFolder("m{:05d}.png", 0, 3), 2),
+    ):
+        assert store.add(folder, names), names
+        with np.load(store.path(folder, names)) as archive:
+            assert f"{fields - 1:06d}" in archive
+            assert f"{fields:06d}" not in archive
+    (folder / "empty").touch()
+    os.utime(folder / "empty", (1, 1))  # neither the bytes nor the latest change
+    assert not store.path(folder, names).exists()
+
+
 def test_a_changed_video_and_other_settings_have_files_of_their_own(store, video, tmp_path):
     before = store.path(video)
     os.utime(video, ns=(1, 1))

@@ -102,11 +102,12 @@ class FlowStore:
             self.settings = settings
             write_text(file, json.dumps(asdict(settings), indent=1) + "\n")
 
-    def path(self, video: str | os.PathLike[str]) -> Path:
+    def path(self, video: str | os.PathLike[str], folder: FrameFolder | None = None) -> Path:
         """Return where the flow of a video is kept, whether it is there or not.
 
         Args:
             video: a video file or a folder of frames.
+            folder: how a folder's frames are named and how many they are; others have flow of their own.
 
         Returns:
             A path inside the folder.
@@ -115,6 +116,8 @@ class FlowStore:
             VideoError: there is no such video.
         """
         key = [os.path.relpath(video, self.videos), *_stamp(video), asdict(self.settings)]
+        if folder is not None:
+            key.append(asdict(folder))
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
         return self.root / digest[:2] / f"{digest}.npz"
 
@@ -132,7 +135,7 @@ class FlowStore:
             VideoError: the video is missing or damaged.
             OSError: the folder cannot be written.
         """
-        file = self.path(video)
+        file = self.path(video, folder)
         if file.is_file():
             try:
                 with _open(file) as archive:
@@ -182,7 +185,7 @@ class FlowStore:
             VideoError: the video is missing or damaged.
             ValueError: ``choose`` returned a number that is no field's.
         """
-        file = self.path(path)
+        file = self.path(path, folder)
         chosen: list[Indices] = []
 
         def once(info: _Info) -> Indices:  # choosing again would draw other random numbers
@@ -242,13 +245,13 @@ def _chosen(indices: Sequence[int], info: _Info) -> Sequence[int]:
     return indices
 
 
-def _stamp(video: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return size in bytes and time of change of a file; of a folder's files, their sum and the latest."""
+def _stamp(video: str | os.PathLike[str]) -> tuple[int, ...]:
+    """Return size in bytes and time of change of a file; of a folder's files their sum, the latest, and how many."""
     try:
         if os.path.isdir(video):
             with os.scandir(video) as entries:
                 stats = [entry.stat() for entry in entries if entry.is_file()]
-            return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
+            return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0), len(stats)
         status = os.stat(video)
     except (OSError, ValueError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)

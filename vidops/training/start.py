@@ -29,8 +29,8 @@ from .loading import (
 )
 from .module import Recognizer
 from .optim import build_optimizer
-from .reading import refuse_common
 from .ranks import Ranks
+from .reading import refuse_common
 
 CONFIG = "config.yaml"
 
