@@ -263,6 +263,9 @@ def test_tsn_trained_with_5_segments_is_tested_with_8(made: Callable[[str], Path
     torch.save(net.state_dict(), tmp_path / "tsn8.pt")
     config = small(path, made("kinetics"), tmp_path / "run", "model.num_segments=8")
     assert evaluate(tmp_path / "tsn8.pt", config).samples == 2
+    views = ("data.sampling=dense", "data.test_size=32", "data.crops=3", "data.clips=10")
+    dense = small(path, made("kinetics"), tmp_path / "run", "model.num_segments=8", *views)
+    assert evaluate(tmp_path / "tsn8.pt", dense).samples == 2
     assert evaluate(trained.best).samples == 2
 
 
