@@ -24,7 +24,7 @@ pytest.importorskip("PIL", reason="frame folders need Pillow")
 import PIL.Image
 
 from vidops.cli import main
-from vidops.data import read_frames
+from vidops.data import FrameFolder, read_frames
 from vidops.evaluation import Prediction, Predictor, ResultFile, evaluate, find_videos, predict
 from vidops.training import load_config
 from vidops.training.loading import read_list
@@ -40,7 +40,7 @@ def lines_of(path: Path) -> list[dict[str, object]]:
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in (
         "b.mp4", "a.WEBM", "notes.txt", ".hidden.mp4", "sub/deep/c.avi", "sub/d.mkv", "sub/poster.jpg",
-        "frames/x/00001.jpg", "frames/x/00002.jpg", "frames/y/00001.png", ".git/e.mp4", "empty/readme.md",
+        "frames/x/00001.jpg", "frames/x/00002.jpg", "frames/y/00001.jpg", ".git/e.mp4", "empty/readme.md",
         "odd [1].mp4", "thumbs/f.mp4", "thumbs/f.jpg",
     ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -106,9 +106,43 @@ def test_lists(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         find_videos(["empty"])
 
 
-def test_a_folder_that_links_to_itself_ends(tree: Path) -> None:
-    (tree / "sub" / "loop").symlink_to(tree)
-    assert find_videos(["sub"]) == ["sub/d.mkv", "sub/deep/c.avi"]
+def test_pictures_beside_folders_hide_no_video(tree: Path) -> None:
+    for name in ("poster.jpg", "00001.jpg"):
+        for folder in ("frames", "sub/deep", "outer/inner"):
+            (tree / folder).mkdir(parents=True, exist_ok=True)
+            (tree / folder / name).touch()
+    (tree / "b.mp4").rename(tree / "outer" / "inner" / "more.mp4")
+    (tree / "outer" / "00001.jpg").touch()
+    assert find_videos(["frames", "outer", "sub/deep"]) == [
+        "frames/x", "frames/y", "outer/inner/more.mp4", "sub/deep/c.avi",
+    ]  # fmt: skip
+
+
+def test_frames_are_named_as_asked(tree: Path) -> None:
+    (tree / "stills" / "a").mkdir(parents=True)
+    for i in (0, 1):
+        (tree / "stills" / "a" / f"img_{i:03d}.png").touch()
+    (tree / "stills" / "poster.jpg").touch()
+    assert find_videos(["stills"], frames=FrameFolder("img_{:03d}.png", 0)) == ["stills/a"]
+    assert find_videos(["*"], frames=FrameFolder("img_{:03d}.png", 0))[-3:] == [
+        "sub/d.mkv", "sub/deep/c.avi", "thumbs/f.mp4",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"^stills: the folder holds no video, nor frames named {:05d}.jpg$"):
+        find_videos(["stills"])
+
+
+def test_linked_folders_are_entered_once(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("disk")
+    (elsewhere / "far.mp4").touch()
+    (elsewhere / "back").symlink_to(tree / "sub")
+    (tree / "sub" / "a_link").symlink_to(elsewhere)
+    (tree / "sub" / "again").symlink_to(tree / "sub" / "deep")
+    (tree / "sub" / "loop").symlink_to(tree / "sub")
+    (tree / "sub" / "broken").symlink_to(tree / "nowhere")
+    (tree / "sub" / "broken.mp4").symlink_to(tree / "nowhere.mp4")
+    assert find_videos(["sub"]) == ["sub/d.mkv", "sub/deep/c.avi", "sub/a_link/far.mp4"]
+    (tree / "frames" / "x" / "loop").symlink_to(tree / "frames" / "x")
+    assert find_videos(["frames"]) == ["frames/x", "frames/y"]
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "videos",
         nargs="*",
         metavar="VIDEO",
-        help="file, folder (with its sub-folders; one that holds only pictures is a video) or quoted pattern",
+        help="file, folder (with its sub-folders; one that holds frames and no video is one) or quoted pattern",
     )
     parser.add_argument(
         "--list",
@@ -75,11 +75,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict, print or write as results come, and say by the exit status whether all files could be read."""
+    from vidops.data import FrameFolder
     from vidops.evaluation import Predictor, find_videos
 
     if not args.videos and not args.list:
         raise ValueError("VIDEO: no video is given")
-    paths = find_videos(args.videos, lists=args.list)
     predictor = Predictor(
         args.weights,
         top=args.top,
@@ -90,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
         accelerator=args.accelerator,
         backend=args.backend,
     )
+    data = predictor.config.data
+    paths = find_videos(args.videos, lists=args.list, frames=FrameFolder(data.template, data.first_frame))
     if args.out is not None:
         return _to_file(predictor, paths, args.out)
     bar = sys.stderr if sys.stderr.isatty() and not sys.stdout.isatty() else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,7 @@ def count_frames(path: str | os.PathLike[str], frames: FrameFolder) -> int:
         return frames.count
     with os.scandir(folder) as entries:
         names = {entry.name for entry in entries}
-    numbers = sorted(
-        {
-            int(digits)
-            for name in names
-            for digits in re.findall(r"\d+", name)
-            if frames.template.format(int(digits)) == name
-        }
-    )
+    numbers = sorted(set(frame_numbers(names, frames)))
     if not numbers:
         raise VideoError(f"{folder}: holds no frames named {frames.template}")
     expected = range(frames.first, frames.first + len(numbers))
@@ -60,6 +53,26 @@ def count_frames(path: str | os.PathLike[str], frames: FrameFolder) -> int:
         if number != wanted:
             raise VideoError(f"{folder / frames.template.format(wanted)}: the frame is missing")
     return len(numbers)
+
+
+def frame_numbers(names: Iterable[str], frames: FrameFolder) -> Iterator[int]:
+    """Read the numbers of those files that are named like frames.
+
+    Args:
+        names: file names without their folder.
+        frames: how pictures are named.
+
+    Yields:
+        The number in each name that the template gives, in the order of the names.
+
+    Example:
+        >>> list(frame_numbers(["00002.jpg", "poster.jpg", "00001.png"], FrameFolder()))
+        [2]
+    """
+    for name in names:
+        for digits in re.findall(r"\d+", name):
+            if frames.template.format(int(digits)) == name:
+                yield int(digits)
 
 
 def sample_folder(

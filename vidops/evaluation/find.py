@@ -5,26 +5,33 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from vidops.data.samples import VIDEO_SUFFIXES
+from vidops.data.folders import frame_numbers
+from vidops.data.samples import VIDEO_SUFFIXES, FrameFolder
 
-PICTURE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp"])
 
-
-def find_videos(sources: Sequence[str | os.PathLike[str]], *, lists: Sequence[str | Path] = ()) -> list[str]:
+def find_videos(
+    sources: Sequence[str | os.PathLike[str]],
+    *,
+    lists: Sequence[str | Path] = (),
+    frames: FrameFolder | None = None,
+) -> list[str]:
     """Find the videos that files, folders, patterns and lists stand for.
 
-    A folder stands for the video files in it and in its sub-folders; one that holds pictures and no video
-    file is itself a video, written out frame by frame. Hidden files and folders are left out.
+    A folder stands for the video files in it and in its sub-folders; one without any that holds pictures
+    named like frames is itself a video, written out frame by frame. Linked folders are entered, each folder
+    once. Hidden files and folders are left out.
 
     Args:
         sources: files, folders, or patterns such as ``"clips/**/*.mp4"``; a file need not exist.
         lists: text files with one source a line, relative to the current folder; ``"-"`` is standard input.
+        frames: how the pictures of a frame folder are named; None takes those of ``FrameFolder()``.
 
     Returns:
-        Paths in the order of the sources, those of a folder or pattern by name; each once.
+        Paths in the order of the sources, those of a folder or pattern by name, linked folders last; each
+        once.
 
     Raises:
         FileNotFoundError: a list is missing.
@@ -37,7 +44,7 @@ def find_videos(sources: Sequence[str | os.PathLike[str]], *, lists: Sequence[st
     found: dict[str, None] = {}
     named = [os.fspath(source) for source in sources] + [line for file in lists for line in _lines(file)]
     for source in named:
-        for path in _expand(source):
+        for path in _expand(source, frames or FrameFolder()):
             found.setdefault(os.path.normpath(path))
     return list(found)
 
@@ -60,38 +67,47 @@ def _lines(file: str | Path) -> list[str]:
     return lines
 
 
-def _expand(source: str) -> Iterable[str]:
+def _expand(source: str, frames: FrameFolder) -> list[str]:
     # A file whose name looks like a pattern is that file.
     if not os.path.lexists(source) and glob.has_magic(source):
         matches = sorted(glob.glob(source, recursive=True))
-        videos = [video for match in matches if _may_be_video(match) for video in _expand(match)]
+        videos = [video for match in matches for video in _expand_match(match, frames)]
         if not videos:
             raise ValueError(f"pattern {source}: matches no video")
         return videos
     if not os.path.isdir(source):
         return [source]
-    videos = list(_walk(source))
+    videos = _walk(source, frames, set())
     if not videos:
-        raise ValueError(f"{source}: the folder holds no video")
+        raise ValueError(f"{source}: the folder holds no video, nor frames named {frames.template}")
     return videos
 
 
-def _may_be_video(match: str) -> bool:
+def _expand_match(match: str, frames: FrameFolder) -> list[str]:
     if os.path.isdir(match):
-        return any(_walk(match))
-    return os.path.splitext(match)[1].lower() in VIDEO_SUFFIXES
+        return _walk(match, frames, set())
+    return [match] if _is_video(match) else []
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _is_video(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+
+
+def _walk(folder: str, frames: FrameFolder, entered: set[str]) -> list[str]:
     """Give a folder's videos: its own files by name, then those of its sub-folders."""
+    real = os.path.realpath(folder)
+    if real in entered:
+        return []
+    entered.add(real)
     with os.scandir(folder) as entries:
-        shown = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
-    files = [entry for entry in shown if entry.is_file()]
-    videos = [e.path for e in files if os.path.splitext(e.name)[1].lower() in VIDEO_SUFFIXES]
-    if not videos and any(os.path.splitext(e.name)[1].lower() in PICTURE_SUFFIXES for e in files):
-        yield folder
-        return
-    yield from videos
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+    # A folder that is linked to from beside it goes by its own name.
+    shown.sort(key=lambda entry: (entry.is_dir() and entry.is_symlink(), entry.name))
+    names = [entry.name for entry in shown if entry.is_file()]
+    videos = [os.path.join(folder, name) for name in names if _is_video(name)]
     for entry in shown:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path)
+        if entry.is_dir():
+            videos += _walk(entry.path, frames, entered)
+    if not videos and any(True for _ in frame_numbers(names, frames)):
+        return [folder]
+    return videos
