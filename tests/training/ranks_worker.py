@@ -83,6 +83,42 @@ def resumed(config: Config, rank: int) -> dict[str, Any]:
     return outcome(lambda: fit(config, resume=True))
 
 
+def split_output(config: Config, rank: int) -> dict[str, Any]:
+    """Train, killed in the second epoch, and go on where rank 1 sees another folder."""
+
+    def kill(module: Recognizer, batch: dict[str, Any], batch_idx: int) -> None:
+        if (module.current_epoch, batch_idx) == (1, 1):
+            raise Killed
+
+    try:
+        with patched("training_step", kill):
+            fit(config)
+    except Killed:
+        pass
+    if rank:
+        config = config.model_copy(update={"output": f"{config.output}-of-rank-{rank}"})
+    return outcome(lambda: fit(config, resume=True))
+
+
+def split_lists(config: Config, rank: int) -> dict[str, Any]:
+    """Train; the list of rank 1 has two videos changed over."""
+    read = start.read_list
+
+    def other(*args: Any) -> Any:
+        found = read(*args)
+        if rank == 1 and args[1] == "train":
+            found.samples[:2] = found.samples[1::-1]
+        return found
+
+    with mock.patch.object(start, "read_list", other):
+        return outcome(lambda: fit(config))
+
+
+def split_recipe(config: Config, rank: int) -> dict[str, Any]:
+    """Train; rank 1 has another seed."""
+    return outcome(lambda: fit(config.model_copy(update={"seed": rank})))
+
+
 def bad_loss(config: Config, rank: int) -> dict[str, Any]:
     """Train; the last rank meets a clip that is no number."""
     paths: list[str] = []
@@ -122,6 +158,9 @@ def missing_list(config: Config, rank: int) -> dict[str, Any]:
 
 SCENARIOS: dict[str, Callable[[Config, int], dict[str, Any]]] = {
     "resumed": resumed,
+    "split_output": split_output,
+    "split_lists": split_lists,
+    "split_recipe": split_recipe,
     "bad_loss": bad_loss,
     "bad_validation": bad_validation,
     "missing_list": missing_list,

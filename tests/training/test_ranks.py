@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,11 @@ RESUMED = {
     "ema": 0.9,
     "checkpoint_every": 1,
     "optimizer": {"name": "sgd", "lr": 0.05},
+}
+SPLIT = {
+    "split_output": r"output: rank 0 starts after epoch 1 and 0 batches \(file \w+\), rank 1 at the beginning;",
+    "split_lists": r"data.train: rank 0 reads 24 videos, \w+, rank 1 24 videos, \w+$",
+    "split_recipe": r"seed: is 0 on rank 0, 1 on rank 1; the ranks share a recipe",
 }
 COUNTED = {**PLAIN, "epochs": 1, "data__batch_size": 6}
 
@@ -85,7 +91,9 @@ def two(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     damaged = damage(motion, damaged_too, "right/train_00001", "up/train_00003", "left/train_00000")
     write_recipe(motion, folder, "too_broken", **COUNTED, data__train=damaged, data__max_broken=2 / 24)
     names = ["whole", "counted", "bad_loss", "bad_validation", "missing_list"]
-    torchrun(folder, 2, *names, "broken", "too_broken")
+    for name in SPLIT:
+        write_recipe(motion, folder, name, **PLAIN)
+    torchrun(folder, 2, *names, "broken", "too_broken", *SPLIT)
     return folder
 
 
@@ -238,6 +246,15 @@ def test_what_one_rank_cannot_read_stops_all_before_anything_is_written(two: Pat
     assert [r["error"] for r in found] == ["FileNotFoundError"] * 2
     assert [r["text"] for r in found] == ["list.csv: is not on this machine"] * 2
     assert not (two / "missing_list").exists()
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_ranks_that_prepared_unlike_runs_stop_before_a_step(two: Path, name: str) -> None:
+    for result in results(two, name):
+        assert result.get("error") == "ValueError", result
+        assert re.match(SPLIT[name], result["text"]), result["text"]
+    last = two / name / "last.ckpt"
+    assert read_checkpoint(last).epochs == 1 if name == "split_output" else not last.parent.exists()
 
 
 def test_broken_videos_are_counted_over_the_ranks(two: Path) -> None:

@@ -43,7 +43,7 @@ from .loading import (
 from .module import Recognizer
 from .optim import scaled_rate
 from .ranks import Ranks, join
-from .start import CONFIG, Start, prepare
+from .start import CONFIG, Start, prepare, refuse_disagreement
 
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -105,8 +105,9 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
     Raises:
         FileNotFoundError: a list, a listed video or the initial weights are missing.
         FileExistsError: the output folder holds a run and ``resume`` is False.
-        ValueError: the recipe does not fit its data, network or number of ranks, or recipe, lists or number of
-            ranks differ from those of the run to resume.
+        ValueError: the recipe does not fit its data, network or number of ranks; recipe, lists or number of
+            ranks differ from those of the run to resume; the ranks do not find the same recipe, lists and
+            checkpoint.
         NonFiniteLossError: a batch's loss is not finite; the last good checkpoint is kept.
         VideoError: too many training videos are broken, or one validation video; the validation list is
             checked before the first epoch.
@@ -121,6 +122,7 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
     out = out if ranks.first else None
     with torch.random.fork_rng(_gpus(config, ranks)):
         start = ranks.together(lambda: prepare(config, ranks, resume=resume, out=out))
+        refuse_disagreement(start, config, ranks)
         if isinstance(start, Checkpoint):
             return _finished(start, config, out)
         return _train(config, ranks, start, out)
