@@ -235,7 +235,6 @@ def test_other_weights_or_options_are_refused(
         (b"[1]\n", "line 1: is no prediction"),
         (b"\n", "line 1: is no prediction"),
         (b"\xff\xfe\n", "line 1: is no prediction"),
-        (b'{"path": "a", "error": "x", "run": "k"}\n' * 2, "line 2: a has a line already"),
     ],
 )
 def test_files_that_hold_something_else_stay_as_they_are(
@@ -264,6 +263,73 @@ def test_a_line_cut_anywhere_is_written_anew(tmp_path: Path, cut: int) -> None:
         with pytest.raises(ValueError, match=r"b.mp4 has a line already"):
             results.write(Prediction("b.mp4"))
     assert path.read_bytes() == whole
+
+
+def test_changed_videos_are_left(tmp_path: Path) -> None:
+    out, video, frames = tmp_path / "out.jsonl", tmp_path / "a.mp4", tmp_path / "frames"
+    video.write_bytes(b"one")
+    frames.mkdir()
+    (frames / "00001.jpg").write_bytes(b"one")
+    paths = [str(video), str(frames), str(tmp_path / "none.mp4")]
+
+    def left() -> list[str]:
+        with ResultFile(out, "k") as results:
+            found = results.left(paths)
+            for path in found:
+                error = None if Path(path).exists() else f"{path}: no such file"
+                results.write(Prediction(path, [("left", 0.5)] if error is None else [], error))
+        return found
+
+    assert left() == paths
+    assert left() == []
+    os.utime(video, ns=(0, 10**9))  # another video of the same size
+    assert left() == paths[:1]
+    (frames / "00001.jpg").write_bytes(b"three")  # leaves the folder's own time as it was
+    assert left() == paths[1:2]
+    (tmp_path / "none.mp4").touch()
+    assert left() == paths[2:]
+    assert left() == []
+    video.unlink()
+    assert left() == paths[:1]
+    assert [line["path"] for line in lines_of(out)] == [*paths, *paths, paths[0]]
+    with ResultFile(out, "k") as results:
+        assert results.done == {paths[0]: False, paths[1]: True, paths[2]: True}  # the last lines count
+
+
+def test_a_disk_that_goes_away_and_comes_back(tmp_path: Path) -> None:
+    out, disk, video = tmp_path / "out.jsonl", tmp_path / "disk", tmp_path / "disk" / "a.mp4"
+    disk.mkdir()
+    video.touch()
+    with ResultFile(out, "k") as results:
+        assert results.left([str(video)]) == [str(video)]
+        disk.rename(tmp_path / "away")
+        results.write(Prediction(str(video), error=f"{video}: no such file"))
+    (tmp_path / "away").rename(disk)
+    with ResultFile(out, "k") as results:
+        assert results.left([str(video)]) == [str(video)]
+        os.utime(video, ns=(0, 10**9))  # rewritten while it was read
+        results.write(Prediction(str(video), [("left", 0.5)]))
+    with ResultFile(out, "k") as results:
+        assert results.left([str(video)]) == [str(video)]
+
+
+def test_a_video_put_in_another_ones_place_is_predicted(
+    run: Path, many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, video, late = tmp_path / "out.jsonl", tmp_path / "clip.mp4", tmp_path / "late.mp4"
+    arguments = ["predict", str(video), str(late), "--weights", str(run / "best.ckpt"), "--out", str(out)]
+    video.write_bytes((many / "000.mp4").read_bytes())
+    assert main(arguments) == 1
+    video.write_bytes((many / "007.mp4").read_bytes())
+    os.utime(video, ns=(0, 10**9))
+    late.write_bytes((many / "000.mp4").read_bytes())
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"{out}: 2 videos, 2 again since they changed\n"
+    lines = lines_of(out)
+    assert [line["path"] for line in lines] == [str(video), str(late)] * 2
+    assert lines[2]["predictions"] != lines[0]["predictions"]
+    assert lines[3]["predictions"] == lines[0]["predictions"]
 
 
 def _status_of_opening(path: Path) -> int:

@@ -18,7 +18,8 @@ examples:
       a table for one video or a few
   vidops predict videos/ 'more/**/*.webm' --weights runs/tiny/best.ckpt --workers 4 --out predictions.jsonl
       every video of a folder and of a pattern, one line of JSON each; called again after it was killed,
-      the command goes on where it stopped
+      the command goes on where it stopped; videos that have changed since are done again, and the last
+      line of a video is the one that counts
 """
 FEW = 20  # videos up to which each gets a table of its own
 
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--out",
         metavar="FILE",
-        help="write the lines of JSON to FILE; videos that it holds are not done again",
+        help="write the lines of JSON to FILE; videos that it holds are done again only if they have changed",
     )
     parser.add_argument(
         "--views",
@@ -110,14 +111,16 @@ def _to_file(predictor: Predictor, paths: list[str], target: str) -> int:
     from vidops.evaluation import ResultFile
 
     with ResultFile(target, predictor.key) as results:
-        left = [path for path in paths if path not in results.done]
+        left = results.left(paths)
+        again = sum(path in results.done for path in left)
         if left:
             for prediction in _named_errors(predictor.run(left, out=sys.stderr)):
                 results.write(prediction)
         failed = sum(not results.done[path] for path in paths)
     earlier = f", {len(paths) - len(left):,} of them earlier" if len(left) < len(paths) else ""
+    changed = f", {again:,} again since they changed" if again else ""
     errors = f", {failed:,} could not be read" if failed else ""
-    print(f"{target}: {len(paths):,} videos{earlier}{errors}")
+    print(f"{target}: {len(paths):,} videos{earlier}{changed}{errors}")
     return 1 if failed else 0
 
 

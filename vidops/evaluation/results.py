@@ -5,20 +5,28 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
 from .predictor import Prediction
 
 _START = b'{"path": '
+_State = tuple[int, float] | None  # bytes, and time of the last change in seconds
 
 
 class ResultFile:
-    """A file with one line of JSON a video: whole lines only, never two for one video.
+    """A file with a line of JSON a video: whole lines only.
 
-    Opening it takes off the part of a line that a killed run left and reads which videos are done. A video
-    that could not be read is done too: take its line out of the file to try it again. A lock keeps a second
-    process from writing at the same time.
+    Opening it takes off the part of a line that a killed run left and reads which videos are done. Each line
+    carries the ``size`` (bytes) and ``mtime`` (seconds since 1970) that the video had; of a folder of frames,
+    the bytes of its files and the latest of their times and its own. A video that has changed since, or that
+    was missing and is there, gets a new line below: the last line of a path is the one that counts. A broken
+    video that is as it was is not tried again. A lock keeps a second process from writing at the same time.
+
+    Attributes:
+        done: whether its last line holds predictions, by path.
 
     Args:
         path: the file; made if need be.
@@ -41,6 +49,8 @@ class ResultFile:
     def __init__(self, path: str | Path, run: str) -> None:
         self.path, self.run = Path(path), run
         self.done: dict[str, bool] = {}
+        self._states: dict[str, _State] = {}  # of the videos as their last lines say
+        self._left: dict[str, _State] = {}  # of those that are to be done
         if self.path.is_dir():
             raise ValueError(f"{path}: is a folder")
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,26 +75,48 @@ class ResultFile:
         finally:
             os.close(self._file)
 
+    def left(self, paths: Iterable[str]) -> list[str]:
+        """Choose the videos that are still to be done, to be asked before they are read.
+
+        Args:
+            paths: videos.
+
+        Returns:
+            Those that have no line, or have changed since their last one.
+        """
+        self._left = {}
+        for path in paths:
+            state = _state(path)
+            if path not in self.done or state != self._states.get(path):
+                self._left[path] = state
+        return list(self._left)
+
     def write(self, prediction: Prediction) -> None:
         """Add a video's line.
 
         Args:
-            prediction: of a video that has no line yet.
+            prediction: of a video that has no line yet, or that is left to be done.
 
         Raises:
             ValueError: it has one.
             OSError: the line could not be written; what came of it is taken off again.
         """
-        if prediction.path in self.done:
-            raise ValueError(f"{self.path}: {prediction.path} has a line already")
-        line = json.dumps({**prediction.as_dict(), "run": self.run}).encode() + b"\n"
+        path = prediction.path
+        if path in self.done and path not in self._left:
+            raise ValueError(f"{self.path}: {path} has a line already")
+        # As it was before it was read: if it changes meanwhile it is done again.
+        state = self._left.pop(path) if path in self._left else _state(path)
+        if prediction.error is not None and _state(path) is None:
+            state = None  # it went away meanwhile, with its disk perhaps, and may come back as it was
+        about = {} if state is None else {"size": state[0], "mtime": state[1]}
+        line = json.dumps({**prediction.as_dict(), **about, "run": self.run}).encode() + b"\n"
         end = os.lseek(self._file, 0, os.SEEK_END)
         # One call: a process that is killed has written the line or not; what a full disk cut off is undone.
         written = os.write(self._file, line)
         if written != len(line):
             os.ftruncate(self._file, end)
             raise OSError(f"{self.path}: no space left for a line")
-        self.done[prediction.path] = prediction.error is None
+        self.done[path], self._states[path] = prediction.error is None, state
 
     def _lock(self) -> None:
         try:
@@ -114,6 +146,18 @@ class ResultFile:
             raise ValueError(f"{where}: is no prediction; choose another file") from error
         if run != self.run:
             raise ValueError(f"{where}: was made with other weights, views or --top; choose another file")
-        if path in self.done:
-            raise ValueError(f"{where}: {path} has a line already")
         self.done[path] = good
+        self._states[path] = (entry["size"], entry["mtime"]) if "size" in entry and "mtime" in entry else None
+
+
+def _state(path: str) -> _State:
+    """Give what tells a video from a changed one, None if it is not there."""
+    try:
+        own = os.stat(path)
+        if not stat.S_ISDIR(own.st_mode):
+            return own.st_size, own.st_mtime
+        with os.scandir(path) as entries:
+            files = [entry.stat() for entry in entries if entry.is_file()]
+    except OSError:
+        return None
+    return sum(file.st_size for file in files), max([own.st_mtime, *(file.st_mtime for file in files)])
