@@ -177,23 +177,115 @@ def test_it_loads_and_names_itself(path: Path) -> None:
 
 
 @each
-def test_every_number_has_its_source(path: Path) -> None:
-    ours = (
-        "root",
-        "train",
-        "val",
-        "workers",
-        "seed",
-        "output",
-        "weight",
-        "bias",
-        "norm",
-        "classifier_weight",
+def test_every_number_names_a_source_of_its_recipe(path: Path) -> None:
+    ours = {"root", "train", "val", "format", "name", "workers", "seed", "output", "flow_root", "split"}
+    checked_elsewhere = {"weights", "lr_batch", "in_channels"}
+    of_groups = {"weight", "bias", "norm", "classifier_weight", "classifier_bias"}
+    head, _, body = path.read_text().partition("model:")
+    declared = re.findall(r"^#   (slides|thesis|TSM|MixTConv|TSN)\b", head.split("Sources:")[1], re.MULTILINE)
+    assert declared
+    for line in body.splitlines():
+        key, _, rest = line.strip().partition(":")
+        value, _, comment = rest.partition("#")
+        if key in ours | checked_elsewhere | of_groups or not (key == "groups" or re.search(r"\d", value)):
+            continue
+        assert set(re.findall(r"slides|thesis|TSM|MixTConv|TSN", comment)) & set(declared), line
+
+
+# Learning rate, batch, epochs, weight decay, dropout, and milestones or epochs of warm-up, typed from the sources.
+SETTINGS: dict[str, tuple[float, int, int, float, float, list[int] | int]] = {
+    "MixTConv run.sh": (0.01, 64, 50, 5e-4, 0.8, [30, 40, 45]),
+    "MixTConv run.sh, 16 segments": (0.01, 64, 50, 1e-4, 0.5, [31, 40, 45]),
+    "TSM Kinetics": (0.02, 128, 50, 1e-4, 0.5, [20, 40]),
+    "TSM paper 5.1": (0.01, 64, 100, 1e-4, 0.5, [40, 80]),
+    "TSM Something": (0.01, 64, 50, 5e-4, 0.5, [20, 40]),
+    "TSM UCF101": (0.001, 64, 25, 5e-4, 0.8, [10, 20]),
+    "thesis Something": (0.12, 256, 50, 8e-4, 0.8, 7),
+    "thesis Kinetics": (0.08, 512, 100, 2e-4, 0.5, 7),
+    "thesis UCF101": (0.01, 64, 80, 1e-4, 0.5, 0),
+}
+# Settings, and top-1 and top-5 as published: in their order, typed from the sources.
+PUBLISHED = {
+    "mstnet/something_v1_8f": ("MixTConv run.sh", "46.7", "75.4"),
+    "mstnet/something_v1_16f": ("MixTConv run.sh, 16 segments", "48.4", "78.8"),
+    "mstnet/something_v2_8f": ("MixTConv run.sh", "59.5", "86.0"),
+    "mstnet/something_v2_16f": ("MixTConv run.sh, 16 segments", "61.8", "87.3"),
+    "mstnet/something_v1_8f_ordinary": ("MixTConv run.sh", "41.0", None),
+    "mstnet/something_v1_8f_ks3": ("MixTConv run.sh", "45.9", None),
+    "mstnet/something_v1_8f_ks5": ("MixTConv run.sh", "46.3", None),
+    "mstnet/something_v1_8f_ks7": ("MixTConv run.sh", "45.8", None),
+    "mstnet/something_v1_8f_ks13": ("MixTConv run.sh", "45.8", None),
+    "mstnet/something_v1_8f_ks135": ("MixTConv run.sh", "46.4", None),
+    "mstnet/something_v1_8f_dilated": ("MixTConv run.sh", "46.4", None),
+    "mstnet/kinetics400_8f": ("TSM Kinetics", "71.3", "89.5"),
+    "mstnet/ucf101_8f": ("TSM UCF101", "94.8", "99.6"),
+    "mstnet/jester_8f": ("TSM Something", "96.9", "99.9"),
+    "tsm/kinetics400_8f": ("TSM Kinetics", "71.2", None),
+    "tsm/kinetics400_16f": ("TSM Kinetics", "72.6", None),
+    "tsm/kinetics400_8f_dense": ("TSM paper 5.1", "74.1", "91.2"),
+    "tsm/kinetics400_16f_dense": ("TSM paper 5.1", "74.7", None),
+    "tsm/kinetics400_8f_flow": ("TSM Kinetics", "55.7", "79.5"),
+    "tsm/something_v1_8f": ("TSM Something", "45.6", "74.2"),
+    "tsm/something_v1_16f": ("TSM Something", "47.2", "77.1"),
+    "tsm/something_v1_8f_resnet101": ("TSM Something", "46.9", None),
+    "tsm/something_v2_8f": ("TSM Something", "58.7", "85.4"),
+    "tsm/something_v2_16f": ("TSM Something", "61.0", "86.8"),
+    "tsm/something_v2_8f_resnet101": ("TSM Something", "63.3", None),
+    "tsm/ucf101_8f": ("TSM UCF101", "95.9", None),
+    "tsm/hmdb51_8f": ("TSM UCF101", "73.5", None),
+    "tsm/something_v1_8f_thesis_rgb": ("thesis Something", "46.5", None),
+    "tsm/something_v1_8f_thesis_rgb_diff": ("thesis Something", "46.6", None),
+    "tsm/something_v1_8f_thesis_flow": ("thesis Something", "37.4", None),
+    "tsm/something_v1_8f_thesis_dynamic_image": ("thesis Something", "43.3", None),
+    "tsm/ucf101_8f_thesis_rgb": ("thesis UCF101", "87.1", None),
+    "tsm/ucf101_8f_thesis_rgb_diff": ("thesis UCF101", "87.0", None),
+    "tsm/ucf101_8f_thesis_flow": ("thesis UCF101", "88.5", None),
+    "tsm/ucf101_8f_thesis_dynamic_image": ("thesis UCF101", "86.2", None),
+    "tsm/kinetics400_8f_thesis_rgb": ("thesis Kinetics", "71.2", None),
+    "tsm/kinetics400_8f_thesis_rgb_diff": ("thesis Kinetics", "71.4", None),
+    "tsm/kinetics400_8f_thesis_flow": ("thesis Kinetics", "55.7", None),
+    "tsm/kinetics400_8f_thesis_dynamic_image": ("thesis Kinetics", "68.3", None),
+    "tsn/something_v1_8f": ("MixTConv run.sh", "19.7", "46.6"),
+    "tsn/something_v2_8f": ("MixTConv run.sh", "27.8", "57.6"),
+    "tsn/kinetics400_5f": ("TSM Kinetics", "68.8", "88.3"),
+    "tsn/ucf101_8f": ("TSM UCF101", "91.5", "99.2"),
+    "tsn/jester_8f": ("TSM Something", "83.9", "99.6"),
+}
+VIEWS = {
+    "tsm/kinetics400_8f_dense": (3, 10),
+    "tsm/kinetics400_16f_dense": (3, 10),
+    "tsm/something_v2_8f_resnet101": (3, 2),
+    "tsm/ucf101_8f": (3, 2),
+    "tsm/hmdb51_8f": (3, 2),
+}
+
+
+@each
+def test_settings_figures_and_views_are_those_of_the_sources(path: Path) -> None:
+    name = str(path.relative_to(CONFIGS).with_suffix(""))
+    settings, top1, top5 = PUBLISHED[name]
+    config = load_config(path)
+    schedule = config.schedule
+    assert SETTINGS[settings] == (
+        config.optimizer.lr,
+        config.data.batch_size,
+        config.epochs,
+        config.optimizer.weight_decay,
+        config.model.options["dropout"],
+        schedule.milestones if schedule.name == "steps" else schedule.warmup_epochs,
     )
-    for line in path.read_text().split("model:", 1)[1].splitlines():
-        key, colon, value = line.partition(":")
-        if colon and key.strip() not in (*ours, "classifier_bias", "name", "format"):
-            assert "#" in value or not re.search(r"\d", value), line
+    assert (config.data.crops, config.data.clips) == VIEWS.get(name, (1, 1))
+    assert (config.data.test_size == 256) == (name in VIEWS)
+    head = path.read_text().partition("model:")[0].replace("\n# ", " ")
+    row = next(line for line in (CONFIGS / "README.md").read_text().splitlines() if f"]({name}.yaml)" in line)
+    for text in (head.partition("frames:" if "frames:" in head else ":")[2], row.split("|")[2]):
+        figure = re.search(r"(\d\d\.\d)(?: / (\d\d\.\d))?", text)
+        assert figure is not None
+        assert figure.groups() == (top1, top5), text
+
+
+def test_the_table_of_published_figures_has_every_recipe() -> None:
+    assert set(PUBLISHED) == set(NAMES)
 
 
 @each
@@ -269,13 +361,8 @@ def test_tsn_trained_with_5_segments_is_tested_with_8(made: Callable[[str], Path
     assert evaluate(trained.best).samples == 2
 
 
-def test_the_readme_has_every_recipe_and_its_figure() -> None:
-    text = (CONFIGS / "README.md").read_text()
-    for path, name in zip(RECIPES, NAMES, strict=True):
-        row = next((line for line in text.splitlines() if f"]({name}.yaml)" in line), None)
-        assert row is not None, name
-        figure = re.search(r"\d\d\.\d", row.split("|")[2])
-        assert figure is not None
-        assert figure[0] in path.read_text().split("model:")[0]
-    for link in re.findall(r"\]\(([^)]+\.yaml)\)", text):
-        assert (CONFIGS / link).is_file(), link
+def test_the_readme_has_every_recipe_and_no_other() -> None:
+    linked = re.findall(r"\]\(([^)]+)\.yaml\)", (CONFIGS / "README.md").read_text())
+    assert sorted(name for name in linked if not name.startswith("demo/")) == sorted(NAMES)
+    for name in linked:
+        assert (CONFIGS / f"{name}.yaml").is_file(), name
