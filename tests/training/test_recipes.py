@@ -127,6 +127,22 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return make
 
 
+@pytest.fixture(scope="module")
+def first_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Path]:
+    """Weights of a tiny network of other classes: a TSN's for `part: backbone`, else one of the same family."""
+    folder = tmp_path_factory.mktemp("weights")
+
+    def find(recipe: Config) -> Path:
+        family = "tsn" if recipe.model.part == "backbone" else recipe.model.name.partition("_")[0]
+        file = folder / f"{family}.pt"
+        if not file.exists():
+            torch.manual_seed(7)
+            torch.save(create_model(f"tiny_{family}", num_classes=5).state_dict(), file)
+        return file
+
+    return find
+
+
 def small(path: Path, root: Path, output: Path, *more: str) -> Config:
     """A recipe with a tiny network of its family, small crops, and two epochs of one step."""
     recipe = load_config(path)
@@ -305,20 +321,35 @@ def test_weights_come_from_imagenet_or_from_another_recipe(path: Path) -> None:
 
 
 @each
-def test_two_steps(path: Path, made: Callable[[str], Path], tmp_path: Path) -> None:
-    config = small(path, made(load_config(path).data.format), tmp_path / "run")
+def test_two_steps_from_other_weights(
+    path: Path, made: Callable[[str], Path], first_weights: Callable[[Config], Path], tmp_path: Path
+) -> None:
+    recipe = load_config(path)
+    start = first_weights(recipe)
+    config = small(path, made(recipe.data.format), tmp_path / "run", f"model.weights={start}")
+    assert config.model.part == recipe.model.part
     result = fit(config)
     assert result.epochs == 2
     assert result.broken == []
-    assert torch.load(result.last, map_location="cpu", weights_only=True)["global_step"] == 2
+    last = torch.load(result.last, map_location="cpu", weights_only=True)
+    assert last["global_step"] == 2
     assert np.isfinite(result.metrics["val_loss"])
-    first = create_model(
+    trained = create_model(
         config.model.name,
         num_classes=2,
         num_segments=config.model.num_segments,
         **config.model.options,
     )
-    load_weights(first, result.last)  # what was trained is the recipe's network
+    load_weights(trained, result.last)  # what was trained is the recipe's network
+    old = torch.load(start, weights_only=True)
+    old["conv1.weight"] = {3: old["conv1.weight"]}.get(
+        channels := config.model.options.get("in_channels", 3),
+        old["conv1.weight"].mean(1, keepdim=True).expand(-1, channels, -1, -1),
+    )
+    new = trained.state_dict()
+    for key in ("conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight"):
+        moved = (new[key] - old[key]).norm() / old[key].norm()
+        assert 0 < moved < 0.2, (key, moved)  # two steps away from the loaded weights
 
 
 def test_fine_tuning_takes_the_features_of_the_first_run(made: Callable[[str], Path], tmp_path: Path) -> None:
