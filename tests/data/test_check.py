@@ -6,6 +6,9 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -83,21 +86,86 @@ def test_nothing_to_check_and_wrong_workers():
         check_videos([], -1)
 
 
+check_one = check_module._check_one
+
+
+def crash_or_check(video: Sample, quick: bool) -> str | None:
+    if Path(video.path).name.startswith("crash"):
+        os.kill(os.getpid(), signal.SIGKILL)  # what a crash looks like from outside, without its dump
+    return check_one(video, quick)
+
+
+@pytest.mark.slow
 def test_a_decoder_that_crashes_is_one_broken_video(tmp_path, video, monkeypatch):
-    real = check_module.num_frames
-
-    def count(path: str) -> int:
-        if Path(path).name.startswith("crash"):
-            os.kill(os.getpid(), signal.SIGKILL)  # what a crash looks like from outside, without its dump
-        return real(path)
-
-    monkeypatch.setattr(check_module, "num_frames", count)
+    monkeypatch.setattr(check_module, "_check_one", crash_or_check)
     names = ["a", "crash1", "b", "c", "crash2", "d", "e", "f"]
     for name in names:
         (tmp_path / f"{name}.mp4").write_bytes(video)
     samples = [Sample(str(tmp_path / f"{name}.mp4"), 0) for name in names]
     found = check_videos(samples, 2)
     assert [b.reason for b in found] == [f"{samples[i].path}: crashes the decoder" for i in (1, 4)]
+
+
+PARENT = """
+import multiprocessing, sys, threading, time
+from vidops.data import Sample
+from vidops.data.check import check_videos
+def say():
+    while len(multiprocessing.active_children()) < 2:
+        time.sleep(0.05)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+GUARD
+    threading.Thread(target=say, daemon=True).start()
+    check_videos([Sample(f"{sys.argv[1]}/{i}.mp4", 0) for i in range(10**6)], 2)
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_parent(tmp_path, how):
+    (tmp_path / "parent.py").write_text(PARENT.replace("GUARD", 'if __name__ == "__main__":'))
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "parent.py"), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(workers) == 2
+    time.sleep(5)  # both have begun
+    if how == signal.SIGINT:
+        os.killpg(parent.pid, how)  # as Ctrl-C in a terminal
+    else:
+        parent.kill()
+    _, err = parent.communicate(timeout=60)
+    deadline = time.monotonic() + 30
+    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(alive(pid) for pid in workers)
+    assert err.count("Traceback") <= (how == signal.SIGINT), err  # of the parent alone
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_told(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT.replace("GUARD", "if True:"))
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "parent.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "RuntimeError: workers: the processes do not start; a script needs" in done.stderr
+    assert "crashes the decoder" not in done.stderr
 
 
 def test_an_unforeseen_error_is_a_finding(tmp_path, video, monkeypatch):

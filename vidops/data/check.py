@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TextIO
 
 from .._extras import require
+from ._workers import start_pool
 from .folders import check_folder
 from .samples import Sample
 from .video import num_frames, read_frames
@@ -37,7 +38,8 @@ def check_videos(
 
     Args:
         samples: the videos.
-        workers: processes that decode; 0 decodes in this one, where a decoder's crash is not survived.
+        workers: processes that decode; 0 decodes in this one, where a decoder's crash is not survived. A script
+            that asks for some calls this under ``if __name__ == "__main__":``.
         quick: open each file and decode one frame, which finds missing, foreign and headless files but no
             damage further in.
         out: where a progress bar may be shown; it is, if that is a terminal.
@@ -47,6 +49,7 @@ def check_videos(
 
     Raises:
         ValueError: workers is negative.
+        RuntimeError: the processes cannot be started.
 
     Example:
         >>> check_videos([Sample("no/such/a.mp4", 0)])
@@ -98,7 +101,7 @@ def _check_pool(
     videos: Sequence[Sample], waiting: list[int], lost: list[int], workers: int, quick: bool
 ) -> Iterator[tuple[int, str | None]]:
     """Take positions off ``waiting`` until none is left or a process dies, which puts those it ran in ``lost``."""
-    with ProcessPoolExecutor(workers) as pool:
+    with start_pool(min(workers, len(waiting))) as pool:
         running: dict[Future[str | None], int] = {}
         try:
             while waiting or running:
@@ -114,6 +117,9 @@ def _check_pool(
                     yield i, future.result()
                 else:
                     lost.append(i)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _check_one(video: Sample, quick: bool) -> str | None:

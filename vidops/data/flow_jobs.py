@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
+from ._workers import start_pool
 from .flow_store import FlowStore
 from .samples import VIDEO_SUFFIXES, Sample
 from .video import VideoError
@@ -66,9 +64,7 @@ def compute_flow(store: FlowStore, samples: Sequence[Sample], *, workers: int = 
         for sample in samples:
             yield _compute(store, sample)
         return
-    # Spawned: a forked copy of a process with threads may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+    with start_pool(workers) as pool:
         futures = [pool.submit(_compute, store, sample) for sample in samples]
         try:
             for future in as_completed(futures):
@@ -121,16 +117,3 @@ def _compute(store: FlowStore, sample: Sample) -> FlowResult:
         except VideoError as reason:
             computed, error = False, str(reason)
     return FlowResult(sample.path, computed, error, tuple(str(warning.message) for warning in caught))
-
-
-def _start_worker() -> None:
-    """Let a worker end at once with Ctrl-C, and with the process that it works for, even if that is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
