@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,83 @@ def test_a_broken_video_on_one_rank_ends_all_with_one_line(run: Path, listed: Pa
     assert len(said) == 1
     assert said[0].startswith(f"vidops evaluate: error: {listed / 'broken.mp4'}: ")
     assert not report.exists()
+
+
+def start(rank: int, port: int, *command: str, cwd: Path) -> subprocess.Popen[str]:
+    """Start one of two ranks as another machine's torchrun would."""
+    ranks = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | ranks,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+    """Wait for processes: exit status, output and errors of each."""
+    try:
+        return [(process.wait(60), *process.communicate()) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_recipe_that_one_machine_lacks(
+    run: Path, listed: Path, tmp_path: Path, port: int, lacking: int
+) -> None:
+    processes = []
+    for rank in range(2):
+        (tmp_path / str(rank)).mkdir()
+        if rank != lacking:
+            (tmp_path / str(rank) / "recipe.yaml").symlink_to(listed / "config.yaml")
+        command = ["-m", "vidops", "evaluate", "--weights", str(run / "best.ckpt"), "--config", "recipe.yaml"]
+        processes.append(start(rank, port, *command, cwd=tmp_path / str(rank)))
+    (status, out, errors), (_, *other) = ends(processes)
+    assert status == 2
+    assert out == ""
+    assert "vidops evaluate: error: config recipe.yaml: no such file" in errors.splitlines()
+    assert "vidops evaluate" not in "".join(other)
+
+
+UNEVEN = """
+import datetime, sys, time
+from torch.distributed import distributed_c10d
+from vidops.evaluation.ranks import on_all_ranks
+
+assert distributed_c10d.default_pg_timeout.total_seconds() > 60
+distributed_c10d.default_pg_timeout = datetime.timedelta(seconds=2)
+
+def work(rank, size):
+    time.sleep(6 * rank)
+    if sys.argv[1] == "fail" and rank == 0:
+        raise ValueError("a.mp4: is no video")
+    return rank
+
+print(on_all_ranks(work))
+"""
+
+
+@pytest.mark.parametrize("how", ["fail", "end"])
+def test_ranks_that_end_long_before_others(tmp_path: Path, port: int, how: str) -> None:
+    found = ends([start(rank, port, "-c", UNEVEN, how, cwd=tmp_path) for rank in range(2)])
+    if how == "end":
+        assert [(status, out) for status, out, _ in found] == [(0, "[0, 1]\n")] * 2
+    else:
+        assert [status for status, _, _ in found] == [1, 1]
+        assert [errors.splitlines()[-1] for _, _, errors in found] == [
+            f"[rank{rank}]: ValueError: a.mp4: is no video" for rank in range(2)
+        ]
 
 
 @pytest.mark.parametrize("size", [1, 4, 13, 150])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vidops.evaluation import Report
+    from vidops.training import Config
 
 HELP = "measure a network on every video of a list; fuse the scores of several runs; average over splits"
 EPILOG = """\
@@ -80,22 +81,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure or combine, print the table, write the files; under torchrun rank 0 alone speaks."""
-    from vidops.evaluation.ranks import rank_and_size
+    from vidops.evaluation.ranks import joined, rank_and_size
 
     rank, _ = rank_and_size()
-    try:
-        _check(args)
-        if args.weights is None and rank:
-            return 0
-        if args.splits is not None:
-            return _average_splits(args)
-        report = _fuse(args) if args.fuse is not None else _measure(args)
-    except Exception:
-        if rank:
-            return 0  # the error is rank 0's too: it shows it and fails, before torchrun ends it for our sake
-        raise
-    if rank == 0:
-        _write(args, report)
+    if args.weights is None:
+        return 0 if rank else _combine(args)
+    with joined():
+        try:
+            report = _measure(args)
+        except Exception:
+            if rank:
+                return 0  # all that is done is done together: rank 0 has the error too, shows it and fails
+            raise
+        if rank == 0:
+            _write(args, report)
     return 0
 
 
@@ -140,17 +139,32 @@ def _refuse(needed: str, given: dict[str, object]) -> None:
 
 def _measure(args: argparse.Namespace) -> Report:
     from vidops.evaluation import evaluate
+    from vidops.evaluation.ranks import on_all_ranks
     from vidops.training import load_config
 
+    def prepare(rank: int, size: int) -> Config | None:
+        if rank == 0:
+            _check(args)
+        return load_config(args.config, args.overrides) if args.config else None
+
+    prepared = on_all_ranks(prepare)
     return evaluate(
         args.weights,
-        load_config(args.config, args.overrides) if args.config else None,
+        prepared[0],
         split=args.split,
         views=args.views,
         average=args.average,
         batch_size=args.batch_size,
         out=sys.stderr,
     )
+
+
+def _combine(args: argparse.Namespace) -> int:
+    _check(args)
+    if args.splits is not None:
+        return _average_splits(args)
+    _write(args, _fuse(args))
+    return 0
 
 
 def _fuse(args: argparse.Namespace) -> Report:

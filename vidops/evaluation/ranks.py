@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import TypeVar, cast
 
 import torch
@@ -13,6 +15,8 @@ import torch.distributed as dist
 T = TypeVar("T")
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# Between the first rank to finish its part and the last one. A rank that dies is noticed at once all the same.
+_PATIENCE = timedelta(days=7)
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -43,12 +47,35 @@ def gpu_of_rank() -> torch.device:
     return torch.device("cuda", local % max(1, torch.cuda.device_count()))
 
 
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Make a gloo process group for a block and take it down again, unless there is a group already.
+
+    Gloo, as what is exchanged is small beside what is computed: the CPU carries it.
+
+    Raises:
+        Exception: the other ranks cannot be reached.
+
+    Example:
+        >>> with joined():  # without torchrun there is nobody to join
+        ...     rank_and_size()
+        (0, 1)
+    """
+    own_group = rank_and_size()[1] > 1 and not dist.is_initialized()
+    if own_group:
+        dist.init_process_group("gloo", timeout=_PATIENCE)
+    try:
+        yield
+    finally:
+        if own_group:
+            dist.destroy_process_group()
+
+
 def on_all_ranks(work: Callable[[int, int], T]) -> list[T]:
     """Do a part of some work on each rank and give every rank all parts.
 
-    A gloo process group is made for it, and taken down again, unless there is a group already: what is
-    exchanged is small beside what is computed, so the CPU carries it. An error on one rank is raised on
-    all of them.
+    Done in the process group that there is, else in one of its own, where the ranks wait days for each
+    other. An error on one rank is raised on all of them.
 
     Args:
         work: called with rank and number of ranks; what it returns must be fit for pickle, tensors on the CPU.
@@ -66,19 +93,13 @@ def on_all_ranks(work: Callable[[int, int], T]) -> list[T]:
     rank, size = rank_and_size()
     if size == 1:
         return [work(rank, size)]
-    own_group = not dist.is_initialized()
-    if own_group:
-        dist.init_process_group("gloo")
-    try:
+    with joined():
         parts: list[object] = [None] * size
         try:
             part: object = work(rank, size)
         except Exception as error:
             part = _Failed(_sendable(error))
         dist.all_gather_object(parts, part)
-    finally:
-        if own_group:
-            dist.destroy_process_group()
     for found in parts:
         if isinstance(found, _Failed):
             raise found.error
