@@ -262,9 +262,31 @@ def test_the_split_is_a_function_of_seed_and_names(tmp_path, video):
         make_lists(root, seed=seed, out_dir=tmp_path / out)
         splits.append(read(tmp_path / out, "val.csv"))
     assert splits[0] == splits[1] != splits[2]
-    assert {Path(p).stem for p, label in splits[0] if label == 0} != {
-        Path(p).stem for p, la in splits[0] if la == 1
-    }
+    names = [{Path(p).stem for p, label in splits[0] if label == i} for i in (0, 1)]
+    assert names[0] != names[1]  # of equal file names, so that it is the class's name that tells them apart
+
+
+def test_other_classes_and_files_leave_the_split_as_it_was(tmp_path, video):
+    root = classes(tmp_path / "v", video, b=10)
+    (root / "c").mkdir()
+    for name in ("x", "y"):
+        (root / "c" / f"{name}.mp4").write_bytes(video)
+    make_lists(root, out_dir=tmp_path / "one")
+    classes(root, video, a=10)
+    for i in range(10, 12):  # 0.2 of 12 is 2 as well
+        (root / "b" / f"{i}.mp4").write_bytes(video)
+    make_lists(root, out_dir=tmp_path / "two")
+    first, second = (
+        {
+            name: {Path(p).name for p, _ in read(tmp_path / out, "val.csv") if Path(p).parent.name == name}
+            for name in "bc"
+        }
+        for out in ("one", "two")
+    )
+    assert second["c"] == first["c"]
+    assert len(first["b"]) == len(second["b"]) == 2
+    assert first["b"] - second["b"] == set() or second["b"] & {"10.mp4", "11.mp4"}
+    assert not (second["b"] - first["b"]) - {"10.mp4", "11.mp4"}
 
 
 @pytest.mark.parametrize("share, val", [(0.01, 1), (0.99, 4), (0.5, 2)])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
-
-import numpy as np
 
 from .._files import write_text
 from .check import BrokenVideo, check_videos
@@ -52,8 +51,8 @@ def make_lists(
     """Split a folder with one sub-folder a class into ``train.csv`` and ``val.csv``, beside a ``classes.txt``.
 
     Every class is split by itself: ``share`` of its videos, rounded, but at least one and not all, are
-    validation videos. Which ones is a function of the seed and the class's file names. Classes are in
-    alphabetical order, or in that of a classes.txt in the folder, which must name the same. Each video is
+    validation videos: those whose hash of seed, class and file name is lowest, so that other classes change
+    nothing and another file moves at most one or two to the other list. Classes are in alphabetical order, or in that of a classes.txt in the folder, which must name the same. Each video is
     opened and its first frame decoded before anything is written; paths in the lists are relative to them.
 
     Args:
@@ -106,7 +105,7 @@ def make_lists(
             f"{folder}: a split needs two videos a class; fewer can be read of {', '.join(few)}"
             + (f"; broken: {_first(broken)}" if broken else "")
         )
-    parts = [_split(files, share, seed, i) for i, files in enumerate(kept)]
+    parts = [_split(files, share, seed, name) for name, files in zip(classes, kept, strict=True)]
     write_text(target / "classes.txt", "".join(f"{name}\n" for name in classes))
     for position, name in ((1, "val.csv"), (0, "train.csv")):  # train.csv last: where it is, all is
         write_text(target / name, _csv([part[position] for part in parts], target))
@@ -127,14 +126,12 @@ def _classes(folder: Path, found: list[str]) -> list[str]:
     return names
 
 
-def _split(files: list[Path], share: float, seed: int, label: int) -> tuple[list[Path], list[Path]]:
+def _split(files: list[Path], share: float, seed: int, name: str) -> tuple[list[Path], list[Path]]:
+    """Return the training and the validation videos of a class, each in the order of the files."""
     count = min(max(1, round(share * len(files))), len(files) - 1)
-    order = np.random.default_rng((seed, label)).permutation(len(files))
-    chosen = set(order[:count].tolist())
-    return (
-        [p for i, p in enumerate(files) if i not in chosen],
-        [p for i, p in enumerate(files) if i in chosen],
-    )
+    ranked = sorted(files, key=lambda p: hashlib.sha256(os.fsencode(f"{seed}/{name}/{p.name}")).digest())
+    chosen = set(ranked[:count])
+    return [p for p in files if p not in chosen], [p for p in files if p in chosen]
 
 
 def _csv(files: list[list[Path]], target: Path) -> str:
