@@ -130,6 +130,18 @@ def test_steps_with_warm_up_by_hand(make_config: Any) -> None:
     )
 
 
+@pytest.mark.parametrize(("warmup", "steps"), [(0.5, 2), (0.25, 4), (0.1, 10), (0.2, 5), (0.3, 3), (0.3, 1)])
+def test_one_cycle_with_a_warm_up_of_one_step_or_less(make_config: Any, warmup: float, steps: int) -> None:
+    schedule = {"name": "one_cycle", "warmup": warmup}
+    found = [r for (r,) in rates(make_config(schedule=schedule, epochs=1, optimizer__lr=1.0), steps)]
+    if warmup * steps == 1:
+        assert found[0] == pytest.approx(1.0), "the full rate is reached at once"
+        by_hand = [(1 + math.cos(math.pi * i / (steps - 1))) / 2 for i in range(steps)]
+        assert found == pytest.approx(by_hand, abs=1e-5)
+    assert found == sorted(found, reverse=True)
+    assert found[-1] == pytest.approx(1 / 25 / 1e4)
+
+
 @pytest.mark.parametrize(
     "schedule",
     [

@@ -138,12 +138,16 @@ def build_schedule(config: Config, optimizer: Optimizer, steps_per_epoch: int) -
         steps_per_epoch: optimizer steps an epoch.
 
     Returns:
-        The scheduler; groups keep the ratio of their rates.
+        The scheduler; groups keep the ratio of their rates. A one-cycle warm-up of one step has the full rate
+        at once.
     """
     schedule, total = config.schedule, config.epochs * steps_per_epoch
     if isinstance(schedule, OneCycleConfig):
         rates = [group["lr"] for group in optimizer.param_groups]
-        return OneCycleLR(optimizer, rates, total, pct_start=schedule.warmup, cycle_momentum=False)
+        rise = schedule.warmup
+        if rise * total == 1:  # the rise would end at step 0, where it begins, and OneCycleLR divides by 0
+            rise *= 1 - 1e-9
+        return OneCycleLR(optimizer, rates, total, pct_start=rise, cycle_momentum=False)
     return LambdaLR(optimizer, lambda step: rate_factor(schedule, step, total, steps_per_epoch))
 
 

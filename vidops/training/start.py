@@ -28,7 +28,7 @@ from .loading import (
     training_loader,
 )
 from .module import Recognizer
-from .optim import build_optimizer
+from .optim import build_optimizer, build_schedule
 from .ranks import Ranks
 from .reading import refuse_common
 
@@ -137,7 +137,7 @@ def prepare(config: Config, ranks: Ranks, *, resume: bool, out: TextIO | None = 
     )
     net = build_network(config, len(classes))
     module = Recognizer(config, net, classes, len(train), lists, ranks)
-    build_optimizer(config, net)
+    build_schedule(config, build_optimizer(config, net), module.steps_per_epoch)
     if earlier is None:
         _refuse_broken_validation(config, val, out)
     return Start(module, train, val, earlier)
