@@ -157,7 +157,7 @@ def refuse_disagreement(start: Start | Checkpoint, config: Config, ranks: Ranks)
     """
     if ranks.alone:
         return
-    found = ranks.gather((config, _position(start), None if isinstance(start, Checkpoint) else _data(start)))
+    found = ranks.gather((config, _position(start), {} if isinstance(start, Checkpoint) else _data(start)))
     recipe, position, data = found[0]
     for rank, (other, place, read) in enumerate(found):
         for key, here, there in differences(recipe, other, ignore=OWN):
@@ -168,7 +168,7 @@ def refuse_disagreement(start: Start | Checkpoint, config: Config, ranks: Ranks)
             raise ValueError(
                 f"output: rank 0 starts {position}, rank {rank} {place}; the ranks go on from one {LAST}"
             )
-        for key, there in (read or {}).items():
+        for key, there in read.items():
             if data[key] != there:
                 raise ValueError(f"{key}: rank 0 reads {data[key]}, rank {rank} {there}")
 
