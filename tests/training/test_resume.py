@@ -204,13 +204,14 @@ def test_weights_that_turn_non_finite_are_not_written_within_an_epoch(
     make_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(checkpoint_every=1, epochs=1)
-    end = Recognizer.training_step
+    step = Recognizer.optimizer_step
 
-    def training_step(self: Recognizer, data: Any, batch_idx: int) -> torch.Tensor:
-        loss = end(self, data, batch_idx)
-        return loss * float("nan") if batch_idx == 1 else loss  # seen by the gradient alone
+    def optimizer_step(self: Recognizer, epoch: int, batch_idx: int, *args: Any) -> None:
+        step(self, epoch, batch_idx, *args)
+        if batch_idx == 1:
+            next(self.model.parameters()).data.fill_(float("nan"))
 
-    monkeypatch.setattr(Recognizer, "training_step", training_step)
+    monkeypatch.setattr(Recognizer, "optimizer_step", optimizer_step)
     with pytest.raises(
         NonFiniteLossError, match=r"weights are not finite after epoch 1, batch 2: .*last good step"
     ):
@@ -218,6 +219,29 @@ def test_weights_that_turn_non_finite_are_not_written_within_an_epoch(
     last = read_checkpoint(Path(config.output) / "last.ckpt")
     assert (last.epochs, last.batches) == (0, 1)
     assert all(torch.isfinite(t).all() for t in last.weights.values())
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_bad_gradient_under_a_good_loss_names_the_files_of_its_step(
+    make_config: Any, monkeypatch: pytest.MonkeyPatch, clip: float | None
+) -> None:
+    config = make_config(epochs=1, data__batch_size=4, accumulate=2, clip_norm=clip)
+    end = Recognizer.training_step
+    paths: list[str] = []
+
+    def training_step(self: Recognizer, data: Any, batch_idx: int) -> torch.Tensor:
+        loss = end(self, data, batch_idx)
+        if batch_idx in (2, 3):
+            paths.extend(data["path"])
+        return loss * float("nan") if batch_idx == 2 else loss  # seen by the gradient alone
+
+    monkeypatch.setattr(Recognizer, "training_step", training_step)
+    with pytest.raises(
+        NonFiniteLossError, match=r"^the gradients' norm is nan in epoch 1, step 2, of: "
+    ) as e:
+        fit(config)
+    assert len(paths) == 8, "no batch after the bad step"
+    assert f"of: {', '.join(paths)}; no epoch was finished" in str(e.value)
 
 
 def test_progress_of_a_resumed_epoch(make_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:

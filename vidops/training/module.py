@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from vidops.data import VideoError
 from vidops.evaluation.metrics import Counts
@@ -20,6 +21,9 @@ from .config import Config
 from .loading import STEP, derive_seed
 from .optim import build_optimizer, build_schedule, frozen_norms
 from .ranks import Ranks
+
+# fp16 begins with a scale of 2**16: after so many steps left out in a row it is far below 1.
+SKIPS = 32
 
 
 class Recognizer(pl.LightningModule):
@@ -53,6 +57,8 @@ class Recognizer(pl.LightningModule):
         self.metrics: dict[str, float] = {}
         self.position = 0, 0  # of the checkpoint to be written: epochs finished, batches done of the next
         self._restored: list[float] | None = None
+        self._step_paths: list[str] = []  # files of the batches of the optimizer step under way
+        self._skipped = 0
         self._frozen = frozen_norms(net, config.freeze_norms)
         for norm in self._frozen:
             norm.requires_grad_(False)
@@ -85,6 +91,8 @@ class Recognizer(pl.LightningModule):
         self._check_loss(loss, batch["path"], batch_idx)
         if batch_idx % self.config.accumulate == 0:
             self._step_loss.zero_()
+            self._step_paths = []
+        self._step_paths += batch["path"]
         self._step_loss += loss.detach() / self.config.accumulate
         self._sums[0] += loss.detach() * len(logits)
         self._sums[1] += (logits.argmax(1) == batch["label"]).sum()
@@ -102,6 +110,34 @@ class Recognizer(pl.LightningModule):
             mine = f"the loss is {loss.item()} {where}, of: {', '.join(paths)}"
             found = self.ranks.gather("" if fine else mine)
             raise NonFiniteLossError("; ".join(text for text in found if text))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients' norm, and look at it before the optimizer step: weights stay clean of a bad one.
+
+        Under fp16 the scaler leaves such a step out and halves its scale; `SKIPS` in a row end the run.
+        """
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        fine = bool(torch.isfinite(norm))
+        if not self.ranks.any(not fine):
+            self._skipped = 0
+            if gradient_clip_val:
+                nn.utils.clip_grads_with_norm_(self.model.parameters(), gradient_clip_val, norm)
+            return
+        self._skipped += 1
+        if self.config.precision == "fp16" and self._skipped < SKIPS:
+            return
+        times = f" for the {self._skipped}th step in a row" if self._skipped > 1 else ""
+        paths = ", ".join(path for part in self.ranks.gather(self._step_paths) for path in part)
+        raise NonFiniteLossError(
+            f"the gradients' norm is {norm.item()}{times} in epoch {self.current_epoch + 1}, step"
+            f" {self.global_step + 1}, of: {paths}"
+        )
 
     def training_metrics(self) -> dict[str, float]:
         """Give the epoch's mean loss and accuracy so far, measured while the weights changed.
