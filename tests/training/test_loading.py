@@ -179,3 +179,9 @@ def test_evaluation_batches_hold_every_sample_once_in_order(make_config: Any) ->
     config: Config = make_config()
     loader = evaluation_loader(config, build_dataset(config, read_list(config, "val"), training=False))
     assert [b["index"].tolist() for b in loader] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
+
+
+def test_an_evaluation_batch_is_shared_unless_the_recipe_gives_its_size(make_config: Any) -> None:
+    for given, ranks, expected in ((None, 1, 8), (None, 2, 4), (None, 16, 1), (5, 2, 5)):
+        config = make_config(data__eval_batch_size=given)
+        assert evaluation_loader(config, range(24), world_size=ranks).batch_size == expected

@@ -84,7 +84,7 @@ class DataConfig(ModalityConfig):
     mean: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
     std: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = None
     batch_size: Count = 32
-    eval_batch_size: Count | None = Field(None, description="None: batch_size")
+    eval_batch_size: Count | None = Field(None, description="of a rank; None: its share of batch_size")
     workers: Natural = 0
     cache: Literal["memory"] | None = Field(None, description="keep decoded videos in memory, in each worker")
     max_broken: Annotated[float, Strict(), Field(ge=0, le=1)] = Field(

@@ -310,7 +310,7 @@ def evaluation_loader(
     section = config.data
     return DataLoader(
         EvaluationSet(dataset),
-        batch_size=section.eval_batch_size or section.batch_size,
+        batch_size=section.eval_batch_size or max(1, section.batch_size // world_size),
         sampler=RankSampler(len(dataset), rank, world_size),
         num_workers=section.workers,
         collate_fn=collate,
