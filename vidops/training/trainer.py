@@ -83,7 +83,8 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
     The output folder gets ``config.yaml``, ``metrics.csv``, ``best.ckpt``, ``last.ckpt`` and, with
     TensorBoard installed, its events in ``tensorboard``. Checkpoints are written at the end of an epoch and
     every ``checkpoint_every`` steps within it; killed at any moment and resumed, a run ends with the weights
-    of one that was never killed (fp32, same machine, same number of ranks). Weights, crops, order and dropout
+    of one that was never killed (fp32 on the CPU, same machine, same number of ranks; not yet measured on a
+    GPU). Weights, crops, order and dropout
     are functions of the seed; torch's global generator is left as it was.
 
     A checkpoint's ``state_dict`` holds the weights that were validated: with ``ema`` the averaged ones, while
@@ -91,7 +92,8 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
 
     Under torchrun every rank calls this. They share each batch of ``data.batch_size`` clips evenly, so that a
     recipe trains the same on any number of ranks, but for the batch norms' statistics, which are of a rank's
-    share. Rank 0 alone writes and shows anything; an error on one rank stops all.
+    share, and dropout, whose random numbers are a rank's own. Rank 0 alone writes and shows anything; an error
+    on one rank stops all.
 
     Args:
         config: the recipe, see :func:`~vidops.training.load_config`.
@@ -108,7 +110,7 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
         ValueError: the recipe does not fit its data, network or number of ranks; recipe, lists or number of
             ranks differ from those of the run to resume; the ranks do not find the same recipe, lists and
             checkpoint.
-        NonFiniteLossError: a batch's loss is not finite; the last good checkpoint is kept.
+        NonFiniteLossError: a batch's loss or gradient is not finite; the last good checkpoint is kept.
         VideoError: too many training videos are broken, or one validation video; the validation list is
             checked before the first epoch.
 
