@@ -208,6 +208,17 @@ def test_scaled_size(size, short, expected):
     assert scaled_size(*size, short) == expected
 
 
+def test_strips_are_refused(make_video):
+    assert scaled_size(2, 32, 256) == (256, 4096)
+    for size in ((2, 34), (2048, 2)):
+        with pytest.raises(VideoError, match="the longer side is more than 16 times the shorter"):
+            scaled_size(*size, 256)
+    strip = make_video(width=512, height=16)
+    assert read_frames(strip, [0]).shape == (1, 16, 512, 3)
+    with pytest.raises(VideoError, match=r"clip\.mp4: has frames of 512 x 16 pixels, the longer"):
+        read_frames(strip, [0], short_side=256)
+
+
 # --- files that cannot be read
 
 

@@ -237,7 +237,7 @@ def _frames(video: str, folder: FrameFolder | None, short_side: int | None) -> I
         return
     convert = _Converter(short_side)
     for frame in _decode(video, whole=True):
-        convert.see(frame)
+        convert.see(frame, video)
         yield convert(frame)
 
 

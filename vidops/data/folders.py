@@ -105,7 +105,7 @@ def sample_folder(
     count = count_frames(folder, frames)
     first = _read_picture(folder / frames.name(0))
     height, width = first.shape[:2]
-    size = (height, width) if short_side is None else scaled_size(height, width, short_side)
+    size = (height, width) if short_side is None else scaled_size(height, width, short_side, str(folder))
     indices = np.asarray(choose(_Info(count, *size)), dtype=np.int64)
     wanted = _check_indices(indices)
     if max(wanted) >= count:

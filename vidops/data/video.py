@@ -145,7 +145,7 @@ def _sample(
     held: list[Any] | None = []
     size = count = 0
     for frame in _decode(path, whole=True):
-        convert.see(frame)
+        convert.see(frame, path)
         count += 1
         if held is not None:
             size += sum(plane.buffer_size for plane in frame.planes)
@@ -174,7 +174,7 @@ def _collect(
     remaining: set[int] = set()
     count = 0
     for frame in _decode(path):
-        convert.see(frame)
+        convert.see(frame, path)
         if count == 0:
             indices = np.asarray(choose(convert.out_size))
             remaining = set(_check_indices(indices))
@@ -306,13 +306,13 @@ class _Converter:
         self.flips = (False, False, False)
         self.reformatter = require("av", extra="video").video.reformatter.VideoReformatter()
 
-    def see(self, frame: Any) -> None:
-        """Take size and orientation from the first frame."""
+    def see(self, frame: Any, path: str | os.PathLike[str]) -> None:
+        """Take size and orientation from the first frame of a file."""
         if self.stored is not None:
             return
         height, width = frame.height, frame.width
         if self.short_side is not None:
-            height, width = scaled_size(height, width, self.short_side)
+            height, width = scaled_size(height, width, self.short_side, os.fspath(path))
         self.stored = (height, width)
         self.flips = _orientation(frame)
 
@@ -341,16 +341,21 @@ class _Converter:
         return np.ascontiguousarray(array)
 
 
-def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+def scaled_size(height: int, width: int, short_side: int, where: str = "frames") -> tuple[int, int]:
     """Return (height, width) scaled so that the shorter side is ``short_side`` and the shape is kept.
 
     Args:
         height: pixels.
         width: pixels.
         short_side: wanted pixels of the shorter side.
+        where: the video, for the error.
 
     Returns:
         The new height and width; the longer side is rounded to the nearest pixel.
+
+    Raises:
+        VideoError: the longer side would be more than 16 times the shorter: no picture of a camera is, and a
+            strip of 2 x 2048 pixels would come to gigabytes.
 
     Example:
         >>> scaled_size(240, 320, 120)
@@ -358,6 +363,10 @@ def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     """
     short = min(height, width)
     long = (2 * max(height, width) * short_side + short) // (2 * short)
+    if long > 16 * short_side:
+        raise VideoError(
+            f"{where}: has frames of {width} x {height} pixels, the longer side is more than 16 times the shorter"
+        )
     return (short_side, long) if height <= width else (long, short_side)
 
 
