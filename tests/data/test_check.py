@@ -266,6 +266,25 @@ def test_the_split_is_a_function_of_seed_and_names(tmp_path, video):
     assert names[0] != names[1]  # of equal file names, so that it is the class's name that tells them apart
 
 
+@pytest.mark.parametrize(
+    "name, match",
+    [
+        (" c/0.mp4", "outer blanks"),
+        ("c /0.mp4", "outer blanks"),
+        ("c\n/0.mp4", "line breaks"),
+        ("c/\udcff.mp4", "not in UTF-8"),
+        ("c/x\ny.mp4", "line breaks"),
+    ],
+)
+def test_names_that_no_list_can_hold_are_refused(tmp_path, video, name, match):
+    root = classes(tmp_path / "v", video, a=2)
+    (root / name).parent.mkdir()
+    (root / name).write_bytes(video)
+    with pytest.raises(ValueError, match=match):
+        make_lists(root)
+    assert not list(root.glob("*.*"))
+
+
 def test_other_classes_and_files_leave_the_split_as_it_was(tmp_path, video):
     root = classes(tmp_path / "v", video, b=10)
     (root / "c").mkdir()

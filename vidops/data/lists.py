@@ -52,8 +52,9 @@ def make_lists(
 
     Every class is split by itself: ``share`` of its videos, rounded, but at least one and not all, are
     validation videos: those whose hash of seed, class and file name is lowest, so that other classes change
-    nothing and another file moves at most one or two to the other list. Classes are in alphabetical order, or in that of a classes.txt in the folder, which must name the same. Each video is
-    opened and its first frame decoded before anything is written; paths in the lists are relative to them.
+    nothing and another file moves at most one or two to the other list. Classes are in alphabetical order, or
+    in that of a classes.txt in the folder, which must name the same. Each video is opened and its first frame
+    decoded before anything is written; paths in the lists are relative to them.
 
     Args:
         folder: the class folders.
@@ -70,7 +71,7 @@ def make_lists(
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: an argument is out of range, a list exists already, a class has fewer than two videos, or
-            videos cannot be read; nothing has been written.
+            videos cannot be read, or a name cannot stand in a list; nothing has been written.
 
     Example:
         >>> make_lists("no/such/folder")
@@ -89,6 +90,7 @@ def make_lists(
         if (target / name).exists():
             raise ValueError(f"{target / name}: exists; move it away to make new lists")
     folders = class_folders(folder)
+    _refuse_names(folder, folders)
     classes = _classes(folder, list(folders))
     empty = [name for name in classes if not folders[name]]
     if empty:
@@ -110,6 +112,17 @@ def make_lists(
     for position, name in ((1, "val.csv"), (0, "train.csv")):  # train.csv last: where it is, all is
         write_text(target / name, _csv([part[position] for part in parts], target))
     return Lists(target, classes, [len(a) for a, _ in parts], [len(b) for _, b in parts], broken)
+
+
+def _refuse_names(folder: Path, folders: dict[str, list[Path]]) -> None:
+    """Refuse names that a list's reader would not give back: it takes blanks off, line by line, in UTF-8."""
+    for name in (*folders, *(str(p.relative_to(folder)) for files in folders.values() for p in files)):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{str(folder / name)!a}: the name is not in UTF-8; rename it") from None
+        if name.strip() != name or len(name.splitlines()) != 1:
+            raise ValueError(f"{str(folder / name)!r}: a name with outer blanks or line breaks; rename it")
 
 
 def _first(broken: list[BrokenVideo]) -> str:
