@@ -170,6 +170,12 @@ def test_training_by_hand(frames, segments, length, draws, expected):
         (5, 4, 3, run3(0, 1, 1, 2)),  # t = 0.75: 0.375 1.125 1.875 2.625
         (3, 2, 3, run3(0, 0)),  # t = 0.5: 0.25 0.75
         (2, 2, 3, [0, 1, 1, 0, 1, 1]),  # t = 0
+        (
+            4,
+            4,
+            2,
+            [0, 1, 1, 2, 1, 2, 2, 3],
+        ),  # t = 0.75; TSM's _get_val_indices has frame 0 for all, n <= s + l - 1
         (1, 2, 3, [0, 0, 0, 0, 0, 0]),  # t = -0.5: -0.25 -0.75, which truncate to 0
         (2, 2, 8, [0, 1, 1, 1, 1, 1, 1, 1] * 2),  # t = -2.5: -1.25 -3.75, taken as 0
         (120, 8, 8, [s + i for s in (7, 21, 35, 49, 63, 77, 91, 105) for i in range(8)]),  # t = 14.125

@@ -229,7 +229,8 @@ class StackDifferences:
 
     Args:
         stack: k, differences a segment.
-        std: of the differences, on the scale 0 to 1; TSM's release has twice the mean of ImageNet's.
+        std: of the differences, on the scale 0 to 1. Twice the mean of ImageNet's is our choice: TSM's main.py
+            leaves differences / 255 as they are, which is a std of 1.
 
     Raises:
         ValueError: stack is below 1, or std is not above 0.

@@ -63,6 +63,10 @@ class UniformSampling:
         TypeError: a count is not a whole number.
         ValueError: a count is below 1, or several clips are asked for in training or with ``symmetric``.
 
+    TSM's validation during training (its ``_get_val_indices``) differs for short videos: frame 0 for all
+    segments where n <= s + l - 1 for runs of l frames. Here its rule of tests (``_get_test_indices``) holds for
+    both, so that a network is followed by what it is then tested on.
+
     Source: Wang et al., Temporal Segment Networks, ECCV 2016 (``new_length`` of its code); Lin et al., TSM,
         ICCV 2019; Huang, thesis, 5.5.1 (3 frames a segment for BQN).
 
