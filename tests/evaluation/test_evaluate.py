@@ -157,6 +157,22 @@ def test_command_names_a_missing_checkpoint(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == "vidops evaluate: error: none.ckpt: no such file\n"
 
 
+@pytest.mark.parametrize("option", ["--report", "--json", "--confusion", "--scores"])
+def test_files_that_cannot_be_are_refused_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    name = {"--confusion": "c.png", "--scores": "s.npz"}.get(option, "r.json")
+    (tmp_path / "file").touch()
+    for folder, top in ((tmp_path / "file" / "new", tmp_path / "file"), (Path("/proc/nope"), Path("/proc"))):
+        path = folder / name
+        # The weights are missing too, but that is not what is said.
+        assert main(["evaluate", "--weights", "none.ckpt", option, str(path)]) == 2
+        assert f"error: {option} {path}: cannot write to {top} (" in capsys.readouterr().err
+    assert main(["evaluate", "--weights", "none.ckpt", option, str(tmp_path / "a" / "b" / name)]) == 2
+    assert capsys.readouterr().err == "vidops evaluate: error: none.ckpt: no such file\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 def test_helpers_take_any_configuration(make_config: Any) -> None:
     config = make_config(data__short_side=None, data__size=None)
     assert build_dataset(config, read_list(config, "val"), training=False)[0]["clip"].shape == (3, 8, 64, 64)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,6 +131,22 @@ def _check(args: argparse.Namespace) -> None:
         path = getattr(args, option)
         if path is not None and Path(path).is_dir():
             raise ValueError(f"--{option} {path}: is a folder")
+    for option in ("report", "json", "confusion", "scores"):
+        path = getattr(args, option)
+        if path is not None:
+            _check_writable(f"--{option} {path}", Path(path) if option == "report" else Path(path).parent)
+
+
+def _check_writable(what: str, folder: Path) -> None:
+    """Make a file without a name in the folder, or in the nearest one above it that there is."""
+    folder = folder.absolute()
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{what}: cannot write to {folder} ({error.strerror})") from error
 
 
 def _refuse(needed: str, given: dict[str, object]) -> None:

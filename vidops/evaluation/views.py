@@ -8,8 +8,9 @@ import re
 import torch
 from torch import Tensor, nn
 
+from vidops.data.views import CROPS
+
 AVERAGES = ("logits", "softmax")
-CROPS = (1, 3, 10)
 
 
 def parse_views(text: str) -> tuple[int, int]:
