@@ -1,6 +1,11 @@
 """Settings that must stand before torch, Triton and vidops are imported."""
 
+import contextlib
 import os
+
+with contextlib.suppress(ImportError):
+    # Before anything imports the standard library's distutils: inductor imports setuptools, which then refuses.
+    import setuptools  # noqa: F401
 
 import torch
 

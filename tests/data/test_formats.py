@@ -105,7 +105,9 @@ def test_kinetics_takes_no_file_of_another_classs_folder(tmp_path):
 def test_a_video_with_two_labels_is_refused(tmp_path, again):
     touch(tmp_path, "a.mp4", "b.mp4", "x/c.mp4")
     path = write(tmp_path / "list.csv", f"a.mp4,0\nb.mp4,1\n{again},1\n")
-    with pytest.raises(ValueError, match=r"list\.csv, line 3: label 1 for .*, which has label 0 in .*line 1$"):
+    with pytest.raises(
+        ValueError, match=r"list\.csv, line 3: label 1 for .*, which has label 0 in .*line 1$"
+    ):
         read_annotations(path)
     write(path, f"a.mp4,0\nb.mp4,1\n{again},0\n")
     assert [s.label for s in read_annotations(path).samples] == [0, 1, 0]

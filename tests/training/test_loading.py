@@ -114,7 +114,7 @@ def test_training_leaves_few_broken_videos_out(
 def test_broken_videos_give_the_same_batches_with_workers(
     make_config: Any, motion: Path, tmp_path: Path
 ) -> None:
-    broken = damage(motion, tmp_path, "train_00001", "train_00003")
+    broken = damage(motion, tmp_path, "right/train_00001", "left/train_00003")
     runs = []
     for workers in (0, 2):
         config: Config = make_config(data__train=broken, data__workers=workers)
