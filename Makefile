@@ -38,7 +38,7 @@ $(VENV)/.ready: $(SOURCES)
 demo: $(READY) ## train fused networks on real video files and leave a report; VIDEO=file predicts it too
 	$(PY) -m vidops demo $(OUT) $(if $(VIDEO),--video "$(VIDEO)")
 
-test: $(READY) ## the tests that take seconds
+test: $(READY) ## the quick tests, some minutes in all
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -q -n $(JOBS) --dist loadfile
 
 test-slow: $(READY) ## the tests that take minutes: installs, sanitizers, nvcc
@@ -61,5 +61,5 @@ format: $(READY) ## put everything into its format
 	$(BIN)ruff format .
 	$(BIN)clang-format -i $(CPP)
 
-clean: ## remove what was built, not the environment
-	rm -rf build dist *.egg-info vidops/*.so vidops/_build_record.json $(OUT)
+clean: ## remove what was built and the demo; the environment stays, and is built into anew at the next use
+	rm -rf build dist *.egg-info vidops/*.so vidops/_build_record.json $(VENV)/.ready $(OUT)
