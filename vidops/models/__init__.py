@@ -1,5 +1,6 @@
 """Networks, and the registry that builds them by name."""
 
+from .backbone import Backbone, Block, SegmentConsensus
 from .cards import Comparison, Figure, ModelCard, Score, count_gmacs, count_params
 from .mstnet import MSTNet
 from .registry import create_model, is_model, list_models, model_card, register_model
@@ -11,7 +12,9 @@ from .weights import LoadResult, load_weights, read_weights
 __all__ = [
     "TSM",
     "TSN",
+    "Backbone",
     "BasicBlock",
+    "Block",
     "Bottleneck",
     "Comparison",
     "Figure",
@@ -20,6 +23,7 @@ __all__ = [
     "ModelCard",
     "ResNet",
     "Score",
+    "SegmentConsensus",
     "count_gmacs",
     "count_params",
     "create_model",

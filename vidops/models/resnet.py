@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from ..layers import FoldTime
+from .backbone import Backbone, Block, check_in_channels
 
 POSITIONS = ("head", "inner")
 
@@ -53,6 +54,7 @@ class BasicBlock(nn.Module):
         position: str = "head",
     ) -> None:
         super().__init__()
+        self.out_channels = width
         self.position = position
         self.temporal = temporal
         self.conv1 = nn.Conv2d(in_channels, width, 3, stride, 1, bias=False)
@@ -106,7 +108,7 @@ class Bottleneck(nn.Module):
         position: str = "head",
     ) -> None:
         super().__init__()
-        out_channels = width * self.expansion
+        self.out_channels = out_channels = width * self.expansion
         self.position = position
         self.temporal = temporal
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
@@ -130,7 +132,7 @@ class Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(x)) + short)
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """A ResNet of bottleneck blocks over frames, optionally with a temporal layer in its blocks.
 
     Parameter names are torchvision's; a temporal layer adds ``layerS.B.temporal.layer.*``.
@@ -164,8 +166,8 @@ class ResNet(nn.Module):
         torch.Size([2, 5])
     """
 
-    classifier = "fc"
-    stem = "conv1"
+    classifier_name = "fc"
+    stem_name = "conv1"
 
     def __init__(
         self,
@@ -185,14 +187,13 @@ class ResNet(nn.Module):
         super().__init__()
         if position not in POSITIONS:
             raise ValueError(f"position must be one of {', '.join(POSITIONS)}, got {position!r}")
-        if isinstance(in_channels, bool) or not isinstance(in_channels, int) or in_channels < 1:
-            raise ValueError(f"in_channels must be a whole number of at least 1, got {in_channels!r}")
+        check_in_channels(in_channels)
         kernel = 3 if small else 7
         self.conv1 = nn.Conv2d(in_channels, width, kernel, 2, kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
-        self.num_stages = len(blocks)
+        self.stages = [f"layer{stage}" for stage in range(1, len(blocks) + 1)]
         channels = width
         for stage, count in enumerate(blocks):
             inner = width * 2**stage
@@ -204,7 +205,7 @@ class ResNet(nn.Module):
                 stride = 2 if index == 0 and (stage or small) else 1
                 made.append(block(channels, inner, stride, layer, position))
                 channels = inner * block.expansion
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*made))
+            setattr(self, self.stages[stage], nn.Sequential(*made))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
@@ -212,17 +213,29 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward_features(self, frames: Tensor) -> Tensor:
+    def forward_stem(self, x: Tensor) -> Tensor:
+        """Compute what the first block takes, from frames ``(B, in_channels, H, W)``."""
+        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
+
+    def residual_blocks(self) -> list[Block]:
+        """List the residual blocks in the order they run in."""
+        return [
+            Block(f"{name}.{index}", block, block.out_channels, stage)
+            for stage, name in enumerate(self.stages, 1)
+            for index, block in enumerate(getattr(self, name))
+        ]
+
+    def forward_features(self, x: Tensor) -> Tensor:
         """Compute the last feature map ``(B, C, H', W')`` of frames ``(B, in_channels, H, W)``."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(frames))))
-        for stage in range(self.num_stages):
-            x = getattr(self, f"layer{stage + 1}")(x)
+        x = self.forward_stem(x)
+        for name in self.stages:
+            x = getattr(self, name)(x)
         return x
 
-    def forward_head(self, features: Tensor) -> Tensor:
-        """Compute logits ``(B, num_classes)`` from a feature map ``(B, C, H', W')``."""
-        return self.fc(self.dropout(self.avgpool(features).flatten(1)))
+    def forward_pool(self, x: Tensor) -> Tensor:
+        """Average a feature map ``(B, C, H', W')`` to rows ``(B, C)``."""
+        return self.avgpool(x).flatten(1)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Compute logits ``(B, num_classes)`` of frames ``(B, in_channels, H, W)``."""
-        return self.forward_head(self.forward_features(frames))
+    def classify(self, rows: Tensor) -> Tensor:
+        """Compute logits ``(B, num_classes)`` of rows ``(B, C)``."""
+        return self.fc(self.dropout(rows))

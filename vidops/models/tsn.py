@@ -12,8 +12,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from .backbone import SegmentConsensus
 from .cards import Figure, Score
 from .registry import register_model
 from .resnet import BasicBlock, ResNet
@@ -32,7 +33,7 @@ PAPER = "Temporal Segment Networks for Action Recognition in Videos (Wang et al.
 SOURCE = "MixTConv slides' TSN baseline (Shan et al., 2020); segment consensus before softmax"
 
 
-class TSN(ResNet):
+class TSN(SegmentConsensus, ResNet):
     """Temporal segment network on a ResNet: frames are classified one by one and a clip's logits averaged.
 
     Args:
@@ -79,43 +80,6 @@ class TSN(ResNet):
         self.in_channels = in_channels
         nn.init.normal_(self.fc.weight, std=0.001)
         nn.init.zeros_(self.fc.bias)
-
-    def forward(self, clip: Tensor) -> Tensor:
-        """Compute logits ``(N, num_classes)`` of clips ``(N, C, T, H, W)``."""
-        check_clip(clip, self.num_segments, self.in_channels)
-        logits = super().forward(clip.transpose(1, 2).flatten(0, 1))
-        return logits.unflatten(0, (-1, self.num_segments)).mean(1)
-
-
-def check_clip(clip: Tensor, frames: int, channels: int = 3) -> None:
-    """Raise unless a clip is a floating tensor ``(N, channels, frames, H, W)``.
-
-    Args:
-        clip: what a network was called with.
-        frames: T that the network was built for.
-        channels: C that the network was built for.
-
-    Raises:
-        ValueError: the shape is another.
-        TypeError: the dtype is not floating.
-
-    Example:
-        >>> import torch
-        >>> check_clip(torch.rand(2, 3, 8, 32, 32), 8)
-    """
-    shape = tuple(clip.shape)
-    if len(shape) != 5:
-        raise ValueError(f"clip must be (N, {channels}, T, H, W), got {len(shape)} dimensions: {shape}")
-    if shape[1] != channels:
-        raise ValueError(
-            f"clip must have {channels} channels, (N, {channels}, T, H, W), got {shape[1]}: {shape}"
-        )
-    if shape[2] != frames:
-        raise ValueError(
-            f"clip must have T = {frames} frames as the network was built for, got {shape[2]}: {shape}"
-        )
-    if not clip.is_floating_point():
-        raise TypeError(f"clip must be of a floating dtype, normalised, got {clip.dtype}")
 
 
 register = partial(register_model, TSN, paper=PAPER)

@@ -111,7 +111,7 @@ def load_state(
     left_out = outside(model, part)
     wanted = {key: value for key, value in own.items() if not left_out(key)}
     given = {key: value for key, value in found.items() if not left_out(key)}
-    stem = f"{getattr(model, 'stem', None)}.weight"
+    stem = f"{getattr(model, 'stem_name', None)}.weight"
     if part != "all" and stem in given and stem in wanted:
         given[stem] = cross_modality(given[stem], wanted[stem].shape[1])
 
@@ -239,7 +239,7 @@ def outside(model: nn.Module, part: str) -> Callable[[str], bool]:
     """Make the test whether a key is left out of a part."""
     prefixes: list[str] = []
     if part != "all":
-        classifier = getattr(model, "classifier", None)
+        classifier = getattr(model, "classifier_name", None)
         if not isinstance(classifier, str):
             raise ValueError(
                 f"part={part!r} needs a model that names its classifier; {type(model).__name__} does not"
@@ -260,7 +260,7 @@ def advice(
     model: nn.Module, part: str, missing: list[str], unexpected: list[str], reshaped: list[str]
 ) -> str:
     """Name the part that would load, where one would."""
-    classifier = f"{getattr(model, 'classifier', None)}."
+    classifier = f"{getattr(model, 'classifier_name', None)}."
     if (
         part == "all"
         and not missing
@@ -268,7 +268,7 @@ def advice(
         and all(line.startswith(classifier) for line in reshaped)
     ):
         return "; its classes are others: part='features' leaves out the classifier"
-    away = outside(model, "backbone") if hasattr(model, "classifier") else None
+    away = outside(model, "backbone") if hasattr(model, "classifier_name") else None
     if away and part != "backbone" and not unexpected and all(away(key) for key in missing + reshaped):
         return "; it has no temporal layers: part='backbone' leaves them and the classifier as they are"
     return ""

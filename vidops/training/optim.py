@@ -50,7 +50,7 @@ def parameter_kinds(net: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Sort a network's trained parameters by kind, see :class:`~vidops.training.sections.GroupsConfig`.
 
     Args:
-        net: the network; ``net.classifier`` names its last layer, if it has the attribute.
+        net: the network; ``net.classifier_name`` names its last layer, if it has the attribute.
 
     Returns:
         The parameters of each kind that there is; together every one that requires a gradient, once.
@@ -69,7 +69,7 @@ def parameter_kinds(net: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 
 def _with_kind(net: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    classifier = getattr(net, "classifier", None)
+    classifier = getattr(net, "classifier_name", None)
     seen: set[int] = set()
     for path, module in net.named_modules():
         last = isinstance(classifier, str) and (path == classifier or path.startswith(f"{classifier}."))
@@ -111,7 +111,7 @@ def build_optimizer(config: Config, net: nn.Module) -> Optimizer:
         ValueError: the recipe has multipliers for a classifier that the network does not name.
     """
     section = config.optimizer
-    if not isinstance(getattr(net, "classifier", None), str):
+    if not isinstance(getattr(net, "classifier_name", None), str):
         for kind in ("classifier_weight", "classifier_bias"):
             if kind in section.groups.model_fields_set:
                 raise ValueError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .._extras import require
+from ..models.backbone import Backbone
 
 __all__ = ["ClassMap", "default_layer", "grad_cam", "layer_energy"]
 
@@ -119,10 +120,11 @@ def layer_energy(net: nn.Module, clip: Tensor, *, layer: str | None = None) -> t
 
 
 def default_layer(net: nn.Module) -> str:
-    """Name the layer that Grad-CAM looks at: the last residual stage, else the last convolution.
+    """Name the layer that Grad-CAM looks at: the last residual stage or block, else the last convolution.
 
     Args:
-        net: a network; residual stages are its modules called ``layer1``, ``layer2``, ...
+        net: a network; residual stages are its modules called ``layer1``, ``layer2``, ..., residual blocks
+            those that a `vidops.models.Backbone` lists.
 
     Returns:
         The name.
@@ -136,6 +138,8 @@ def default_layer(net: nn.Module) -> str:
         'layer4'
     """
     names = [name for name, _ in net.named_modules() if re.fullmatch(r"(.*\.)?layer\d+", name)]
+    if not names and isinstance(net, Backbone):
+        names = [block.name for block in net.residual_blocks()]
     names = names or [name for name, m in net.named_modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))]
     if not names:
         raise ValueError(

@@ -191,7 +191,7 @@ def features_of_videos(
     Features of frames, or of other parts of a clip, are averaged over the clip, as the logits are.
 
     Args:
-        subject: the network; its class ``net.classifier`` names the classifier.
+        subject: the network; its class ``net.classifier_name`` names the classifier.
         source: an annotation list, or a folder with a sub-folder a class.
         root: folder that relative paths of a list start from.
         classes: names of the classes whose videos are taken; None takes all.
@@ -240,7 +240,7 @@ def clip_features(net: nn.Module, clips: Tensor) -> Tensor:
     """Compute what a network's classifier is given.
 
     Args:
-        net: from clips (N, 3, T, H, W) to logits; ``net.classifier`` is the name of its classifier.
+        net: from clips (N, 3, T, H, W) to logits; ``net.classifier_name`` is the name of its classifier.
         clips: (N, 3, T, H, W).
 
     Returns:
@@ -254,7 +254,7 @@ def clip_features(net: nn.Module, clips: Tensor) -> Tensor:
         >>> clip_features(create_model("tiny_tsn").eval(), torch.rand(2, 3, 8, 32, 32)).shape
         torch.Size([2, 128])
     """
-    name = getattr(net, "classifier", None)
+    name = getattr(net, "classifier_name", None)
     if not isinstance(name, str):
         raise ValueError(f"net must name its classifier, {type(net).__name__} does not")
     given: list[Tensor] = []

@@ -1,0 +1,151 @@
+"""What networks of residual blocks share: their pieces by name, so that others can run them block by block."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class Block(NamedTuple):
+    """One residual block of a backbone.
+
+    Args:
+        name: its path in the network, as in ``named_modules``.
+        module: from the activations before it to those after it.
+        width: channels of what it puts out.
+        stage: of the network, from 1.
+    """
+
+    name: str
+    module: nn.Module
+    width: int
+    stage: int
+
+
+class Backbone(nn.Module):
+    """A network from clips to logits in pieces that can be run one at a time.
+
+    ``net(clip)`` is the same as::
+
+        x = net.forward_stem(net.enter(clip))
+        for block in net.residual_blocks():
+            x = block.module(x)
+        logits = net.leave(net.classify(net.forward_pool(x)))
+
+    The activations x between blocks are clips ``(N, C, T, H, W)``, or, where ``folded`` is true, the frames
+    of these clips one after another, ``(N*T, C, H, W)``; `FoldTime` puts a clip layer between such blocks.
+
+    Attributes:
+        classifier_name: path of the last layer, for `load_weights` and the recipes' parameter groups.
+        stem_name: path of the first convolution, whose input channels are the clip's.
+        folded: whether the activations are frames.
+
+    Example:
+        >>> from vidops.models import create_model
+        >>> [(block.name, block.width) for block in create_model("tiny_tsn").residual_blocks()][-2:]
+        [('layer3.0', 64), ('layer4.0', 128)]
+    """
+
+    classifier_name: str
+    stem_name: str
+    folded = False
+
+    def enter(self, clip: Tensor) -> Tensor:
+        """Check the input and make of it what the stem takes."""
+        return clip
+
+    def forward_stem(self, x: Tensor) -> Tensor:
+        """Compute what the first residual block takes."""
+        raise NotImplementedError
+
+    def residual_blocks(self) -> list[Block]:
+        """List the residual blocks in the order they run in."""
+        raise NotImplementedError
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Compute what the last residual block puts out, from what the stem takes."""
+        raise NotImplementedError
+
+    def forward_pool(self, x: Tensor) -> Tensor:
+        """Compute what the classifier takes, rows ``(B, D)``, from what the last residual block puts out."""
+        raise NotImplementedError
+
+    def classify(self, rows: Tensor) -> Tensor:
+        """Compute logits ``(B, num_classes)`` of rows ``(B, D)``, with dropout in training."""
+        raise NotImplementedError
+
+    def leave(self, logits: Tensor) -> Tensor:
+        """Make a clip's logits of what `classify` returned."""
+        return logits
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """Compute logits from what the last residual block puts out, one row for each of the batch."""
+        return self.classify(self.forward_pool(x))
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Compute logits ``(N, num_classes)``."""
+        return self.leave(self.forward_head(self.forward_features(self.enter(clip))))
+
+
+class SegmentConsensus(Backbone):
+    """Turns a backbone over frames into one over clips: frames are classified one by one, logits averaged.
+
+    A network inherits it before its 2-D backbone and sets ``num_segments`` and ``in_channels``.
+
+    Source: Wang et al., Temporal Segment Networks, eq. 1 with average consensus, before softmax.
+    """
+
+    num_segments: int
+    in_channels: int
+    folded = True
+
+    def enter(self, clip: Tensor) -> Tensor:
+        """Check a clip ``(N, C, T, H, W)`` and return its frames ``(N*T, C, H, W)``."""
+        check_clip(clip, self.num_segments, self.in_channels)
+        return clip.transpose(1, 2).flatten(0, 1)
+
+    def leave(self, logits: Tensor) -> Tensor:
+        """Average the logits ``(N*T, num_classes)`` of a clip's frames."""
+        return logits.unflatten(0, (-1, self.num_segments)).mean(1)
+
+
+def check_clip(clip: Tensor, frames: int, channels: int = 3) -> None:
+    """Raise unless a clip is a floating tensor ``(N, channels, frames, H, W)``.
+
+    Args:
+        clip: what a network was called with.
+        frames: T that the network was built for.
+        channels: C that the network was built for.
+
+    Raises:
+        ValueError: the shape is another.
+        TypeError: the dtype is not floating.
+
+    Example:
+        >>> import torch
+        >>> check_clip(torch.rand(2, 3, 8, 32, 32), 8)
+    """
+    shape = tuple(clip.shape)
+    if len(shape) != 5:
+        raise ValueError(f"clip must be (N, {channels}, T, H, W), got {len(shape)} dimensions: {shape}")
+    if shape[1] != channels:
+        raise ValueError(
+            f"clip must have {channels} channels, (N, {channels}, T, H, W), got {shape[1]}: {shape}"
+        )
+    if shape[2] != frames:
+        raise ValueError(
+            f"clip must have T = {frames} frames as the network was built for, got {shape[2]}: {shape}"
+        )
+    if not clip.is_floating_point():
+        raise TypeError(f"clip must be of a floating dtype, normalised, got {clip.dtype}")
+
+
+def check_in_channels(in_channels: int) -> None:
+    """Raise unless a network can have so many input channels.
+
+    Example:
+        >>> check_in_channels(3)
+    """
+    if isinstance(in_channels, bool) or not isinstance(in_channels, int) or in_channels < 1:
+        raise ValueError(f"in_channels must be a whole number of at least 1, got {in_channels!r}")
