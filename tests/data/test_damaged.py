@@ -6,17 +6,15 @@ import json
 import os
 import subprocess
 import sys
-import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from .conftest import write_video
+from ._videos import write_sound, write_video, write_without_frames
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "videos"
@@ -57,23 +55,6 @@ def zeroed(data: bytes) -> bytes:
     return data[:third] + bytes(third) + data[2 * third :]
 
 
-def without_frames(path: Path) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width = stream.height = 32
-        stream.pix_fmt = "yuv420p"
-        container.start_encoding()
-        container.mux(stream.encode(None))
-
-
-def sound(path: Path) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(8000)
-        file.writeframes(bytes(16000))
-
-
 def damage(folder: Path) -> list[Job]:
     """Make the videos: path, what must come of it, the file whose frames it must have."""
     sources = {name: write_video(folder / name, frames=FRAMES, **kwargs) for name, kwargs in SOURCES.items()}
@@ -109,11 +90,11 @@ def damage(folder: Path) -> list[Job]:
         jobs.append((path, SAME, path))
         add(f"uneven-cut-{name}", path.read_bytes()[: path.stat().st_size * 4 // 5], ERROR)
     for suffix in ("mp4", "mkv", "avi"):
-        without_frames(folder / f"no-frames.{suffix}")
+        write_without_frames(folder / f"no-frames.{suffix}")
         jobs.append((folder / f"no-frames.{suffix}", ERROR, None))
         add(f"empty.{suffix}", b"", ERROR)
     add("text.mp4", b"this is no video\n" * 100, ERROR)
-    sound(folder / "sound.mp4")
+    write_sound(folder / "sound.mp4")
     jobs.append((folder / "sound.mp4", ERROR, None))
     add("tail.mkv", sources["x264.mkv"].read_bytes() + bytes(1000), EITHER)
     add("two.ts", sources["mpeg2.ts"].read_bytes() * 2, EITHER)

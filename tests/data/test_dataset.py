@@ -11,7 +11,7 @@ from vidops.data import AnnotationList, Sample, UniformSampling, VideoDataset, V
 from vidops.data import dataset as dataset_module
 from vidops.data.transforms import CenterCrop, Compose, Normalize, TrainCrops
 
-from .conftest import write_video
+from ._videos import write_video
 
 TRAIN = Compose([TrainCrops(24, flip=True), Normalize([0.5] * 3, [0.25] * 3)])
 
@@ -66,7 +66,7 @@ def test_test_clip_is_the_named_frames(annotations):
     assert torch.equal(dataset[0]["clip"], expected)
 
 
-@pytest.mark.parametrize("context, cache", [("fork", None), ("fork", "memory"), ("spawn", "memory")])
+@pytest.mark.parametrize("context, cache", [("fork", None), ("fork", "memory"), ("forkserver", "memory")])
 def test_batches_are_the_same_with_any_number_of_workers(annotations, context, cache):
     torch.manual_seed(0)
     alone = epochs_of(make(annotations), 0)

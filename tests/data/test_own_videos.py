@@ -15,7 +15,7 @@ import torch
 
 from vidops.cli import main
 
-from .conftest import write_video
+from ._videos import write_video
 
 RECIPE = Path(__file__).parents[2] / "configs" / "demo" / "tiny_tsm.yaml"
 

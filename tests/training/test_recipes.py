@@ -15,7 +15,7 @@ pytest.importorskip("lightning", reason="training needs lightning")
 pytest.importorskip("skimage", reason="scikit-image is not installed")
 pytest.importorskip("av", reason="PyAV is not installed")
 
-from tests.data.conftest import write_video
+from tests.data._videos import write_video
 from vidops.data.flow import FlowSettings
 from vidops.data.flow_store import FlowStore
 from vidops.evaluation import evaluate

@@ -14,7 +14,7 @@ pytest.importorskip("av", reason="video files need av")
 import av
 from PIL import Image
 
-from tests.data.conftest import write_video
+from tests.data._videos import write_video
 from tests.visualize.boxes import lies_in
 from vidops.data import FrameFolder, UniformSampling
 from vidops.data.video import VideoError

@@ -1,0 +1,164 @@
+"""Lists for one's own videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vidops.cli import main
+from vidops.data import read_annotations
+from vidops.data.lists import make_lists
+
+from ._lists import class_videos
+
+
+def read(root: Path, name: str) -> list[tuple[str, int]]:
+    found = read_annotations(root / name)
+    return [(str(Path(s.path).resolve()), s.label) for s in found.samples]
+
+
+def test_lists_split_every_class(tmp_path, video_bytes):
+    root = class_videos(tmp_path / "v", video_bytes, few=2, ten=10, some=7)
+    (root / "ten" / "notes.txt").touch()
+    lists = make_lists(root, share=0.3, seed=1, workers=2)
+    assert (lists.folder, lists.classes) == (root, ["few", "some", "ten"])
+    assert (lists.train, lists.val) == ([1, 5, 7], [1, 2, 3])
+    train, val = read(root, "train.csv"), read(root, "val.csv")
+    every = sorted((str(p), lists.classes.index(p.parent.name)) for p in root.resolve().rglob("*.mp4"))
+    assert sorted(train + val) == every
+    assert [sum(label == i for _, label in val) for i in range(3)] == [1, 2, 3]
+    assert (root / "classes.txt").read_text() == "few\nsome\nten\n"
+    assert read_annotations(root / "val.csv").classes == lists.classes
+
+
+def test_the_split_is_a_function_of_seed_and_names(tmp_path, video_bytes):
+    root = class_videos(tmp_path / "v", video_bytes, a=10, b=10)
+    splits = []
+    for seed, out in ((0, "x"), (0, "y"), (1, "z")):
+        make_lists(root, seed=seed, out_dir=tmp_path / out)
+        splits.append(read(tmp_path / out, "val.csv"))
+    assert splits[0] == splits[1] != splits[2]
+    names = [{Path(p).stem for p, label in splits[0] if label == i} for i in (0, 1)]
+    assert names[0] != names[1]  # of equal file names, so that it is the class's name that tells them apart
+
+
+@pytest.mark.parametrize(
+    "name, match",
+    [
+        (" c/0.mp4", "outer blanks"),
+        ("c /0.mp4", "outer blanks"),
+        ("c\n/0.mp4", "line breaks"),
+        ("c/\udcff.mp4", "not in UTF-8"),
+        ("c/x\ny.mp4", "line breaks"),
+    ],
+)
+def test_names_that_no_list_can_hold_are_refused(tmp_path, video_bytes, name, match):
+    root = class_videos(tmp_path / "v", video_bytes, a=2)
+    (root / name).parent.mkdir()
+    (root / name).write_bytes(video_bytes)
+    with pytest.raises(ValueError, match=match):
+        make_lists(root)
+    assert not list(root.glob("*.*"))
+
+
+def test_other_classes_and_files_leave_the_split_as_it_was(tmp_path, video_bytes):
+    root = class_videos(tmp_path / "v", video_bytes, b=10)
+    (root / "c").mkdir()
+    for name in ("x", "y"):
+        (root / "c" / f"{name}.mp4").write_bytes(video_bytes)
+    make_lists(root, out_dir=tmp_path / "one")
+    class_videos(root, video_bytes, a=10)
+    for i in range(10, 12):  # 0.2 of 12 is 2 as well
+        (root / "b" / f"{i}.mp4").write_bytes(video_bytes)
+    make_lists(root, out_dir=tmp_path / "two")
+    first, second = (
+        {
+            name: {Path(p).name for p, _ in read(tmp_path / out, "val.csv") if Path(p).parent.name == name}
+            for name in "bc"
+        }
+        for out in ("one", "two")
+    )
+    assert second["c"] == first["c"]
+    assert len(first["b"]) == len(second["b"]) == 2
+    assert first["b"] - second["b"] == set() or second["b"] & {"10.mp4", "11.mp4"}
+    assert not (second["b"] - first["b"]) - {"10.mp4", "11.mp4"}
+
+
+@pytest.mark.parametrize("share, val", [(0.01, 1), (0.99, 4), (0.5, 2)])
+def test_neither_list_lacks_a_class(tmp_path, video_bytes, share, val):
+    lists = make_lists(class_videos(tmp_path / "v", video_bytes, a=5, b=5), share=share)
+    assert lists.val == [val, val]
+
+
+def test_lists_elsewhere_and_in_the_order_of_classes_txt(tmp_path, video_bytes):
+    root = class_videos(tmp_path / "my videos, 1", video_bytes, a=2, b=2)
+    (root / "classes.txt").write_text("b\na\n")
+    lists = make_lists(root, out_dir=tmp_path / "new" / "lists")
+    assert lists.classes == ["b", "a"]
+    train = read(tmp_path / "new" / "lists", "train.csv")
+    assert [(Path(p).parent.name, label) for p, label in train] == [("b", 0), ("a", 1)]
+    assert not (root / "train.csv").exists()
+    (root / "classes.txt").write_text("b\nc\n")
+    with pytest.raises(ValueError, match=r"classes\.txt: does not name the class folders beside it: a, c"):
+        make_lists(root)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "val.csv"])
+def test_nothing_is_replaced(tmp_path, video_bytes, name):
+    root = class_videos(tmp_path / "v", video_bytes, a=2)
+    (root / name).write_text("mine")
+    with pytest.raises(ValueError, match=rf"{name}: exists; move it away"):
+        make_lists(root)
+    assert sorted(p.name for p in root.iterdir()) == ["a", name]
+    assert (root / name).read_text() == "mine"
+
+
+def test_broken_and_empty_classes_are_named_and_nothing_written(tmp_path, video_bytes):
+    root = class_videos(tmp_path / "v", video_bytes, a=3, b=2, empty=0, none=0)
+    with pytest.raises(ValueError, match=r"no videos in the class folders empty, none$"):
+        make_lists(root)
+    (root / "empty").rmdir()
+    (root / "none").rmdir()
+    (root / "b" / "1.mp4").write_bytes(b"no video")
+    with pytest.raises(ValueError, match=r"1 of 5 videos are broken: .*/b/1\.mp4: "):
+        make_lists(root)
+    with pytest.raises(
+        ValueError, match=r"a split needs two videos a class; fewer can be read of b \(1\); brok"
+    ):
+        make_lists(root, skip_broken=True)
+    assert sorted(p.name for p in root.iterdir()) == ["a", "b"]
+    (root / "b" / "2.mp4").write_bytes(video_bytes)
+    lists = make_lists(root, skip_broken=True)
+    assert [Path(b.path).name for b in lists.broken] == ["1.mp4"]
+    assert (sum(lists.train), sum(lists.val)) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "key, value", [("share", 0.0), ("share", 1.0), ("seed", -1), ("seed", 1.5), ("workers", -1)]
+)
+def test_wrong_arguments(tmp_path, video_bytes, key, value):
+    root = class_videos(tmp_path / "v", video_bytes, a=2)
+    with pytest.raises(ValueError, match=f"{key} must be"):
+        make_lists(root, **{key: value})
+    assert [p.name for p in root.iterdir()] == ["a"]
+
+
+def test_folders_that_are_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none: no such folder"):
+        make_lists(tmp_path / "none")
+    (tmp_path / "file").touch()
+    with pytest.raises(FileNotFoundError, match="file: is not a folder"):
+        make_lists(tmp_path / "file")
+    with pytest.raises(ValueError, match="holds no class folders"):
+        make_lists(tmp_path)
+
+
+def test_make_list_command(tmp_path, video_bytes, capsys):
+    root = class_videos(tmp_path / "v", video_bytes, jump=5, run=5)
+    assert main(["dataset", "make-list", str(root), "--workers", "0"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].split() == ["jump", "4", "training", "1", "validation"]
+    assert out[2] == f"{root}/train.csv: 8 videos, {root}/val.csv: 2 videos, 2 classes"
+    assert main(["dataset", "make-list", str(root)]) == 2
+    assert "train.csv: exists" in capsys.readouterr().err
