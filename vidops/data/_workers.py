@@ -8,13 +8,16 @@ import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import BaseContext
 
 
 def start_pool(workers: int) -> ProcessPoolExecutor:
     """Start processes that end at once with Ctrl-C, and with this process, even if that is killed.
 
-    They are spawned, as a forked copy of a process with threads may hang; a script therefore calls what uses
-    them under ``if __name__ == "__main__":``.
+    A forked copy of a process with threads may hang. They are therefore forked from a process without any, which
+    is started once and has imported vidops, so that a pool does not wait for torch in each of its processes;
+    where there is no fork they are spawned. Either way a script calls what uses them under
+    ``if __name__ == "__main__":``.
 
     Args:
         workers: how many, at least 1.
@@ -25,7 +28,12 @@ def start_pool(workers: int) -> ProcessPoolExecutor:
     Raises:
         RuntimeError: the processes cannot be started.
     """
-    context = multiprocessing.get_context("spawn")
+    context: BaseContext
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["vidops.data"])
+    else:
+        context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
         pool.submit(os.getpid).result()
