@@ -27,6 +27,8 @@ def _ablation(gmacs: float, **options: object) -> tuple[str, Figure]:
     )
 
 
+_RELEASE = "X3D's release"
+
 ROWS: list[tuple[str, Figure]] = [
     ("tsn_resnet50", Figure(_SLIDES, (3, 8, 224, 224), 400, gmacs=33, params=24.3)),
     ("tsm_resnet50", Figure(_SLIDES, (3, 8, 224, 224), 400, gmacs=33, params=24.3)),
@@ -51,4 +53,20 @@ ROWS: list[tuple[str, Figure]] = [
     _ablation(33.13, kernel_sizes=(1, 3, 5)),
     _ablation(33.18, kernel_sizes=(1, 3, 5, 7)),
     _ablation(33.13, kernel_sizes=(3, 3, 3), dilations=(1, 2, 3)),
+    ("x3d_xs", Figure(_RELEASE, (3, 4, 160, 160), 400, gmacs=0.605, params=3.79)),
+    ("x3d_xs", Figure("thesis, table 3.6", (3, 4, 160, 160), 174, params=3.33)),
+    ("x3d_s", Figure(_RELEASE, (3, 13, 160, 160), 400, gmacs=1.96, params=3.79)),
+    ("x3d_s", Figure("as X3D-XS and X3D-M", (3, 13, 160, 160), 174, params=3.33)),
+    ("x3d_m", Figure(_RELEASE, (3, 16, 224, 224), 400, gmacs=4.73, params=3.79)),
+    (
+        "x3d_m",
+        Figure(
+            "thesis, tables 3.6, 3.7, 5.9 and 5.10",
+            (3, 16, 256, 256),
+            174,
+            gmacs=(6.2, 6.4),
+            params=3.33,
+        ),
+    ),
+    ("x3d_l", Figure(_RELEASE, (3, 16, 312, 312), 400, gmacs=18.4, params=6.15)),
 ]

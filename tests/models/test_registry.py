@@ -11,17 +11,24 @@ NAMES = [
     "mstnet_resnet50",
     "tiny_mstnet",
     "tiny_tsm",
+    "tiny_tsm_mobilenetv2",
     "tiny_tsn",
+    "tiny_x3d",
+    "tsm_mobilenetv2",
     "tsm_resnet101",
     "tsm_resnet50",
     "tsn_resnet101",
     "tsn_resnet50",
+    "x3d_l",
+    "x3d_m",
+    "x3d_s",
+    "x3d_xs",
 ]
 
 
 def test_names_and_patterns() -> None:
     assert set(NAMES) <= set(list_models())
-    assert list_models("tsm_*") == ["tsm_resnet101", "tsm_resnet50"]
+    assert list_models("tsm_*") == ["tsm_mobilenetv2", "tsm_resnet101", "tsm_resnet50"]
     assert list_models("nothing*") == []
     assert is_model("tiny_tsm")
     assert not is_model("tiny")
@@ -83,7 +90,7 @@ def test_cards(name: str) -> None:
     card = model_card(name)
     with torch.device("meta"):
         net = create_model(name)
-    assert net.fc.out_features == card.num_classes
+    assert net.get_submodule(net.classifier_name).out_features == card.num_classes
     assert net.num_segments == card.num_segments
     assert card.num_params == sum(p.numel() for p in net.parameters())
     assert card.gmacs > 0

@@ -2,28 +2,34 @@
 
 from .backbone import Backbone, Block, SegmentConsensus
 from .cards import Comparison, Figure, ModelCard, Score, count_gmacs, count_params
+from .mobilenetv2 import InvertedResidual, MobileNetV2
 from .mstnet import MSTNet
 from .registry import create_model, is_model, list_models, model_card, register_model
 from .resnet import BasicBlock, Bottleneck, ResNet
-from .tsm import TSM
+from .tsm import TSM, TSMMobileNetV2
 from .tsn import TSN
 from .weights import LoadResult, load_weights, read_weights
+from .x3d import X3D
 
 __all__ = [
     "TSM",
     "TSN",
+    "X3D",
     "Backbone",
     "BasicBlock",
     "Block",
     "Bottleneck",
     "Comparison",
     "Figure",
+    "InvertedResidual",
     "LoadResult",
     "MSTNet",
+    "MobileNetV2",
     "ModelCard",
     "ResNet",
     "Score",
     "SegmentConsensus",
+    "TSMMobileNetV2",
     "count_gmacs",
     "count_params",
     "create_model",

@@ -91,7 +91,7 @@ class Backbone(nn.Module):
 class SegmentConsensus(Backbone):
     """Turns a backbone over frames into one over clips: frames are classified one by one, logits averaged.
 
-    A network inherits it before its 2-D backbone and sets ``num_segments`` and ``in_channels``.
+    A network inherits it before its 2-D backbone, and calls `over_segments` when that is made.
 
     Source: Wang et al., Temporal Segment Networks, eq. 1 with average consensus, before softmax.
     """
@@ -99,6 +99,20 @@ class SegmentConsensus(Backbone):
     num_segments: int
     in_channels: int
     folded = True
+
+    def over_segments(self, num_segments: int, in_channels: int) -> None:
+        """Take the shape of clips, and start the classifier as TSN does: close to zero.
+
+        Args:
+            num_segments: T, frames a clip.
+            in_channels: C of a clip.
+        """
+        self.num_segments = num_segments
+        self.in_channels = in_channels
+        last = self.get_submodule(self.classifier_name)
+        assert isinstance(last, nn.Linear)
+        nn.init.normal_(last.weight, std=0.001)
+        nn.init.zeros_(last.bias)
 
     def enter(self, clip: Tensor) -> Tensor:
         """Check a clip ``(N, C, T, H, W)`` and return its frames ``(N*T, C, H, W)``."""

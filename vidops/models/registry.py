@@ -84,8 +84,8 @@ def list_models(pattern: str = "*") -> list[str]:
         The names that match it; an empty list when none does.
 
     Example:
-        >>> list_models("tiny_*")
-        ['tiny_mstnet', 'tiny_tsm', 'tiny_tsn']
+        >>> list_models("x3d_*")
+        ['x3d_l', 'x3d_m', 'x3d_s', 'x3d_xs']
     """
     return sorted(fnmatch.filter(_cards, pattern))
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from torch import nn
-
 from .backbone import SegmentConsensus
 from .cards import Figure, Score
 from .registry import register_model
@@ -76,10 +74,7 @@ class TSN(SegmentConsensus, ResNet):
             in_channels=in_channels,
             **arguments,
         )
-        self.num_segments = num_segments
-        self.in_channels = in_channels
-        nn.init.normal_(self.fc.weight, std=0.001)
-        nn.init.zeros_(self.fc.bias)
+        self.over_segments(num_segments, in_channels)
 
 
 register = partial(register_model, TSN, paper=PAPER)

@@ -15,7 +15,7 @@ from .._extras import require
 from ..layers import FoldTime
 
 PARTS = ("all", "features", "backbone")
-CONTAINERS = ("state_dict", "model")
+CONTAINERS = ("state_dict", "model", "model_state")
 PREFIXES = ("module.", "model.", "base_model.", "_orig_mod.")
 # TSM's release wraps conv1 and replaces the classifier.
 RENAMES = ((".conv1.net.", ".conv1."), ("new_fc.", "fc."))
@@ -36,9 +36,9 @@ def load_weights(
     """Load a model's weights from a file.
 
     The file is a ``.safetensors`` file, or what `torch.save` wrote of a state dict or of a checkpoint that
-    holds one under ``"state_dict"`` or ``"model"``; it is read with ``weights_only=True``. The prefixes that
-    DataParallel, Lightning, `torch.compile` and the releases of TSN and TSM put before the keys are taken
-    off.
+    holds one under ``"state_dict"``, ``"model"`` or ``"model_state"`` (PyTorchVideo's); it is read with
+    ``weights_only=True``. The prefixes that DataParallel, Lightning, `torch.compile` and the releases of TSN
+    and TSM put before the keys are taken off.
 
     Args:
         model: the network.
