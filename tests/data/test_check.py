@@ -44,14 +44,17 @@ def listed(tmp_path: Path, video_bytes: bytes) -> list[Sample]:
     return [Sample(str(tmp_path / n), 0, None if n.endswith("mp4") else frames) for n in names]
 
 
+@pytest.mark.parametrize("threads", [False, True])
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_every_broken_video_is_named_once_in_order(listed, workers):
-    found = check_videos(listed, workers)
+def test_every_broken_video_is_named_once_in_order(listed, workers, threads, monkeypatch):
+    if threads:
+        monkeypatch.setattr(check_module, "start_pool", None)
+    found = check_videos(listed, workers, threads=threads)
     assert [Path(b.path).name for b in found] == ["cut.mp4", "headless.mp4", "none.mp4", "broken"]
     assert found[2] == BrokenVideo(listed[3].path, f"{listed[3].path}: no such file")
     assert found[3].reason.startswith(f"{listed[5].path}/2.png: cannot be read")
     assert all(b.reason.startswith(b.path) and "\n" not in b.reason for b in found)
-    quick = check_videos(listed, workers, quick=True)
+    quick = check_videos(listed, workers, quick=True, threads=threads)
     assert [Path(b.path).name for b in quick] == ["headless.mp4", "none.mp4"]
 
 
@@ -128,6 +131,31 @@ def test_a_script_without_a_guard_is_told(tmp_path):
     assert done.returncode == 1
     assert "RuntimeError: workers: the processes do not start; a script needs" in done.stderr
     assert "crashes the decoder" not in done.stderr
+
+
+TRAIN = """
+import sys
+from vidops.training import fit
+from vidops.training.config import validate
+root, output = sys.argv[1:]
+fit(validate({
+    "model": {"name": "tiny_tsn", "num_segments": 2},
+    "data": {"root": root, "train": "train.csv", "val": "val.csv", "size": 16, "batch_size": 2, "workers": 2},
+    "optimizer": {"name": "sgd", "lr": 0.1}, "schedule": {"name": "cosine"},
+    "epochs": 1, "accelerator": "cpu", "output": output,
+}, "script"))
+"""
+
+
+@pytest.mark.slow
+def test_a_script_that_trains_with_workers_needs_no_guard(tmp_path, video_bytes):
+    pytest.importorskip("lightning", reason="training needs lightning")
+    make_lists(class_videos(tmp_path / "v", video_bytes, a=3, b=3))
+    (tmp_path / "train.py").write_text(TRAIN)
+    arguments = [sys.executable, str(tmp_path / "train.py"), str(tmp_path / "v"), str(tmp_path / "run")]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "best.ckpt").is_file()
 
 
 def test_an_unforeseen_error_is_a_finding(tmp_path, video_bytes, monkeypatch):

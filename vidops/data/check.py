@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TextIO
@@ -29,11 +29,16 @@ class BrokenVideo:
 
 
 def check_videos(
-    samples: Sequence[Sample], workers: int = 0, quick: bool = False, *, out: TextIO | None = None
+    samples: Sequence[Sample],
+    workers: int = 0,
+    quick: bool = False,
+    *,
+    threads: bool = False,
+    out: TextIO | None = None,
 ) -> list[BrokenVideo]:
     """Decode every video of a list from its first frame to its last, or with ``quick`` only its first frame.
 
-    A file that is listed twice is read once. A file that brings its process down is named like any other
+    A file that is listed twice is read once. A file that brings a worker process down is named like any other
     broken one.
 
     Args:
@@ -42,6 +47,8 @@ def check_videos(
             that asks for some calls this under ``if __name__ == "__main__":``.
         quick: open each file and decode one frame, which finds missing, foreign and headless files but no
             damage further in.
+        threads: the workers are threads of this process. They need no such guard and start at once, but do not
+            survive a decoder's crash.
         out: where a progress bar may be shown; it is, if that is a terminal.
 
     Returns:
@@ -67,7 +74,7 @@ def check_videos(
         tqdm = require("tqdm", extra="train").tqdm
         bar = tqdm(total=len(videos), desc="check", unit="video", leave=False, file=out, dynamic_ncols=True)
     try:
-        for i, reason in _check_all(videos, workers, quick):
+        for i, reason in _check_all(videos, workers, quick, threads):
             if reason is not None:
                 reasons[i] = reason
             if bar is not None:
@@ -79,7 +86,9 @@ def check_videos(
     return [BrokenVideo(videos[i].path, reasons[i]) for i in sorted(reasons)]
 
 
-def _check_all(videos: Sequence[Sample], workers: int, quick: bool) -> Iterator[tuple[int, str | None]]:
+def _check_all(
+    videos: Sequence[Sample], workers: int, quick: bool, threads: bool
+) -> Iterator[tuple[int, str | None]]:
     """Yield (position, what is wrong or None) as results come."""
     if workers == 0:
         for i, video in enumerate(videos):
@@ -88,24 +97,25 @@ def _check_all(videos: Sequence[Sample], workers: int, quick: bool) -> Iterator[
     waiting = list(range(len(videos)))[::-1]
     while waiting:
         suspects: list[int] = []
-        yield from _check_pool(videos, waiting, suspects, workers, quick)
+        pool = ThreadPoolExecutor(workers) if threads else start_pool(min(workers, len(waiting)))
+        yield from _check_pool(pool, videos, waiting, suspects, 2 * workers, quick)
         # One of those that were being read has brought its process down: each again, alone.
         for i in suspects:
             alone: list[int] = []
-            yield from _check_pool(videos, [i], alone, 1, quick)
+            yield from _check_pool(start_pool(1), videos, [i], alone, 1, quick)
             if alone:
                 yield i, f"{videos[i].path}: crashes the decoder"
 
 
 def _check_pool(
-    videos: Sequence[Sample], waiting: list[int], lost: list[int], workers: int, quick: bool
+    pool: Executor, videos: Sequence[Sample], waiting: list[int], lost: list[int], ahead: int, quick: bool
 ) -> Iterator[tuple[int, str | None]]:
     """Take positions off ``waiting`` until none is left or a process dies, which puts those it ran in ``lost``."""
-    with start_pool(min(workers, len(waiting))) as pool:
+    with pool:
         running: dict[Future[str | None], int] = {}
         try:
             while waiting or running:
-                while waiting and len(running) < 2 * workers:
+                while waiting and len(running) < ahead:
                     running[pool.submit(_check_one, videos[waiting[-1]], quick)] = waiting[-1]
                     waiting.pop()
                 for done in wait(running, return_when=FIRST_COMPLETED).done:

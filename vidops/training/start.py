@@ -268,10 +268,13 @@ def _refuse_other_lists(earlier: Checkpoint, lists: dict[str, str]) -> None:
 
 
 def _refuse_broken_validation(config: Config, val: DataLoader[Any], out: TextIO | None) -> None:
-    """Open every validation video, each rank its share: a broken one would stop the end of the first epoch."""
+    """Open every validation video, each rank its share: a broken one would stop the end of the first epoch.
+
+    In threads: processes would ask for a guard in every script that calls ``fit``.
+    """
     samples = val.dataset.dataset.samples  # type: ignore[attr-defined]
     mine = [samples[index] for index in val.sampler]
-    broken = check_videos(mine, config.data.workers, quick=True, out=out)
+    broken = check_videos(mine, config.data.workers, quick=True, threads=True, out=out)
     if broken:
         number = "a video is" if len(broken) == 1 else f"{len(broken)} videos are"
         raise VideoError(f"data.val: {number} broken: {'; '.join(video.reason for video in broken)}")
