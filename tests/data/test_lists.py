@@ -62,6 +62,71 @@ def test_names_that_no_list_can_hold_are_refused(tmp_path, video_bytes, name, ma
     assert not list(root.glob("*.*"))
 
 
+def test_a_class_holds_what_lies_in_folders_below_it(tmp_path, video_bytes):
+    root = class_videos(tmp_path / "v", video_bytes, a=3, b=2)
+    class_videos(root / "a", video_bytes, monday=2, tuesday=2)
+    class_videos(root / "a" / "monday", video_bytes, early=1)
+    class_videos(root / "a", video_bytes, **{".hidden": 2})
+    (root / "b" / "to_a").symlink_to(root / "a", target_is_directory=True)
+    (root / "b" / "up").symlink_to(root, target_is_directory=True)
+    class_videos(tmp_path / "elsewhere", video_bytes, more=2)
+    (root / "b" / "more").symlink_to(tmp_path / "elsewhere" / "more", target_is_directory=True)
+    lists = make_lists(root, share=0.5)
+    assert (lists.train, lists.val) == ([4, 2], [4, 2])
+    rows = [row for name in ("train.csv", "val.csv") for row in (root / name).read_text().splitlines()[1:]]
+    a = ["0", "1", "2", "monday/0", "monday/1", "monday/early/0", "tuesday/0", "tuesday/1"]
+    b = ["0", "1", "more/0", "more/1"]
+    assert sorted(rows) == [f"a/{n}.mp4,0" for n in a] + [f"b/{n}.mp4,1" for n in b]
+    assert {s.path for s in read_annotations(root).samples} == {f"{root}/{row[:-2]}" for row in rows}
+
+
+def test_equal_names_in_folders_below_are_told_apart(tmp_path, video_bytes):
+    root = class_videos(tmp_path / "v", video_bytes, a=0)
+    for i in range(20):
+        class_videos(root / "a", video_bytes, **{f"take{i:02d}": 1})
+    make_lists(root, share=0.5)
+    folders = sorted(Path(p).parent.name for p, _ in read(root, "val.csv"))
+    assert folders not in ([f"take{i:02d}" for i in range(10)], [f"take{i:02d}" for i in range(10, 20)])
+
+
+def test_the_parts_of_a_split_are_no_classes(tmp_path, video_bytes):
+    for part in ("train", "Val"):
+        class_videos(tmp_path / "v" / part, video_bytes, a=2, b=2)
+    for read_folder in (make_lists, read_annotations):
+        with pytest.raises(
+            ValueError, match="its folders are Val, train, the parts of a split; expected one"
+        ):
+            read_folder(tmp_path / "v")
+    assert len(read_annotations(tmp_path / "v" / "train")) == 4
+
+
+@pytest.mark.parametrize("name", [" v", "v\n", "\udcff"])
+def test_a_path_to_the_videos_that_no_list_can_hold_is_refused(tmp_path, video_bytes, name):
+    (tmp_path / "lists").mkdir()
+    root = class_videos(tmp_path / "lists" / name, video_bytes, a=2)
+    with pytest.raises(ValueError, match="rename it"):
+        make_lists(root, out_dir=tmp_path / "lists")
+    assert [p.name for p in (tmp_path / "lists").iterdir()] == [name]
+    assert make_lists(root).train == [1]  # beside them the lists do not say that name
+
+
+def test_lists_that_cannot_be_written_leave_nothing(tmp_path, video_bytes, monkeypatch):
+    root = class_videos(tmp_path / "v", video_bytes, a=2, b=2)
+    write = Path.write_text
+
+    def full(self: Path, *args, **kwargs) -> int:
+        if "val.csv" in self.name:
+            raise OSError(28, "No space left on device")
+        return write(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            make_lists(root)
+    assert sorted(p.name for p in root.iterdir()) == ["a", "b"]
+    assert make_lists(root).val == [1, 1]
+
+
 def test_other_classes_and_files_leave_the_split_as_it_was(tmp_path, video_bytes):
     root = class_videos(tmp_path / "v", video_bytes, b=10)
     (root / "c").mkdir()

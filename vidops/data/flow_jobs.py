@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
 
+from ._search import video_files
 from ._workers import start_pool
 from .flow_store import FlowStore
-from .samples import VIDEO_SUFFIXES, Sample
+from .samples import Sample
 from .video import VideoError
 
 
@@ -96,14 +96,7 @@ def find_videos(folder: str | os.PathLike[str]) -> list[Sample]:
         Traceback (most recent call last):
         ValueError: no/such/folder: holds no video files
     """
-    folder = Path(folder)
-    found = sorted(
-        str(path)
-        for path in folder.rglob("*")
-        if path.suffix.lower() in VIDEO_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    found = [str(path) for path in video_files(folder)]
     if not found:
         raise ValueError(f"{folder}: holds no video files")
     return [Sample(path, 0) for path in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from .._files import write_text
+from .._files import replacing
 from .check import BrokenVideo, check_videos
 from .formats._format import read_lines
 from .formats.folder import class_folders
@@ -50,11 +51,12 @@ def make_lists(
 ) -> Lists:
     """Split a folder with one sub-folder a class into ``train.csv`` and ``val.csv``, beside a ``classes.txt``.
 
-    Every class is split by itself: ``share`` of its videos, rounded, but at least one and not all, are
-    validation videos: those whose hash of seed, class and file name is lowest, so that other classes change
-    nothing and another file moves at most one or two to the other list. Classes are in alphabetical order, or
-    in that of a classes.txt in the folder, which must name the same. Each video is opened and its first frame
-    decoded before anything is written; paths in the lists are relative to them.
+    A class's videos lie in its folder, or in folders below it. Every class is split by itself: ``share`` of its
+    videos, rounded, but at least one and not all, are validation videos: those whose hash of seed, class and
+    file name is lowest, so that other classes change nothing and another file moves at most one or two to the
+    other list. Classes are in alphabetical order, or in that of a classes.txt in the folder, which must name
+    the same. Each video is opened and its first frame decoded before anything is written; paths in the lists
+    are relative to them.
 
     Args:
         folder: the class folders.
@@ -90,7 +92,7 @@ def make_lists(
         if (target / name).exists():
             raise ValueError(f"{target / name}: exists; move it away to make new lists")
     folders = class_folders(folder)
-    _refuse_names(folder, folders)
+    _refuse_names(folder, folders, target)
     classes = _classes(folder, list(folders))
     empty = [name for name in classes if not folders[name]]
     if empty:
@@ -107,22 +109,29 @@ def make_lists(
             f"{folder}: a split needs two videos a class; fewer can be read of {', '.join(few)}"
             + (f"; broken: {_first(broken)}" if broken else "")
         )
-    parts = [_split(files, share, seed, name) for name, files in zip(classes, kept, strict=True)]
-    write_text(target / "classes.txt", "".join(f"{name}\n" for name in classes))
-    for position, name in ((1, "val.csv"), (0, "train.csv")):  # train.csv last: where it is, all is
-        write_text(target / name, _csv([part[position] for part in parts], target))
+    parts = [_split(folder / name, files, share, seed) for name, files in zip(classes, kept, strict=True)]
+    texts = {
+        "train.csv": _csv([train for train, _ in parts], target),
+        "val.csv": _csv([val for _, val in parts], target),
+        "classes.txt": "".join(f"{name}\n" for name in classes),
+    }
+    with contextlib.ExitStack() as stack:  # all are written before any gets its name; train.csv is the last
+        for name, text in texts.items():
+            stack.enter_context(replacing(target / name)).write_text(text, encoding="utf-8")
     return Lists(target, classes, [len(a) for a, _ in parts], [len(b) for _, b in parts], broken)
 
 
-def _refuse_names(folder: Path, folders: dict[str, list[Path]]) -> None:
+def _refuse_names(folder: Path, folders: dict[str, list[Path]], target: Path) -> None:
     """Refuse names that a list's reader would not give back: it takes blanks off, line by line, in UTF-8."""
-    for name in (*folders, *(str(p.relative_to(folder)) for files in folders.values() for p in files)):
+    written = [(name, folder / name) for name in folders]
+    written += [(_entry(path, target), path) for files in folders.values() for path in files]
+    for text, path in written:
         try:
-            name.encode()
+            text.encode()
         except UnicodeEncodeError:
-            raise ValueError(f"{str(folder / name)!a}: the name is not in UTF-8; rename it") from None
-        if name.strip() != name or len(name.splitlines()) != 1:
-            raise ValueError(f"{str(folder / name)!r}: a name with outer blanks or line breaks; rename it")
+            raise ValueError(f"{str(path)!a}: the name is not in UTF-8; rename it") from None
+        if text.strip() != text or len(text.splitlines()) != 1:
+            raise ValueError(f"{str(path)!r}: a name with outer blanks or line breaks; rename it")
 
 
 def _first(broken: list[BrokenVideo]) -> str:
@@ -139,12 +148,19 @@ def _classes(folder: Path, found: list[str]) -> list[str]:
     return names
 
 
-def _split(files: list[Path], share: float, seed: int, name: str) -> tuple[list[Path], list[Path]]:
+def _split(folder: Path, files: list[Path], share: float, seed: int) -> tuple[list[Path], list[Path]]:
     """Return the training and the validation videos of a class, each in the order of the files."""
     count = min(max(1, round(share * len(files))), len(files) - 1)
-    ranked = sorted(files, key=lambda p: hashlib.sha256(os.fsencode(f"{seed}/{name}/{p.name}")).digest())
-    chosen = set(ranked[:count])
+
+    def rank(path: Path) -> bytes:
+        return hashlib.sha256(os.fsencode(f"{seed}/{path.relative_to(folder.parent).as_posix()}")).digest()
+
+    chosen = set(sorted(files, key=rank)[:count])
     return [p for p in files if p not in chosen], [p for p in files if p in chosen]
+
+
+def _entry(path: Path, target: Path) -> str:
+    return Path(os.path.relpath(path, target)).as_posix()
 
 
 def _csv(files: list[list[Path]], target: Path) -> str:
@@ -152,5 +168,5 @@ def _csv(files: list[list[Path]], target: Path) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label"])
     for label, paths in enumerate(files):
-        writer.writerows([Path(os.path.relpath(p, target)).as_posix(), label] for p in paths)
+        writer.writerows([_entry(path, target), label] for path in paths)
     return text.getvalue()

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from ..samples import VIDEO_SUFFIXES, AnnotationList, FrameFolder, Sample
+from .._search import video_files
+from ..samples import AnnotationList, FrameFolder, Sample
 
 log = logging.getLogger("vidops.data")
 
@@ -328,16 +329,6 @@ def index_videos(root: Path) -> dict[str, list[Path]]:
         Stem of the file name -> the files that have it, sorted.
     """
     found: dict[str, list[Path]] = {}
-    seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
-                found.setdefault(stem, []).append(Path(folder, name))
+    for path in video_files(root):
+        found.setdefault(path.stem, []).append(path)
     return found

@@ -1,35 +1,40 @@
-"""A folder with one sub-folder a class."""
+"""A folder with one sub-folder a class; what lies deeper belongs to the class too."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ..samples import VIDEO_SUFFIXES, AnnotationList, Sample
+from .._search import video_files
+from ..samples import AnnotationList, Sample
 from . import hmdb51
 from ._format import Format, Request
 
+_PARTS = {"train", "training", "val", "valid", "validate", "validation", "test", "testing"}
+
 
 def class_folders(source: Path) -> dict[str, list[Path]]:
-    """List the video files of every class folder.
+    """List the video files of every class folder, those in its sub-folders included.
 
     Args:
-        source: the folder of class folders; hidden folders and files are left out.
+        source: the folder of class folders; hidden folders and files are left out. A link to another class's
+            folder is not followed.
 
     Returns:
         Folder name -> its video files, both in alphabetical order.
 
     Raises:
-        ValueError: there are no folders.
+        ValueError: there are no folders, or they are those of a split and not of classes.
     """
     folders = sorted(p for p in source.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
         raise ValueError(f"{source}: holds no class folders")
-    return {
-        folder.name: sorted(
-            p
-            for p in folder.iterdir()
-            if p.is_file() and p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".")
+    names = [folder.name for folder in folders]
+    if _PARTS.issuperset(name.lower() for name in names):
+        raise ValueError(
+            f"{source}: its folders are {', '.join(names)}, the parts of a split; expected one folder a class"
         )
+    return {
+        folder.name: video_files(folder, apart=[source, *(other for other in folders if other != folder)])
         for folder in folders
     }
 
