@@ -72,6 +72,7 @@ def test_hmdb51(tmp_path):
         ("b2.avi", 0),
         ("wave/w2.avi", 1),
     ]
+    assert len(read_annotations(splits, root=root, subset="all")) == 4  # w3 is of neither
     second = read_annotations(splits, root=root, subset="train", split=2, classes=train.classes)
     assert pairs(second, root) == [("wave/w3.avi", 1)]
     with pytest.raises(ValueError, match="both subsets; say train or val"):

@@ -159,6 +159,24 @@ def test_kinetics_with_several_splits_asks_which(tmp_path):
     root = touch(tmp_path / "videos", "a.mp4")
     with pytest.raises(ValueError, match="holds the splits train, val; say which one is meant"):
         read_annotations(kinetics(tmp_path), root=root)
-    text = KINETICS.replace(",val", ",test")
-    with pytest.raises(ValueError, match="holds no val split, only test, train"):
+    text = KINETICS.replace(",val", ",dev")
+    with pytest.raises(ValueError, match="holds no val split, only dev, train"):
         read_annotations(kinetics(tmp_path, text), root=root, subset="val")
+
+
+def test_kinetics_validates_on_the_test_split_where_there_is_no_other(tmp_path):
+    rows = {"train": "a,v1,0,10,train\n", "val": "a,v2,0,10,val\n", "test": "a,v3,0,10,test\n"}
+    root = touch(tmp_path / "videos", "v1.mp4", "v2.mp4", "v3.mp4")
+    for splits, subset, expected in (
+        (["test"], "val", ["v3.mp4"]),
+        (["train", "test"], "val", ["v3.mp4"]),
+        (["train", "val", "test"], "val", ["v2.mp4"]),
+        (["train", "val", "test"], "train", ["v1.mp4"]),
+        (["train", "val", "test"], "all", ["v1.mp4", "v2.mp4", "v3.mp4"]),
+    ):
+        text = "label,youtube_id,time_start,time_end,split\n" + "".join(rows[split] for split in splits)
+        found = read_annotations(kinetics(tmp_path, text), root=root, subset=subset)
+        assert [Path(s.path).name for s in found.samples] == expected
+    with pytest.raises(ValueError, match="holds no train split, only test"):
+        text = "label,youtube_id,time_start,time_end,split\n" + rows["test"]
+        read_annotations(kinetics(tmp_path, text), root=root, subset="train")

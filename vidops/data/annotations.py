@@ -38,7 +38,7 @@ def read_annotations(
         format: name of a format; ``"auto"`` looks at the name and the first line and says so if it cannot tell.
         num_classes: the number of classes that labels must stay below; by default as many as there are names.
         classes: class names in the order of their indices.
-        subset: ``"train"`` or ``"val"``, for a list that holds both (HMDB51, some of Kinetics).
+        subset: ``"train"``, ``"val"`` or ``"all"``, for a list that holds both (HMDB51, some of Kinetics).
         split: 1, 2 or 3, which of HMDB51's splits.
         missing: what to do about videos that are not there: ``"error"``, ``"skip"`` (left out and logged) or
             ``"keep"``.
@@ -62,7 +62,7 @@ def read_annotations(
     if root is not None and not Path(root).is_dir():
         raise FileNotFoundError(f"root: {root} is not a folder")
     for name, value, known in (
-        ("subset", subset, (None, "train", "val")),
+        ("subset", subset, (None, "train", "val", "all")),
         ("split", split, (1, 2, 3)),
         ("missing", missing, ("error", "skip", "keep")),
     ):

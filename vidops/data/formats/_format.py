@@ -28,7 +28,7 @@ class Request:
         root: folder that the videos' paths start from.
         names: class names that the caller or a classes.txt gives.
         num_classes: bound of the labels where there are no names.
-        subset: ``"train"`` or ``"val"`` for a source that holds both; None takes all it can.
+        subset: ``"train"``, ``"val"`` or ``"all"`` of a source that holds several; None asks which.
         split: 1, 2 or 3, of the formats with three splits in one folder.
         missing: ``"error"``, ``"skip"`` (left out and logged) or ``"keep"`` for videos that are not there.
         frames: how the pictures of a frame folder are named.

@@ -9,7 +9,7 @@ from ..samples import AnnotationList
 from ._format import Collector, Format, Request, first_present, index_of, read_lines
 
 _FILE = re.compile(r"(.+)_test_split([123])\.txt")
-_FLAGS = {"train": "1", "val": "2"}
+_FLAGS = {"train": {"1"}, "val": {"2"}, "all": {"1", "2"}}
 
 
 def read(request: Request) -> AnnotationList:
@@ -32,7 +32,7 @@ def read(request: Request) -> AnnotationList:
             video, _, flag = line.rpartition(" ")
             if flag not in ("0", "1", "2") or not video:
                 raise ValueError(f"{where}: expected `video.avi` and 0, 1 or 2, found {line!r}")
-            if flag == _FLAGS[request.subset]:
+            if flag in _FLAGS[request.subset]:
                 path = video.strip()
                 found.add(first_present(request.root / name / path, request.root / path), index, where)
     return found.finish(names)

@@ -8,7 +8,7 @@ from ..samples import AnnotationList
 from ._format import Collector, Format, Request, first_line, index_of, index_videos, number, read_rows
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end")
-_SUBSETS = {"train": {"train"}, "val": {"val", "validate", "validation"}}
+_TRAIN, _VAL, _TEST = {"train"}, {"val", "validate", "validation"}, {"test"}
 
 
 def read(request: Request) -> AnnotationList:
@@ -17,8 +17,8 @@ def read(request: Request) -> AnnotationList:
     A clip is ``<id>_<start>_<end>`` with the seconds on six digits or bare, or ``<id>`` alone, with any suffix
     of a video. Where several files have the name, the one in the folder of the clip's class is meant (its
     name with blanks or underscores); what lies in another class's folder is never taken. Classes are the
-    list's own, sorted, unless names are given. A list with several splits is filtered by the request's
-    subset; one of a single split must be of that subset.
+    list's own, sorted, unless names are given. A list is filtered by the request's subset; where ``val``
+    is asked for and the list has none, its test split is taken.
     """
     source = request.source
     rows = _rows(request)
@@ -62,11 +62,12 @@ def _of_subset(
     rows: list[tuple[str, dict[str, str]]], request: Request, source: Path
 ) -> list[tuple[str, dict[str, str]]]:
     splits = {row.get("split", "") for _, row in rows}
-    if splits == {""} or (len(splits) == 1 and request.subset is None):
+    if splits == {""} or request.subset == "all" or (len(splits) == 1 and request.subset is None):
         return rows
     if request.subset is None:
         raise ValueError(f"{source}: holds the splits {', '.join(sorted(splits))}; say which one is meant")
-    kept = [(where, row) for where, row in rows if row["split"] in _SUBSETS[request.subset]]
+    wanted = _TRAIN if request.subset == "train" else _VAL if splits & _VAL else _TEST
+    kept = [(where, row) for where, row in rows if row["split"] in wanted]
     if not kept:
         raise ValueError(f"{source}: holds no {request.subset} split, only {', '.join(sorted(splits))}")
     return kept
