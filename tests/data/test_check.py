@@ -205,6 +205,54 @@ def test_check_of_a_recipe(tmp_path, video_bytes, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"{root}/a/1.mp4: no such file"
     assert "1 of 4 videos are broken" in out[1]
+    listed = "a/1.mp4" in (root / "val.csv").read_text()
+    for subset, broken in (("train", not listed), ("val", listed)):
+        assert main(["dataset", "check", *recipe, "--workers", "0", "--subset", subset]) == broken
+        assert f"{broken:d} of 2 videos are broken" in capsys.readouterr().out
+
+
+def frames(folder: Path, template: str, first: int, count: int) -> None:
+    folder.mkdir(parents=True)
+    for i in range(first, first + count):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / template.format(i))
+
+
+def test_check_reads_a_list_as_a_recipe_does(tmp_path, capsys):
+    """Named frames, HMDB51's split files, one part of a list that holds both."""
+    frames(tmp_path / "a", "img_{:03d}.png", 0, 3)
+    frames(tmp_path / "b", "img_{:03d}.png", 0, 2)
+    path = tmp_path / "list.txt"
+    path.write_text("a 3 0\nb 3 1\n")
+    call = ["dataset", "check", str(path), "--workers", "0"]
+    assert main([*call, "--template", "img_{:03d}.png", "--first-frame", "0"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == f"{tmp_path}/b/img_002.png: the frame is missing"
+    assert "1 of 2 videos are broken" in out[1]
+
+    splits = tmp_path / "splits"
+    splits.mkdir()
+    for split, line in ((1, "u.avi 1\nv.avi 2\nw.avi 0\n"), (2, "w.avi 1\n")):
+        (splits / f"wave_test_split{split}.txt").write_text(line)
+    for options, names in (
+        ([], ["u", "v"]),
+        (["--subset", "train"], ["u"]),
+        (["--subset", "val"], ["v"]),
+        (["--split", "2"], ["w"]),
+    ):
+        call = ["dataset", "check", str(splits), "--root", str(tmp_path), "--workers", "0", *options]
+        assert main(call) == 1
+        out = capsys.readouterr().out.splitlines()
+        assert out[:-1] == [f"{tmp_path}/wave/{name}.avi: no such file" for name in names]
+
+
+def test_check_of_a_folder_reads_every_video_below_it(tmp_path, video_bytes, capsys):
+    (tmp_path / "x" / "y").mkdir(parents=True)
+    (tmp_path / "top.mp4").write_bytes(video_bytes)
+    (tmp_path / "x" / "y" / "deep.mp4").write_bytes(b"no video")
+    assert main(["dataset", "check", str(tmp_path), "--workers", "0"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith(f"{tmp_path}/x/y/deep.mp4: ")
+    assert "1 of 2 videos are broken" in out[1]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +262,12 @@ def test_check_of_a_recipe(tmp_path, video_bytes, capsys):
         (["LIST", "a=3"], "keys are those of a recipe"),
         (["LIST", "--workers", "-1"], "workers must be at least 0"),
         (["LIST", "--format", "ucf"], "no format 'ucf'"),
-        (["x.yaml", "--root", "."], "--root and --format are for lists"),
+        (["x.yaml", "--root", "."], "--root: is for lists; of a recipe change data.root"),
+        (
+            ["x.yaml", "--first-frame", "0"],
+            "--first-frame: is for lists; of a recipe change data.first_frame",
+        ),
+        (["LIST", "--template", "a.jpg"], "template must be a file name with one number in it"),
     ],
 )
 def test_wrong_calls_of_check(tmp_path, video_bytes, capsys, arguments, match):

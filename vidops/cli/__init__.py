@@ -1,4 +1,4 @@
-"""Command line: every module of this package is one command."""
+"""Command line: every module of this package is one command, but those whose names begin with ``_``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="vidops", description="Fused video operators and action-recognition models."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    names = sorted(m.name for m in pkgutil.iter_modules(__path__))
+    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
     # A command's module is imported only when it is called or when help over all of them is asked for.
     chosen = [argv[0]] if argv and argv[0] in names else names
     modules = {}

@@ -7,10 +7,8 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from vidops.data import Sample
+from ._lists import add_source, read_source
 
 HELP = "make datasets and lists (make-motion, make-list), find broken videos (check), compute optical flow (flow)"
 
@@ -142,19 +140,7 @@ def _add_check(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help=text,
         description=f"{text}, missing ones included. The exit status is 1 if there are any.",
     )
-    parser.add_argument(
-        "source", metavar="SOURCE", help="a recipe (.yaml), whose two lists are read, a list, or a folder"
-    )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="keys of the recipe to change, such as data.root=clips",
-    )
-    parser.add_argument(
-        "--root", metavar="DIR", help="folder that a list's paths start from (default: its own)"
-    )
-    parser.add_argument("--format", default="auto", help="format of a list (default: seen from the list)")
+    add_source(parser)
     parser.add_argument("--quick", action="store_true", help="decode the first frame of each video only")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
@@ -164,7 +150,7 @@ def _add_check(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _check(args: argparse.Namespace) -> int:
     from vidops.data.check import check_videos
 
-    samples = _samples_of(args)
+    samples = read_source(args).samples
     videos = len({sample.path for sample in samples})
     start = time.perf_counter()
     broken = check_videos(samples, _workers(args.workers), args.quick, out=sys.stderr)
@@ -179,26 +165,6 @@ def _check(args: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
-def _samples_of(args: argparse.Namespace) -> list[Sample]:
-    """Read the list or the recipe's lists, missing videos included."""
-    from vidops.data import read_annotations
-
-    if os.path.splitext(args.source)[1] in (".yaml", ".yml"):
-        from vidops.training import load_config
-        from vidops.training.loading import read_list
-
-        if args.root is not None or args.format != "auto":
-            raise ValueError(
-                "--root and --format are for lists; of a recipe change data.root and data.format"
-            )
-        config = load_config(args.source, args.overrides)
-        return [s for split in ("train", "val") for s in read_list(config, split, missing="keep").samples]
-    if args.overrides:
-        raise ValueError(f"{args.overrides[0]}: keys are those of a recipe, {args.source} is a list")
-    found = read_annotations(args.source, root=args.root, format=args.format, missing="keep")
-    return found.samples
-
-
 def _add_flow(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     text = "compute the TV-L1 optical flow of every video once and keep it in a folder"
     parser = actions.add_parser(
@@ -207,26 +173,10 @@ def _add_flow(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description=f"{text}; started again, it goes on where it was stopped. Broken videos are listed at the"
         " end, and the exit status is then 1.",
     )
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="a recipe (.yaml), whose two lists are read, a list, or a folder of videos",
-    )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="keys of the recipe to change, such as data.root=clips",
-    )
+    add_source(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="folder that keeps the flow (default: data.flow_root of the recipe)"
     )
-    parser.add_argument(
-        "--root",
-        metavar="DIR",
-        help="folder that a list's paths start from, data.root in training (default: its own)",
-    )
-    parser.add_argument("--format", default="auto", help="format of a list (default: seen from the list)")
     parser.add_argument(
         "--short-side", type=int, default=256, metavar="N", help="pixels frames are resized to (default: 256)"
     )
@@ -248,9 +198,13 @@ def _flow(args: argparse.Namespace) -> int:
         raise ValueError(f"--workers must be at least 1, got {args.workers}")
     require("skimage", extra="motion")
     tqdm = require("tqdm", extra="train").tqdm
-    samples, root, out = _flow_job(args)
+    source = read_source(args)
+    out = args.out or source.flow_root
+    if out is None:
+        raise ValueError("--out: say which folder keeps the flow")
+    samples = list({sample.path: sample for sample in source.samples}.values())
     settings = FlowSettings(short_side=args.short_side, bound=args.bound)
-    store = FlowStore(out, videos=root, settings=settings)
+    store = FlowStore(out, videos=source.root, settings=settings)
     start, computed = time.perf_counter(), 0
     broken: list[str] = []
     with tqdm(total=len(samples), desc="flow", unit="video", disable=args.quiet) as bar:
@@ -269,23 +223,3 @@ def _flow(args: argparse.Namespace) -> int:
     if broken:
         print(f"{len(broken)} of {len(samples)} videos are broken and have no flow", file=sys.stderr)
     return 1 if broken else 0
-
-
-def _flow_job(args: argparse.Namespace) -> tuple[list[Sample], str, str]:
-    """Return the videos, each once, the folder their paths are relative to, and where their flow goes."""
-    from vidops.data.flow_jobs import find_videos
-
-    out, root = args.out, args.root
-    if os.path.splitext(args.source)[1] in (".yaml", ".yml"):
-        from vidops.training import load_config
-
-        section = load_config(args.source, args.overrides).data
-        out, root = out or section.flow_root, section.root
-    if out is None:
-        raise ValueError("--out: say which folder keeps the flow")
-    if os.path.isdir(args.source) and args.format == "auto" and not args.overrides:
-        return find_videos(args.source), root or args.source, out
-    samples = {sample.path: sample for sample in _samples_of(args)}
-    if root is None:
-        root = args.source if os.path.isdir(args.source) else os.path.dirname(args.source) or "."
-    return list(samples.values()), root, out

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vidops.cli import main
-from vidops.data import Sample
+from vidops.data import FrameFolder, Sample
 from vidops.data.flow import FlowSettings
 from vidops.data.flow_jobs import compute_flow, find_videos
 from vidops.data.flow_store import FlowStore
@@ -144,6 +144,33 @@ def test_command_takes_a_list_and_says_what_is_wrong(video, tmp_path, capsys):
     assert main(["dataset", "flow", str(tmp_path / "empty"), "--out", str(tmp_path / "new")]) == 2
     assert "empty: holds no video files" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_command_reads_a_list_as_a_recipe_does(video, tmp_path, capsys):
+    """HMDB51's folder of split files is a list, not a folder of videos; frames have the names that are given."""
+    from PIL import Image
+
+    fast = ["--out", str(tmp_path / "out"), "--short-side", "16", "--quiet"]
+    splits = tmp_path / "splits"
+    splits.mkdir()
+    (splits / "wave_test_split1.txt").write_text("a.mkv 1\n")
+    (splits / "wave_test_split2.txt").write_text("b.mkv 1\na.mkv 2\n")
+    root = ["--root", str(tmp_path / "videos")]
+    assert main(["dataset", "flow", str(splits), *root, *fast]) == 0
+    assert "flow of 1 videos computed" in capsys.readouterr().out
+    assert not FlowStore(tmp_path / "out", videos=tmp_path / "videos").add(video)
+    assert main(["dataset", "flow", str(splits), *root, *fast, "--split", "2"]) == 1
+    assert "b.mkv: no such file" in capsys.readouterr().err
+    assert main(["dataset", "flow", str(splits), *root, *fast, "--split", "2", "--subset", "val"]) == 0
+
+    (tmp_path / "7").mkdir()
+    for number, frame in enumerate(moving(3)):
+        Image.fromarray(frame).save(tmp_path / "7" / f"{number}.png")
+    (tmp_path / "list.txt").write_text("7 3 0\n")
+    call = ["dataset", "flow", str(tmp_path / "list.txt"), *fast]
+    assert main([*call, "--template", "{}.png", "--first-frame", "0"]) == 0
+    folder = FrameFolder("{}.png", 0, 3)
+    assert FlowStore(tmp_path / "out", videos=tmp_path).path(tmp_path / "7", folder).is_file()
 
 
 RECIPE = """
