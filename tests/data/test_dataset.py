@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader
 
 from vidops.data import AnnotationList, Sample, UniformSampling, VideoDataset, VideoError, read_frames
 from vidops.data import dataset as dataset_module
-from vidops.data.transforms import CenterCrop, Compose, Normalize, TrainCrops
+from vidops.data.transforms import Compose, Normalize, TrainCrops
+from vidops.data.views import SpatialCrops, Views
 
 from ._videos import write_video
 
@@ -59,7 +60,7 @@ def test_item(annotations):
 
 
 def test_test_clip_is_the_named_frames(annotations):
-    transform = Compose([CenterCrop(36, 36), Normalize([0.0] * 3, [1.0] * 3)])
+    transform = Views(SpatialCrops(36, 36), 1, Normalize([0.0] * 3, [1.0] * 3))
     dataset = make(annotations, sampling=UniformSampling(5, training=False), transform=transform)
     frames = read_frames(annotations.samples[0].path, [1, 3, 5, 7, 9])[:, :, 6:42]
     expected = torch.from_numpy(frames).permute(3, 0, 1, 2).float() / 255

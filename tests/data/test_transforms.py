@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from vidops.data.transforms import (
-    CenterCrop,
     Compose,
     Normalize,
     TrainCrops,
@@ -97,14 +96,6 @@ def test_flip():
     assert abs(mirrored - 100) < 3 * 50**0.5
 
 
-def test_centre_crop():
-    out = CenterCrop(32, 64)(ramp(2, 64, 96), rng())
-    assert out.shape == (2, 32, 32, 3)
-    assert out[0, 0, 0, :2].tolist() == [32, 16]
-    assert CenterCrop(20, 30)(noise(2, 90, 61), rng()).shape == (2, 20, 20, 3)
-    assert CenterCrop(30, 30)(noise(2, 30, 30), rng()).shape == (2, 30, 30, 3)
-
-
 @pytest.mark.parametrize("height, width", [(30, 40), (17, 23), (120, 100)])
 def test_resize_agrees_with_pillow(height, width):
     frames = noise()
@@ -139,14 +130,13 @@ def test_compose_is_deterministic_and_leaves_its_input_alone():
         (lambda: TrainCrops(0, flip=False), "size must be a whole number of at least 1, got 0"),
         (lambda: TrainCrops(8, flip=False, scales=()), "scales must lie in"),
         (lambda: TrainCrops(8, flip=False, scales=(1.2,)), "scales must lie in"),
-        (lambda: CenterCrop(48, 40), r"size \(48\) must not be larger than short_side \(40\)"),
         (lambda: Normalize([0.5], [0.5]), "three numbers each"),
         (lambda: Normalize([0.5] * 3, [0.5, 0, 1]), "std must be above 0"),
         (
-            lambda: CenterCrop(8, 8)(np.zeros((8, 8, 3), np.uint8), rng()),
+            lambda: TrainCrops(8, flip=False)(np.zeros((8, 8, 3), np.uint8), rng()),
             r"shape \(T, H, W, 3\), got \(8, 8, 3\)",
         ),
-        (lambda: CenterCrop(8, 8)(np.zeros((0, 8, 8, 3), np.uint8), rng()), "shape"),
+        (lambda: TrainCrops(8, flip=False)(np.zeros((0, 8, 8, 3), np.uint8), rng()), "shape"),
     ],
 )
 def test_wrong_values(make, match):
@@ -156,6 +146,6 @@ def test_wrong_values(make, match):
 
 def test_wrong_types():
     with pytest.raises(TypeError, match=r"frames must be a uint8 array .* got float32"):
-        CenterCrop(8, 8)(np.zeros((2, 8, 8, 3), np.float32), rng())
+        TrainCrops(8, flip=False)(np.zeros((2, 8, 8, 3), np.float32), rng())
     with pytest.raises(TypeError, match="got list"):
-        CenterCrop(8, 8)([1, 2], rng())
+        TrainCrops(8, flip=False)([1, 2], rng())

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from vidops.data import MOTION_PAIRS, SpatialCrops, Views, mirrored_classes
-from vidops.data.transforms import CenterCrop, Normalize, RandomResizeCrop
+from vidops.data.transforms import Normalize, RandomResizeCrop
+from vidops.data.views import usual_short_side
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -60,10 +61,15 @@ def test_crops_by_hand(height, width, size, crops, expected):
     assert cuts(height, width, size, crops) == expected
 
 
-def test_one_crop_is_the_centre_crop():
-    frames = rng().integers(0, 256, (3, 50, 70, 3), dtype=np.uint8)
-    (crop,) = SpatialCrops(24, 32)(frames)
-    assert torch.equal(crop, CenterCrop(24, 32)(frames, rng()))
+def test_the_short_side_is_resized_before_the_cut():
+    (crop,) = SpatialCrops(32, 64)(grid(2, 128, 192))
+    assert crop.shape == (2, 32, 32, 3)
+    # of 64 x 96 the crop starts at (16, 32): in the whole frame between 32 and 33, and 64 and 65
+    assert corner(crop) in {(y, x) for y in (32, 33) for x in (64, 65)}
+    (crop,) = SpatialCrops(20, 30)(grid(2, 90, 61))
+    assert crop.shape == (2, 20, 20, 3)
+    assert usual_short_side(224) == 256
+    assert usual_short_side(48) == 55
 
 
 def test_last_five_of_ten_are_the_first_five_mirrored():

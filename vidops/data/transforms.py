@@ -43,8 +43,8 @@ class Compose:
 
     Example:
         >>> frames = np.zeros((8, 60, 80, 3), np.uint8)
-        >>> test = Compose([CenterCrop(48, 56), Normalize([0.5] * 3, [0.25] * 3)])
-        >>> test(frames, np.random.default_rng(0)).shape
+        >>> train = Compose([TrainCrops(48, flip=True), Normalize([0.5] * 3, [0.25] * 3)])
+        >>> train(frames, np.random.default_rng(0)).shape
         torch.Size([3, 8, 48, 48])
     """
 
@@ -154,35 +154,6 @@ class RandomResizeCrop:
         mirrored = bool(generator.integers(2)) and self.flip
         out = resize(frames, height, width)[:, top : top + self.size, left : left + self.size]
         return self.mirror(out) if mirrored else out
-
-
-class CenterCrop:
-    """Resize the short side and cut a square from the centre.
-
-    Args:
-        size: side of the square, pixels.
-        short_side: pixels of the short side before the cut; at least ``size``.
-
-    Raises:
-        ValueError: size is below 1 or larger than short_side.
-
-    Example:
-        >>> CenterCrop(48, 56)(np.zeros((8, 60, 80, 3), np.uint8), np.random.default_rng(0)).shape
-        torch.Size([8, 48, 48, 3])
-    """
-
-    def __init__(self, size: int, short_side: int) -> None:
-        self.size = _positive("size", size)
-        self.short_side = _positive("short_side", short_side)
-        if size > short_side:
-            raise ValueError(f"size ({size}) must not be larger than short_side ({short_side})")
-
-    def __call__(self, frames: Frames | torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
-        """Return uint8 frames (T, size, size, 3)."""
-        frames = _as_frames(frames)
-        frames = resize(frames, *scaled_size(frames.shape[1], frames.shape[2], self.short_side))
-        top, left = ((side - self.size) // 2 for side in frames.shape[1:3])
-        return frames[:, top : top + self.size, left : left + self.size]
 
 
 class Normalize:

@@ -11,6 +11,22 @@ from .video import Frames, scaled_size
 CROPS = (1, 3, 10)
 
 
+def usual_short_side(size: int) -> int:
+    """Return the short side that frames are resized to before crops of a size are cut, where none is given.
+
+    Args:
+        size: side of the crops, pixels.
+
+    Returns:
+        8/7 of it, rounded: 256 for 224.
+
+    Example:
+        >>> usual_short_side(224)
+        256
+    """
+    return round(size * 8 / 7)
+
+
 class SpatialCrops:
     """Resize the short side and cut one, three or ten squares.
 

@@ -10,6 +10,7 @@ from vidops import data
 from vidops.data import modalities, transforms
 from vidops.data.flow_store import FlowStore
 from vidops.data.formats import find_format
+from vidops.data.views import usual_short_side
 from vidops.models import model_card
 
 from .config import Config
@@ -38,7 +39,7 @@ def build_dataset(
     """
     section, card = config.data, model_card(config.model.name)
     size = section.size or card.input_size[-1]
-    short_side = section.short_side or round(size * 8 / 7)
+    short_side = section.short_side or usual_short_side(size)
     mirror = modalities.flip_flow if section.modality == "flow" else transforms.flip_frames
     clips, crops = (section.clips, section.crops) if views and not training else (1, 1)
     if section.flip and (training or crops == 10):

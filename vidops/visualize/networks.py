@@ -24,6 +24,7 @@ from ..data import (
     transforms,
 )
 from ..data.dataset import Sampling
+from ..data.views import usual_short_side
 from ..models import create_model, model_card
 from .clips import ShownFrames, read_shown
 
@@ -137,7 +138,7 @@ def load_subject(
         checkpoint.classes,
         f"{card.name}, {Path(str(weights)).name} after {epochs}",
         lambda videos: build_dataset(config, videos, training=False, views=False),
-        SpatialCrops(section.test_size or size, section.short_side or round(size * 8 / 7)),
+        SpatialCrops(section.test_size or size, section.short_side or usual_short_side(size)),
         FrameFolder(section.template, section.first_frame),
     )
 
@@ -147,7 +148,7 @@ def _random(name: str, seed: int) -> Subject:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = create_model(name).eval()
-    crop = SpatialCrops(card.input_size[-1], round(card.input_size[-1] * 8 / 7))
+    crop = SpatialCrops(card.input_size[-1], usual_short_side(card.input_size[-1]))
     return Subject(
         net,
         [f"class {i}" for i in range(card.num_classes)],
