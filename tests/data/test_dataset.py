@@ -67,13 +67,18 @@ def test_test_clip_is_the_named_frames(annotations):
     assert torch.equal(dataset[0]["clip"], expected)
 
 
-@pytest.mark.parametrize("context, cache", [("fork", None), ("fork", "memory"), ("forkserver", "memory")])
-def test_batches_are_the_same_with_any_number_of_workers(annotations, context, cache):
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
+@pytest.mark.parametrize(
+    "workers, context, cache",
+    [(1, "fork", None), (4, "fork", None), (4, "fork", "memory"), (2, "forkserver", "memory")],
+)
+def test_batches_are_the_same_with_any_number_of_workers(annotations, workers, context, cache):
     torch.manual_seed(0)
     alone = epochs_of(make(annotations), 0)
     torch.manual_seed(1)
     np.random.seed(5)  # noqa: NPY002 - a global state that must not matter
-    assert_equal(alone, epochs_of(make(annotations, cache=cache), 2, multiprocessing_context=context))
+    helped = epochs_of(make(annotations, cache=cache), workers, multiprocessing_context=context)
+    assert_equal(alone, helped)
 
 
 def test_epoch_and_seed_change_the_clip_and_position_does_not(annotations):

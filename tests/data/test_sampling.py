@@ -186,6 +186,44 @@ def test_runs_at_the_centres_by_hand(frames, segments, length, expected):
     assert sampling(frames).tolist() == expected
 
 
+# Worked by hand: d = m // s, r = m - d s places left over, half of them before the first segment (of an odd number
+# one more if the second draw is 1); too short for s places: the mirrored centres, floor((2i+1) m / 2s) and back.
+@pytest.mark.parametrize(
+    "frames, segments, length, draws, expected",
+    [
+        (8, 4, 1, [0, 1, 1, 0, 0], [0, 3, 5, 6]),  # d = 2, r = 0
+        (10, 4, 1, [0, 1, 1, 0, 1], [1, 4, 6, 7]),  # d = 2, r = 2
+        (11, 4, 1, [0, 1, 1, 0, 0], [1, 4, 6, 7]),  # d = 2, r = 3: 1 before
+        (11, 4, 1, [0, 1, 1, 0, 1], [2, 5, 7, 8]),  # 2 before
+        (4, 4, 1, [0, 0, 0, 0, 1], [0, 1, 2, 3]),
+        (3, 4, 1, [], [0, 1, 1, 2]),  # 0.375 1.125, then 2 - those
+        (13, 4, 3, [1, 0, 1, 0, 0], run3(2, 3, 6, 7)),  # m = 11, d = 2, r = 3
+        (5, 4, 3, [], run3(0, 1, 1, 2)),  # m = 3
+    ],
+)
+def test_symmetric_training_by_hand(frames, segments, length, draws, expected):
+    script = Script(*draws)
+    sampling = UniformSampling(segments, training=True, symmetric=True, frames_per_segment=length)
+    assert sampling(frames, script).tolist() == expected
+    assert script.numbers == []
+
+
+# Worked by hand: the mirrored centres of the m = n - l + 1 places.
+@pytest.mark.parametrize(
+    "frames, segments, expected",
+    [
+        (18, 4, run3(2, 6, 9, 13)),  # m = 16: 2 6, then 15 - those
+        (11, 3, run3(1, 4, 7)),  # m = 9: 1.5 4.5, 8 - 1
+        (6, 4, run3(0, 1, 2, 3)),  # m = 4
+        (4, 4, run3(0, 0, 1, 1)),  # m = 2: 0.25 0.75
+        (3, 2, run3(0, 0)),  # m = 1
+    ],
+)
+def test_symmetric_runs_by_hand(frames, segments, expected):
+    sampling = UniformSampling(segments, training=False, symmetric=True, frames_per_segment=3)
+    assert sampling(frames).tolist() == expected
+
+
 def test_centres_are_those_of_the_published_arithmetic():
     """At n = 6, s = 7 the fourth centre is 3, but the published doubles give 2.9999999999999996."""
     assert UniformSampling(7, training=False)(6).tolist() == [0, 1, 2, 2, 3, 4, 5]
@@ -210,6 +248,22 @@ def test_centres_are_those_of_the_published_arithmetic():
 def test_several_clips_by_hand(frames, segments, clips, expected):
     sampling = UniformSampling(segments, training=False, clips=clips)
     assert sampling(frames).reshape(clips, segments).tolist() == expected
+
+
+# Worked by hand: t = m / s, clip c starts its runs at int(t ((1/2 - c/C) mod 1) + t i).
+@pytest.mark.parametrize(
+    "frames, segments, clips, expected",
+    [
+        (18, 2, 2, [run3(4, 12), run3(0, 8)]),  # t = 8
+        (4, 2, 2, [run3(0, 1), run3(0, 1)]),  # t = 1
+        (3, 2, 2, [run3(0, 0), run3(0, 0)]),  # t = 0.5
+        (2, 2, 2, [[0, 1, 1] * 2] * 2),  # t = 0
+        (20, 3, 3, [run3(3, 9, 15), run3(1, 7, 13), run3(5, 11, 17)]),  # t = 6: shares 1/2, 1/6, 5/6
+    ],
+)
+def test_runs_of_several_clips_by_hand(frames, segments, clips, expected):
+    sampling = UniformSampling(segments, training=False, clips=clips, frames_per_segment=3)
+    assert sampling(frames).reshape(clips, -1).tolist() == expected
 
 
 # Worked by hand: (start + i * (64 // s)) mod n from ten starts, equally spaced from 0 to n - 64.
@@ -259,6 +313,28 @@ def test_dense_training_by_hand(frames, draws, bounds, expected):
     script = Script(*draws)
     assert DenseSampling(4, training=True)(frames, script).tolist() == expected
     assert script.bounds == bounds
+
+
+# Worked by hand: as above with a window of 8, a stride of 8 // 3 = 2, and runs that end with the video.
+@pytest.mark.parametrize(
+    "frames, clips, draws, expected",
+    [
+        (12, None, [3], run3(3, 5, 7)),  # longer: drawn of 4
+        (8, None, [], run3(0, 2, 4)),  # as long as the window
+        (5, None, [], [0, 1, 2, 2, 3, 4, 4, 4, 4]),  # shorter: frame 4, then the last again
+        (3, None, [], [0, 1, 2, 2, 2, 2, 1, 2, 2]),  # frames 0, 2 and 4 mod 3
+        (12, 1, [], run3(2, 4, 6)),
+        (12, 3, [], [*run3(0, 2, 4), *run3(2, 4, 6), *run3(4, 6, 8)]),
+        (9, 2, [], [*run3(0, 2, 4), *run3(1, 3, 5)]),
+        (8, 2, [], run3(0, 2, 4) * 2),
+        (5, 2, [], [0, 1, 2, 2, 3, 4, 4, 4, 4] * 2),
+    ],
+)
+def test_dense_runs_by_hand(frames, clips, draws, expected):
+    script = Script(*draws)
+    sampling = DenseSampling(3, clips is None, frames_per_segment=3, clips=clips or 1, window=8)
+    assert sampling(frames, script).tolist() == expected
+    assert script.bounds == [4] * len(draws)
 
 
 def test_dense_runs_and_single_clip():

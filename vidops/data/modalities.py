@@ -225,12 +225,14 @@ class DynamicImages:
 class StackDifferences:
     """Turn cropped frames into a clip of RGB differences, difference / 255 / std; comes last.
 
-    A flip before it is right: the difference of mirrored frames is the mirrored difference.
+    Frames that were mirrored by a crop give the mirrored difference, so a flip needs no care here, unlike that
+    of flow.
 
     Args:
         stack: k, differences a segment.
-        std: of the differences, on the scale 0 to 1. Twice the mean of ImageNet's is our choice: TSM's main.py
-            leaves differences / 255 as they are, which is a std of 1.
+        std: what the differences, -1 ... 1 after the division by 255, are divided by. The default of 0.452 is
+            the figure that the networks of TSN's and TSM's code name for differences, twice the mean std of
+            ImageNet's channels. Their training scripts do not divide by it: ``std=1`` is what they do.
 
     Raises:
         ValueError: stack is below 1, or std is not above 0.

@@ -17,21 +17,53 @@ def _check_whole(name: str, value: int) -> None:
         raise ValueError(f"{name} must be at least 1, got {value}")
 
 
-def _check_call(num_frames: int, training: bool, generator: np.random.Generator | None) -> None:
-    if num_frames < 1:
-        raise ValueError(f"num_frames must be at least 1, got {num_frames}")
-    if training and generator is None:
-        raise ValueError("generator: training needs a random generator")
-
-
 def _runs(starts: Indices, length: int, num_frames: int) -> Indices:
     """Follow each start by the frames after it, ``length`` in all; past the video's end the last one repeats."""
     frames = starts[:, None] + np.arange(length, dtype=np.int64)
     return np.minimum(frames, num_frames - 1).reshape(-1)
 
 
+class _Sampling:
+    """What the samplings share: the checks, and the runs that their starts begin."""
+
+    training: bool
+    frames_per_segment: int
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        for name in ("num_segments", "frames_per_segment", "clips"):
+            _check_whole(name, getattr(self, name))
+
+    def __call__(self, num_frames: int, generator: np.random.Generator | None = None) -> Indices:
+        """Return the indices of the frames of the clips.
+
+        Args:
+            num_frames: frames of the video, at least 1.
+            generator: source of randomness; needed in training only.
+
+        Returns:
+            int64 (clips * num_segments * frames_per_segment,), each in 0 ... num_frames-1.
+
+        Raises:
+            ValueError: num_frames is below 1, training without a generator, or a video that ``symmetric``
+                sampling cannot do: an odd number of segments on an even number of places, which has no middle
+                one, or a video shorter than a run.
+        """
+        if num_frames < 1:
+            raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+        if not self.training:
+            generator = None
+        elif generator is None:
+            raise ValueError("generator: training needs a random generator")
+        return _runs(self._starts(num_frames, generator), self.frames_per_segment, num_frames)
+
+    def _starts(self, num_frames: int, generator: np.random.Generator | None) -> Indices:
+        """Return the first frame of each run; a generator is given in training only."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class UniformSampling:
+class UniformSampling(_Sampling):
     """Cut a video into equal segments and take one frame, or a run of consecutive frames, of each.
 
     With n frames, s segments and runs of l frames there are m = n - l + 1 places for a run to start; with
@@ -87,41 +119,23 @@ class UniformSampling:
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        for name in ("num_segments", "frames_per_segment", "clips"):
-            _check_whole(name, getattr(self, name))
+        super().__post_init__()
         if self.clips > 1 and (self.training or self.symmetric):
             kind = "training" if self.training else "symmetric sampling"
             raise ValueError(f"clips must be 1 for {kind}, got {self.clips}")
 
-    def __call__(self, num_frames: int, generator: np.random.Generator | None = None) -> Indices:
-        """Return the indices of the frames of the clips.
-
-        Args:
-            num_frames: frames of the video, at least 1.
-            generator: source of randomness; needed in training only.
-
-        Returns:
-            int64 (clips * num_segments * frames_per_segment,), each in 0 ... num_frames-1.
-
-        Raises:
-            ValueError: num_frames is below 1, training without a generator, or ``symmetric`` with an odd
-                number of segments on an even number of places, which has no middle one, or on a video
-                shorter than a run.
-        """
-        _check_call(num_frames, self.training, generator)
+    def _starts(self, num_frames: int, generator: np.random.Generator | None) -> Indices:
         places = num_frames - self.frames_per_segment + 1
         if self.symmetric and places < 1:
             raise ValueError(
                 f"num_frames: symmetric sampling of runs of {self.frames_per_segment} frames needs at least as"
                 f" many, got {num_frames}"
             )
-        if generator is not None and self.training:
-            starts = self._random(num_frames, places, generator)
-        elif self.symmetric:
-            starts = self._mirrored(places)
-        else:
-            starts = np.concatenate([self._centres(places, c) for c in range(self.clips)])
-        return _runs(starts, self.frames_per_segment, num_frames)
+        if generator is not None:
+            return self._random(num_frames, places, generator)
+        if self.symmetric:
+            return self._mirrored(places)
+        return np.concatenate([self._centres(places, c) for c in range(self.clips)])
 
     def _random(self, num_frames: int, places: int, generator: np.random.Generator) -> Indices:
         segments = self.num_segments
@@ -160,7 +174,7 @@ class UniformSampling:
 
 
 @dataclass(frozen=True)
-class DenseSampling:
+class DenseSampling(_Sampling):
     """Take frames at a fixed stride out of a window of the video, as I3D and TSM do on Kinetics.
 
     With n frames, s segments and a window of w frames the stride is w // s and the window may start at the
@@ -201,8 +215,8 @@ class DenseSampling:
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        for name in ("num_segments", "frames_per_segment", "clips", "window"):
-            _check_whole(name, getattr(self, name))
+        super().__post_init__()
+        _check_whole("window", self.window)
         if self.num_segments > self.window:
             raise ValueError(
                 f"num_segments must be at most the window's {self.window} frames, got {self.num_segments}"
@@ -210,27 +224,13 @@ class DenseSampling:
         if self.clips > 1 and self.training:
             raise ValueError(f"clips must be 1 for training, got {self.clips}")
 
-    def __call__(self, num_frames: int, generator: np.random.Generator | None = None) -> Indices:
-        """Return the indices of the frames of the clips.
-
-        Args:
-            num_frames: frames of the video, at least 1.
-            generator: source of randomness; needed in training only.
-
-        Returns:
-            int64 (clips * num_segments * frames_per_segment,), each in 0 ... num_frames-1.
-
-        Raises:
-            ValueError: num_frames is below 1, or training without a generator.
-        """
-        _check_call(num_frames, self.training, generator)
+    def _starts(self, num_frames: int, generator: np.random.Generator | None) -> Indices:
         last = max(0, num_frames - self.window)
-        if generator is not None and self.training:
+        if generator is not None:
             starts = [int(generator.integers(last)) if last else 0]
         elif self.clips == 1:
             starts = [last // 2]
         else:
             starts = np.linspace(0, last, num=self.clips, dtype=int).tolist()
         steps = np.arange(self.num_segments, dtype=np.int64) * (self.window // self.num_segments)
-        places = np.concatenate([(steps + start) % num_frames for start in starts])
-        return _runs(places, self.frames_per_segment, num_frames)
+        return np.concatenate([(steps + start) % num_frames for start in starts])
