@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -56,20 +55,6 @@ def test_every_broken_video_is_named_once_in_order(listed, workers, threads, mon
     assert all(b.reason.startswith(b.path) and "\n" not in b.reason for b in found)
     quick = check_videos(listed, workers, quick=True, threads=threads)
     assert [Path(b.path).name for b in quick] == ["headless.mp4", "none.mp4"]
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_bar_on_a_terminal_and_nowhere_else(listed):
-    terminal, file = Terminal(), io.StringIO()
-    assert check_videos(listed, 0, out=terminal) == check_videos(listed, 0, out=file)
-    assert "check:   0%|" in terminal.getvalue()
-    assert "0/6 [" in terminal.getvalue()
-    assert terminal.getvalue().endswith("\r")  # taken away at the end
-    assert file.getvalue() == ""
 
 
 def test_nothing_to_check_and_wrong_workers():

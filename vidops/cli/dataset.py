@@ -50,7 +50,7 @@ def _add_make_motion(actions: argparse._SubParsersAction[argparse.ArgumentParser
         "--seed", type=int, default=0, help="the same seed gives the same frames (default: 0)"
     )
     parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one a core)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.set_defaults(run_action=_make_motion)
 
 
@@ -184,12 +184,13 @@ def _add_flow(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--bound", type=float, default=20.0, metavar="N", help="pixels of motion kept (default: 20)"
     )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.set_defaults(run_action=_flow)
 
 
 def _flow(args: argparse.Namespace) -> int:
     from vidops._extras import require
+    from vidops.data._progress import Progress
     from vidops.data.flow import FlowSettings
     from vidops.data.flow_jobs import compute_flow
     from vidops.data.flow_store import FlowStore
@@ -197,7 +198,6 @@ def _flow(args: argparse.Namespace) -> int:
     if args.workers < 1:
         raise ValueError(f"--workers must be at least 1, got {args.workers}")
     require("skimage", extra="motion")
-    tqdm = require("tqdm", extra="train").tqdm
     source = read_source(args)
     out = args.out or source.flow_root
     if out is None:
@@ -207,14 +207,14 @@ def _flow(args: argparse.Namespace) -> int:
     store = FlowStore(out, videos=source.root, settings=settings)
     start, computed = time.perf_counter(), 0
     broken: list[str] = []
-    with tqdm(total=len(samples), desc="flow", unit="video", disable=args.quiet) as bar:
+    with Progress(len(samples), "flow", "video", None if args.quiet else sys.stderr) as progress:
         for result in compute_flow(store, samples, workers=args.workers):
             for line in result.warnings:
-                bar.write(f"vidops dataset flow: {line}", file=sys.stderr)
+                progress.write(f"vidops dataset flow: {line}")
             computed += result.computed
             if result.error is not None:
                 broken.append(result.error)
-            bar.update(1)
+            progress.update(note=f"{len(broken)} broken" if broken else "")
     seconds = time.perf_counter() - start
     kept = len(samples) - computed - len(broken)
     print(f"{out}: flow of {computed} videos computed in {seconds:.0f} s, of {kept} there already")

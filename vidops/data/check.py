@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TextIO
 
-from .._extras import require
+from ._progress import Progress
 from ._workers import start_pool
 from .folders import check_folder
 from .samples import Sample
@@ -49,7 +49,7 @@ def check_videos(
             damage further in.
         threads: the workers are threads of this process. They need no such guard and start at once, but do not
             survive a decoder's crash.
-        out: where a progress bar may be shown; it is, if that is a terminal.
+        out: where progress is shown: a bar if that is a terminal, else a line a minute.
 
     Returns:
         The broken videos in the order of the list.
@@ -69,20 +69,11 @@ def check_videos(
         first.setdefault(sample.path, sample)
     videos = list(first.values())
     reasons: dict[int, str] = {}
-    bar = None
-    if out is not None and out.isatty():
-        tqdm = require("tqdm", extra="train").tqdm
-        bar = tqdm(total=len(videos), desc="check", unit="video", leave=False, file=out, dynamic_ncols=True)
-    try:
+    with Progress(len(videos), "check", "video", out) as progress:
         for i, reason in _check_all(videos, workers, quick, threads):
             if reason is not None:
                 reasons[i] = reason
-            if bar is not None:
-                bar.set_postfix_str(f"{len(reasons)} broken", refresh=False)
-                bar.update(1)
-    finally:
-        if bar is not None:
-            bar.close()
+            progress.update(note=f"{len(reasons)} broken")
     return [BrokenVideo(videos[i].path, reasons[i]) for i in sorted(reasons)]
 
 

@@ -65,7 +65,7 @@ def make_lists(
         seed: of the split.
         skip_broken: leave videos out that cannot be read, instead of refusing.
         workers: processes that check the videos; 0 checks in this one.
-        out: where a progress bar may be shown.
+        out: where progress is shown, as by `check_videos`.
 
     Returns:
         The numbers of videos, and which were left out.

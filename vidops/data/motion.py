@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from .._extras import require
+from ._progress import Progress
 from ._scenes import MOTION_PAIRS, draw_scene, load_photos, render
 from .video import Frames
 
@@ -92,14 +93,14 @@ def make_motion(
         size: height and width, pixels, even.
         seed: the same seed gives the same frames, whatever the other counts and the workers.
         workers: threads; by default one a core.
-        progress: show a progress bar.
+        progress: show progress on standard error: a bar if that is a terminal, else a line a minute.
 
     Returns:
         The folder.
 
     Raises:
         ValueError: an argument is out of range or ``out_dir`` is not empty; nothing has been written.
-        ImportError: scikit-image, PyAV, Pillow or tqdm is not installed.
+        ImportError: scikit-image, PyAV, Pillow or, for a bar, tqdm is not installed.
 
     Example:
         >>> make_motion("motion", pairs=["sideways"])
@@ -128,13 +129,14 @@ antidiagonal, fade
         raise ValueError(f"out_dir: {out_dir} exists and is not an empty folder")
     load_photos()
     require("av", extra="video")
-    bar = _progress_bar(train + val) if progress else None
+    shown = Progress(train + val, "make-motion", "clip", sys.stderr if progress else None)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
     try:
         jobs = _prepare(partial, names, {"train": train, "val": val}, classes)
-        _write_clips(partial, jobs, frames, size, seed, workers, bar)
+        with shown:
+            _write_clips(partial, jobs, frames, size, seed, workers, shown)
         partial.chmod(0o777 & ~_umask())
         if out.exists():
             out.rmdir()
@@ -142,9 +144,6 @@ antidiagonal, fade
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    finally:
-        if bar is not None:
-            bar.close()
     return Path(out_dir)
 
 
@@ -184,10 +183,6 @@ def _umask() -> int:
     return mask
 
 
-def _progress_bar(total: int) -> Any:
-    return require("tqdm", extra="train").tqdm(total=total, desc="make-motion", unit="clip")
-
-
 @dataclass(frozen=True)
 class _Job:
     """One scene and the two files it becomes, relative to the dataset's folder."""
@@ -218,7 +213,7 @@ def _prepare(folder: Path, pairs: list[str], counts: dict[str, int], classes: li
 
 
 def _write_clips(
-    folder: Path, jobs: list[_Job], frames: int, size: int, seed: int, workers: int, bar: Any
+    folder: Path, jobs: list[_Job], frames: int, size: int, seed: int, workers: int, shown: Progress
 ) -> None:
     """Draw and encode all clips in threads: PyAV and torch release the interpreter while they work."""
 
@@ -235,8 +230,7 @@ def _write_clips(
         try:
             for future in futures:
                 future.result()
-                if bar is not None:
-                    bar.update(2)
+                shown.update(2)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
