@@ -6,6 +6,8 @@
 #define VIDOPS_LIBRARY(ns, m) STABLE_TORCH_LIBRARY(ns, m)
 
 VIDOPS_LIBRARY(VIDOPS_NAMESPACE, m) {
+  m.def("resize(Tensor x, int height, int width) -> Tensor");
+  m.def("resize_backward(Tensor grad, int height, int width) -> Tensor");
   m.def("temporal_conv(Tensor x, Tensor weight, Tensor? bias, int[] groups, int stride, str padding) -> Tensor");
   m.def(
       "temporal_conv_backward(Tensor grad, Tensor x, Tensor weight, int[] groups, int stride, str padding, "

@@ -1,6 +1,7 @@
 """Plain PyTorch definitions of every operator: any device, any floating dtype, double backward."""
 
+from .resize import resize
 from .temporal_conv import temporal_conv
 from .temporal_shift import temporal_shift
 
-__all__ = ["temporal_conv", "temporal_shift"]
+__all__ = ["resize", "temporal_conv", "temporal_shift"]
