@@ -19,6 +19,7 @@ pytest.importorskip("lightning", reason="training needs lightning")
 pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
 pytest.importorskip("av", reason="video files need av")
 
+from tests.training.runs import Killed, kill_at, rows
 from vidops.models import create_model, load_weights
 from vidops.training import NonFiniteLossError, callbacks, fit, read_checkpoint
 from vidops.training.callbacks import BestAndLast, MetricsLog
@@ -33,21 +34,6 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
     assert first.keys() == second.keys()
     for key, tensor in first.items():
         assert torch.equal(tensor, second[key]), key
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the run may catch it and tidy up."""
-
-
-def kill_at(monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int) -> None:
-    step = Recognizer.training_step
-
-    def training_step(self: Recognizer, data: Any, batch_idx: int) -> torch.Tensor:
-        if (self.current_epoch, batch_idx) == (epoch, batch):
-            raise Killed
-        return step(self, data, batch_idx)
-
-    monkeypatch.setattr(Recognizer, "training_step", training_step)
 
 
 @pytest.mark.parametrize(
@@ -81,13 +67,6 @@ def test_killed_and_resumed_ends_with_the_same_weights(
     assert resumed.metrics == whole.metrics
     assert resumed.best_top1 == whole.best_top1
     assert rows(whole.output) == rows(resumed.output)
-
-
-def rows(output: Path) -> list[dict[str, str]]:
-    found = list(csv.DictReader((output / "metrics.csv").open()))
-    for row in found:
-        del row["seconds"]
-    return found
 
 
 def test_weights_do_not_depend_on_the_workers(make_config: Any, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -19,6 +18,7 @@ pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
 pytest.importorskip("av", reason="video files need av")
 
 from tests.training.fixtures import recipe
+from tests.training.runs import rows
 from tests.training.test_loading import damage
 from vidops.training import FitResult, fit, load_config, read_checkpoint
 from vidops.training.config import dump, validate
@@ -123,13 +123,6 @@ def one(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def results(folder: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{name}.*.json"))]
-
-
-def rows(output: Path) -> list[dict[str, str]]:
-    found = list(csv.DictReader((output / "metrics.csv").open()))
-    for row in found:
-        del row["seconds"]
-    return found
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import random
@@ -23,6 +22,7 @@ pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
 pytest.importorskip("av", reason="video files need av")
 
 from tests.training.fixtures import recipe
+from tests.training.runs import Killed, kill_at, rows
 from vidops.data import VideoDataset
 from vidops.training import NonFiniteLossError, fit, read_checkpoint
 from vidops.training.callbacks import MetricsLog
@@ -37,28 +37,6 @@ RICH = {
     "clip_norm": 1.0,
     "optimizer": {"name": "sgd", "lr": 0.05, "nesterov": True, "groups": {"norm": {"decay": 0.0}}},
 }
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the run may catch it and tidy up."""
-
-
-def kill_at(monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int, name: str = "training_step") -> None:
-    step = getattr(Recognizer, name)
-
-    def changed(self: Recognizer, data: Any, batch_idx: int) -> Any:
-        if (self.current_epoch, batch_idx) == (epoch, batch):
-            raise Killed
-        return step(self, data, batch_idx)
-
-    monkeypatch.setattr(Recognizer, name, changed)
-
-
-def rows(output: Path) -> list[dict[str, str]]:
-    found = list(csv.DictReader((output / "metrics.csv").open()))
-    for row in found:
-        del row["seconds"]
-    return found
 
 
 def events(output: Path) -> dict[str, list[tuple[int, float]]]:

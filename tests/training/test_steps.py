@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 import warnings
@@ -17,6 +16,7 @@ pytest.importorskip("lightning", reason="training needs lightning")
 pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
 pytest.importorskip("av", reason="video files need av")
 
+from tests.training.runs import rows
 from vidops.evaluation import evaluate
 from vidops.training import fit, read_checkpoint
 from vidops.training.checkpoint import PREFIX, TRAINED
@@ -24,10 +24,6 @@ from vidops.training.module import Recognizer
 from vidops.training.start import build_network
 
 STILL = {"freeze_norms": "all", "model__options": {"dropout": 0.0}}
-
-
-def rows(output: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader((output / "metrics.csv").open()))
 
 
 def trained(path: Path) -> dict[str, torch.Tensor]:
