@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed import distributed_c10d
 
 pytest.importorskip("lightning", reason="training needs lightning")
 pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
 pytest.importorskip("av", reason="video files need av")
 
+from tests import processes
 from vidops.data import AnnotationList
 from vidops.evaluation import evaluate, read_scores
 from vidops.evaluation.evaluator import _join, _measure_part, measure
@@ -27,6 +30,12 @@ from vidops.training import load_config, read_checkpoint, restore
 from vidops.training.loading import read_list
 
 SAMPLES = 101
+
+
+@pytest.fixture
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where ranks leave what they say."""
+    return tmp_path_factory.mktemp("log")
 
 
 def launch(ranks: int, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -63,11 +72,20 @@ def listed(run: Path, motion: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_each_of_101_samples_is_counted_once(run: Path, listed: Path, tmp_path: Path, ranks: int) -> None:
+def test_each_of_101_samples_is_counted_once(
+    run: Path, listed: Path, tmp_path: Path, log: Path, ranks: int
+) -> None:
     report, scores = tmp_path / "report.json", tmp_path / "scores.npz"
     arguments = ["--weights", str(run / "best.ckpt"), "--config", str(listed / "config.yaml")]
-    done = launch(ranks, *arguments, "--json", str(report), "--scores", str(scores), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    arguments += ["--json", str(report), "--scores", str(scores)]
+    if ranks == 2:
+        done = launch(ranks, *arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        shown = done.stdout
+    else:
+        ended = processes.run_ranks(ranks, processes.command, "evaluate", *arguments, folder=log)
+        assert [status for status, _, _ in ended] == [0] * ranks, ended
+        shown = "".join(out for _, out, _ in ended)
     alone = evaluate(run / "best.ckpt", load_config(listed / "config.yaml"))
     assert alone.samples == SAMPLES
     found: dict[str, Any] = json.loads(report.read_text())
@@ -81,102 +99,71 @@ def test_each_of_101_samples_is_counted_once(run: Path, listed: Path, tmp_path: 
     assert alone.logits is not None
     np.testing.assert_allclose(kept.logits, alone.logits, atol=1e-5)
     # rank 0 alone speaks: one table, one line a file
-    assert len(re.findall("^class ", done.stdout, re.M)) == 1
-    assert done.stdout.count(str(report)) == 1
+    assert len(re.findall("^class ", shown, re.M)) == 1
+    assert shown.count(str(report)) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.json", "scores.npz"]
 
 
-def test_a_broken_video_on_one_rank_ends_all_with_one_line(run: Path, listed: Path, tmp_path: Path) -> None:
+def test_a_broken_video_on_one_rank_ends_all_with_one_line(
+    run: Path, listed: Path, tmp_path: Path, log: Path
+) -> None:
     lines = (listed / "list.csv").read_text().splitlines()[:6]
     (listed / "broken.mp4").write_bytes(b"no video")
     lines[3] = "broken.mp4,0"  # the second rank's
     (listed / "broken.csv").write_text("\n".join(lines))
     report = tmp_path / "report.json"
     arguments = ["--weights", str(run / "best.ckpt"), "--config", str(listed / "config.yaml")]
-    done = launch(2, *arguments, "--json", str(report), "data.val=broken.csv", cwd=tmp_path)
-    assert done.returncode != 0
-    assert done.stdout == ""
-    said = [line for line in done.stderr.splitlines() if line.startswith("vidops evaluate: error:")]
+    arguments += ["--json", str(report), "data.val=broken.csv"]
+    ended = processes.run_ranks(2, processes.command, "evaluate", *arguments, folder=log)
+    assert ended[0][0] == 2
+    assert [out for _, out, _ in ended] == ["", ""]
+    errors = "".join(text for _, _, text in ended).splitlines()
+    said = [line for line in errors if line.startswith("vidops evaluate: error:")]
     assert len(said) == 1
     assert said[0].startswith(f"vidops evaluate: error: {listed / 'broken.mp4'}: ")
     assert not report.exists()
 
 
-def start(rank: int, port: int, *command: str, cwd: Path) -> subprocess.Popen[str]:
-    """Start one of two ranks as another machine's torchrun would."""
-    ranks = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return subprocess.Popen(
-        [sys.executable, *command],
-        cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | ranks,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
-    """Wait for processes: exit status, output and errors of each."""
-    try:
-        return [(process.wait(60), *process.communicate()) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-
-
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @pytest.mark.parametrize("lacking", [0, 1])
-def test_a_recipe_that_one_machine_lacks(
-    run: Path, listed: Path, tmp_path: Path, port: int, lacking: int
-) -> None:
-    processes = []
-    for rank in range(2):
-        (tmp_path / str(rank)).mkdir()
+def test_a_recipe_that_one_machine_lacks(run: Path, listed: Path, tmp_path: Path, lacking: int) -> None:
+    arguments = ("evaluate", "--weights", str(run / "best.ckpt"), "--config", "recipe.yaml")
+    ranks = []
+    for rank, env in enumerate(processes.rank_environments(2)):
+        folder = tmp_path / str(rank)
+        folder.mkdir()
         if rank != lacking:
-            (tmp_path / str(rank) / "recipe.yaml").symlink_to(listed / "config.yaml")
-        command = ["-m", "vidops", "evaluate", "--weights", str(run / "best.ckpt"), "--config", "recipe.yaml"]
-        processes.append(start(rank, port, *command, cwd=tmp_path / str(rank)))
-    (status, out, errors), (_, *other) = ends(processes)
-    assert status == 2
+            (folder / "recipe.yaml").symlink_to(listed / "config.yaml")
+        log = tmp_path / f"log{rank}"
+        ranks.append(processes.start(processes.command, *arguments, output=log, env=env, cwd=folder))
+    assert processes.finish(ranks)[0] == 2
+    (out, errors), other = (processes.said(tmp_path / f"log{rank}") for rank in range(2))
     assert out == ""
     assert "vidops evaluate: error: config recipe.yaml: no such file" in errors.splitlines()
     assert "vidops evaluate" not in "".join(other)
 
 
-UNEVEN = """
-import datetime, sys, time
-from torch.distributed import distributed_c10d
-from vidops.evaluation.ranks import on_all_ranks
+def uneven(fails: bool) -> None:
+    """Rank 0 is done long before rank 1, by what is left of gloo's own patience."""
+    assert distributed_c10d.default_pg_timeout.total_seconds() > 60
+    distributed_c10d.default_pg_timeout = datetime.timedelta(seconds=1)
 
-assert distributed_c10d.default_pg_timeout.total_seconds() > 60
-distributed_c10d.default_pg_timeout = datetime.timedelta(seconds=2)
+    def work(rank: int, size: int) -> int:
+        time.sleep(3 * rank)
+        if fails and rank == 0:
+            raise ValueError("a.mp4: is no video")
+        return rank
 
-def work(rank, size):
-    time.sleep(6 * rank)
-    if sys.argv[1] == "fail" and rank == 0:
-        raise ValueError("a.mp4: is no video")
-    return rank
-
-print(on_all_ranks(work))
-"""
+    print(on_all_ranks(work))
 
 
-@pytest.mark.parametrize("how", ["fail", "end"])
-def test_ranks_that_end_long_before_others(tmp_path: Path, port: int, how: str) -> None:
-    found = ends([start(rank, port, "-c", UNEVEN, how, cwd=tmp_path) for rank in range(2)])
-    if how == "end":
-        assert [(status, out) for status, out, _ in found] == [(0, "[0, 1]\n")] * 2
-    else:
+@pytest.mark.parametrize("fails", [True, False])
+def test_ranks_that_end_long_before_others(log: Path, fails: bool) -> None:
+    found = processes.run_ranks(2, uneven, fails, folder=log)
+    if fails:
         assert [status for status, _, _ in found] == [1, 1]
-        assert [errors.splitlines()[-1] for _, _, errors in found] == [
-            f"[rank{rank}]: ValueError: a.mp4: is no video" for rank in range(2)
-        ]
+        assert [errors.splitlines()[-1] for _, _, errors in found] == ["ValueError: a.mp4: is no video"] * 2
+    else:
+        assert [(status, out) for status, out, _ in found] == [(0, "[0, 1]\n")] * 2
 
 
 @pytest.mark.parametrize("size", [1, 4, 13, 150])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,20 @@ def built(tmp_path: Path) -> Path:
     return copy_project(tmp_path / "project", built=True)
 
 
+def unoptimised_compiler(folder: Path) -> dict[str, str]:
+    """Return a setting of ``CXX`` under which kernels are compiled as they are, in a third of the time.
+
+    How fast they run is for other tests; these tests are about what is compiled, from where, and where it goes.
+    """
+    compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    if compiler is None:
+        return {}
+    script = folder / "unoptimised"
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(compiler)} "$@" -O0\n', encoding="utf-8")
+    script.chmod(0o755)
+    return {"CXX": str(script)}
+
+
 class Venv:
     """A virtual environment; torch can be put among its files, our other packages after installing."""
 
@@ -86,6 +101,7 @@ class Venv:
         import torch
 
         self.outer = Path(torch.__file__).parents[1]
+        self.compiler = unoptimised_compiler(folder)
 
     def link_torch(self) -> None:
         """Put torch on disk, the way pip would; build isolation hides this folder from the build."""
@@ -99,7 +115,7 @@ class Venv:
     def pip(self, *arguments: str | Path, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run pip on this environment."""
         command = [sys.executable, "-m", "pip", "--python", str(self.python), *map(str, arguments)]
-        env = environment(MAX_JOBS="2") | settings
+        env = environment(MAX_JOBS="2", **self.compiler) | settings
         return subprocess.run(
             command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

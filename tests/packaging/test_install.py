@@ -121,7 +121,7 @@ def test_without_a_compiler(checkout, venv, tmp_path):
     environment_ = venv()
     environment_.share_packages()
     (tmp_path / "bin").mkdir()
-    path = {"PATH": str(tmp_path / "bin")}
+    path = {"PATH": str(tmp_path / "bin"), "CXX": ""}
     result = environment_.pip(*INSTALL, checkout, cwd=tmp_path, **path)
     assert result.returncode == 0, result.stdout
     status, report, errors = run_info(environment_.python, tmp_path)

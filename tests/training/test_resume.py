@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ pytest.importorskip("lightning", reason="training needs lightning")
 pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
 pytest.importorskip("av", reason="video files need av")
 
+from tests import processes
 from tests.training.fixtures import recipe
 from tests.training.runs import Killed, kill_at, rows
 from vidops.data import VideoDataset
@@ -259,22 +258,6 @@ def test_the_log_is_on_the_disk_before_a_checkpoint(
     assert calls == ["flush", "save"] * (len(calls) // 2)
 
 
-def start(path: Path, output: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "vidops", "train", "--config", str(path), "--resume"]
-    return subprocess.Popen(
-        [*command, f"output={output}", *more],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> None:
-    text, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, text
-
-
 def lines_of(path: Path) -> int:
     return path.read_text().count("\n") if path.is_file() else 0
 
@@ -282,22 +265,27 @@ def lines_of(path: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_sigkill_at_five_moments(make_config: Callable[..., Any], tmp_path: Path, workers: int) -> None:
-    path = tmp_path / "recipe.yaml"
+    path, log = tmp_path / "recipe.yaml", tmp_path / "log"
     path.write_text(dump(make_config(**RICH, epochs=6, checkpoint_every=1, data__workers=workers)))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(start(path, whole))
+
+    def start(output: Path) -> BaseProcess:
+        arguments = ("train", "--config", str(path), "--resume", f"output={output}")
+        return processes.start(processes.command, *arguments, output=log)
+
+    assert processes.finish([start(whole)]) == [0], processes.said(log)
     total = lines_of(whole / "metrics.csv")
     assert total == 1 + 6 * (3 + 1)
     draw = random.Random(2026 + workers)
     moments = sorted(draw.sample(range(2, total - 1), 5))
     for lines in moments:
-        process = start(path, broken)
+        process = start(broken)
         while lines_of(broken / "metrics.csv") < lines:
-            assert process.poll() is None, process.communicate()[0]
+            assert process.is_alive(), processes.said(log)
             time.sleep(0.001)
         time.sleep(draw.uniform(0, 0.05))  # a step and the writing of a checkpoint take about as long
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL, "it was over before it could be killed"
-    finish(start(path, broken))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, "it was over before it could be killed"
+    assert processes.finish([start(broken)]) == [0], processes.said(log)
     assert_same_run(whole, broken)
