@@ -75,7 +75,28 @@ def test_a_bias_that_is_not_of_a_norm_or_the_classifier(make_config: Any) -> Non
         "2.bias": 2,
     }
     kinds = parameter_kinds(net)
-    assert {kind: len(p) for kind, p in kinds.items()} == {"weight": 2, "bias": 2, "norm": 2}
+    assert {kind: len(p) for kind, p in kinds.items()} == {
+        "first_conv_weight": 1,
+        "first_conv_bias": 1,
+        "weight": 1,
+        "bias": 1,
+        "norm": 2,
+    }
+
+
+def test_the_first_convolution_learns_at_its_own_rate(make_config: Any) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 2))
+    groups = {
+        "first_conv_weight": {"lr": 5.0},
+        "first_conv_bias": {"lr": 10.0, "decay": 0.0},
+        "bias": {"lr": 2.0},
+    }
+    config = make_config(optimizer={"name": "sgd", "lr": 1.0, "weight_decay": 1.0, "groups": groups})
+    found = multipliers(config, net)
+    assert (found["0.weight"], found["0.bias"]) == ((5, 1), (10, 0))
+    assert (found["1.weight"], found["1.bias"]) == ((1, 1), (2, 1))
+    assert (found["2.weight"], found["2.bias"]) == ((1, 1), (2, 1))
+    assert multipliers(config, tiny())["conv1.weight"] == (5, 1)
 
 
 def test_one_group_without_multipliers(make_config: Any) -> None:

@@ -22,6 +22,7 @@ from vidops.evaluation import evaluate
 from vidops.models import create_model, load_weights
 from vidops.training import fit, load_config
 from vidops.training.config import Config
+from vidops.training.sections import GroupsConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "demo")
@@ -196,7 +197,7 @@ def test_it_loads_and_names_itself(path: Path) -> None:
 def test_every_number_names_a_source_of_its_recipe(path: Path) -> None:
     ours = {"root", "train", "val", "format", "name", "workers", "seed", "output", "flow_root", "split"}
     checked_elsewhere = {"weights", "lr_batch", "in_channels"}
-    of_groups = {"weight", "bias", "norm", "classifier_weight", "classifier_bias"}
+    of_groups = set(GroupsConfig.model_fields)
     head, _, body = path.read_text().partition("model:")
     declared = re.findall(r"^#   (slides|thesis|TSM|MixTConv|TSN)\b", head.split("Sources:")[1], re.MULTILINE)
     assert declared

@@ -15,6 +15,7 @@ from .config import Config
 from .sections import CosineConfig, OneCycleConfig, SGDConfig, StepsConfig
 
 # Batch and instance norms are both _NormBase.
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
@@ -59,7 +60,7 @@ def parameter_kinds(net: nn.Module) -> dict[str, list[nn.Parameter]]:
         >>> from vidops.models import create_model
         >>> kinds = parameter_kinds(create_model("tiny_tsn", num_classes=4))
         >>> {kind: len(parameters) for kind, parameters in kinds.items()}
-        {'weight': 13, 'norm': 26, 'classifier_weight': 1, 'classifier_bias': 1}
+        {'first_conv_weight': 1, 'norm': 26, 'weight': 12, 'classifier_weight': 1, 'classifier_bias': 1}
     """
     kinds: dict[str, list[nn.Parameter]] = {}
     for kind, parameter in _with_kind(net):
@@ -70,6 +71,7 @@ def parameter_kinds(net: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 def _with_kind(net: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     classifier = getattr(net, "classifier_name", None)
+    first = next((path for path, module in net.named_modules() if isinstance(module, CONVOLUTIONS)), None)
     seen: set[int] = set()
     for path, module in net.named_modules():
         last = isinstance(classifier, str) and (path == classifier or path.startswith(f"{classifier}."))
@@ -78,6 +80,8 @@ def _with_kind(net: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
                 continue
             seen.add(id(parameter))
             kind = "bias" if "bias" in name else "weight"
+            if path == first and not last:
+                kind = f"first_conv_{kind}"
             yield ("norm" if isinstance(module, NORMS) else f"classifier_{kind}" if last else kind), parameter
 
 
@@ -119,7 +123,11 @@ def build_optimizer(config: Config, net: nn.Module) -> Optimizer:
                 )
     rate = scaled_rate(config)
     shared: dict[tuple[float, float], dict[str, Any]] = {}
-    for kind, parameters in parameter_kinds(net).items():
+    kinds = parameter_kinds(net)
+    for kind, usual in (("first_conv_weight", "weight"), ("first_conv_bias", "bias")):
+        if getattr(section.groups, kind) is None and kind in kinds:
+            kinds = {usual: [*kinds.pop(kind), *kinds.pop(usual, [])], **kinds}
+    for kind, parameters in kinds.items():
         by = getattr(section.groups, kind)
         group = {"lr": rate * by.lr, "weight_decay": section.weight_decay * by.decay, "params": []}
         shared.setdefault((by.lr, by.decay), group)["params"].extend(parameters)

@@ -48,6 +48,8 @@ class GroupsConfig(Section):
         classifier_bias: biases of that layer.
     """
 
+    first_conv_weight: GroupConfig | None = None
+    first_conv_bias: GroupConfig | None = None
     weight: GroupConfig = GroupConfig()
     bias: GroupConfig = GroupConfig()
     norm: GroupConfig = GroupConfig()
