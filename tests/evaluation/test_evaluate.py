@@ -176,3 +176,21 @@ def test_files_that_cannot_be_are_refused_first(
 def test_helpers_take_any_configuration(make_config: Any) -> None:
     config = make_config(data__short_side=None, data__size=None)
     assert build_dataset(config, read_list(config, "val"), training=False)[0]["clip"].shape == (3, 8, 64, 64)
+
+
+def test_a_relative_root_that_is_not_here_says_what_to_do(
+    motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.training.fixtures import recipe
+    from vidops.training import fit
+    from vidops.training.config import validate
+
+    monkeypatch.chdir(motion.parent)
+    content = recipe(Path("motion"), tmp_path / "run", epochs=1)
+    last = fit(validate(content, "test recipe")).last
+    monkeypatch.chdir(tmp_path)
+    text = (
+        rf"^{tmp_path}/motion/val.csv: no such .* has data.root=motion, .*--config .*/config.yaml data.root="
+    )
+    with pytest.raises(FileNotFoundError, match=text):
+        evaluate(last)

@@ -17,6 +17,8 @@ pytest.importorskip("lightning", reason="training needs lightning")
 pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
 pytest.importorskip("av", reason="video files need av")
 
+from tests import processes
+from tests.training import ranks_worker
 from tests.training.fixtures import recipe
 from tests.training.runs import rows
 from tests.training.test_loading import damage
@@ -32,6 +34,7 @@ PLAIN: dict[str, Any] = {
     "clip_norm": 5.0,
 }
 WHOLE = {**PLAIN, "epochs": 7}
+AVERAGED = {**WHOLE, "data__batch_size": 4, "accumulate": 2, "ema": 0.9}
 RESUMED = {
     "data__batch_size": 6,
     "accumulate": 2,
@@ -73,6 +76,7 @@ def torchrun(folder: Path, ranks: int, *names: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
+    (folder / "errors.txt").write_text(done.stderr)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +84,7 @@ def two(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of what two ranks did."""
     folder = tmp_path_factory.mktemp("two")
     write_recipe(motion, folder, "whole", **WHOLE)
+    write_recipe(motion, folder, "averaged", **AVERAGED)
     write_recipe(motion, folder, "counted", **COUNTED, data__val=list_of_101(motion, folder))
     write_recipe(motion, folder, "bad_loss", **PLAIN)
     write_recipe(motion, folder, "bad_validation", **PLAIN)
@@ -90,7 +95,7 @@ def two(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     damaged_too.mkdir()
     damaged = damage(motion, damaged_too, "right/train_00001", "up/train_00003", "left/train_00000")
     write_recipe(motion, folder, "too_broken", **COUNTED, data__train=damaged, data__max_broken=2 / 24)
-    names = ["whole", "counted", "bad_loss", "bad_validation", "missing_list"]
+    names = ["whole", "averaged", "counted", "bad_loss", "bad_validation", "missing_list"]
     for name in SPLIT:
         write_recipe(motion, folder, name, **PLAIN)
     torchrun(folder, 2, *names, "broken", "too_broken", *SPLIT)
@@ -105,7 +110,9 @@ def three(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_recipe(motion, folder, "uneven", **PLAIN, data__batch_size=8)
     write_recipe(motion, folder, "unbroken", **RESUMED)
     write_recipe(motion, folder, "resumed", **RESUMED)
-    torchrun(folder, 3, "counted", "uneven", "unbroken", "resumed")
+    names = ["counted", "uneven", "unbroken", "resumed"]
+    ended = processes.run_ranks(3, ranks_worker.main, folder, names, folder=folder)
+    assert [status for status, _, _ in ended] == [0] * 3, ended
     return folder
 
 
@@ -114,8 +121,9 @@ def one(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of what one process did."""
     folder = tmp_path_factory.mktemp("one")
     write_recipe(motion, folder, "whole", **WHOLE)
+    write_recipe(motion, folder, "averaged", **AVERAGED)
     write_recipe(motion, folder, "counted", **COUNTED, data__val=list_of_101(motion, folder))
-    for name in ("whole", "counted"):
+    for name in ("whole", "averaged", "counted"):
         result: FitResult = fit(load_config(folder / f"{name}.yaml"))
         (folder / f"{name}.0.json").write_text(json.dumps({"metrics": result.metrics}))
     return folder
@@ -160,12 +168,19 @@ def test_ranks_share_the_batches_of_one_process(size: int, skip: int) -> None:
         assert len(list(part)) == 48 // size, "only the first epoch has been begun"
 
 
-def test_two_ranks_on_half_the_batch_are_one_on_the_whole(one: Path, two: Path) -> None:
-    ours, theirs = (read_checkpoint(folder / "whole" / "last.ckpt") for folder in (one, two))
-    assert (ours.ranks, theirs.ranks) == (1, 2)
-    for name, tensor in ours.weights.items():
-        assert (tensor - theirs.weights[name]).abs().max() <= 1e-5, name
-    first, second = rows(one / "whole"), rows(two / "whole")
+@pytest.mark.parametrize("name", ["whole", "averaged"])
+def test_two_ranks_on_half_the_batch_are_one_on_the_whole(one: Path, two: Path, name: str) -> None:
+    states = [torch.load(folder / name / "last.ckpt", weights_only=True) for folder in (one, two)]
+    assert [state["vidops"]["ranks"] for state in states] == [1, 2]
+    for key in ("state_dict", "trained_state_dict") if name == "averaged" else ("state_dict",):
+        ours, theirs = (state[key] for state in states)
+        assert ours.keys() == theirs.keys()
+        for tensor, found in ours.items():
+            assert (found - theirs[tensor]).abs().max() <= 1e-5, (key, tensor)
+    if name == "averaged":
+        averaged, trained = (states[1][key].values() for key in ("state_dict", "trained_state_dict"))
+        assert max((a - b).abs().max() for a, b in zip(averaged, trained, strict=True)) > 1e-3
+    first, second = rows(one / name), rows(two / name)
     assert [r["step"] for r in first] == [r["step"] for r in second]
     assert int(first[-1]["step"]) == STEPS
     for key in ("train_loss", "train_top1", "val_loss", "val_top1", "lr"):
@@ -174,6 +189,10 @@ def test_two_ranks_on_half_the_batch_are_one_on_the_whole(one: Path, two: Path) 
         ), key
     losses = [float(r["train_loss"]) for r in first]
     assert max(losses) - min(losses) > 0.02, "the comparison must be of a run that moves"
+
+
+def test_two_ranks_do_not_look_for_unused_parameters(two: Path) -> None:
+    assert "find_unused_parameters" not in (two / "errors.txt").read_text()
 
 
 def test_every_sample_is_counted_once(one: Path, two: Path, three: Path) -> None:

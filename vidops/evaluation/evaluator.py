@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor, nn
@@ -134,7 +134,7 @@ def _measure_part(
     paths: list[str] = []
     shown = out is not None and out.isatty() and rank == 0
     net = net.to(device).eval()
-    with torch.inference_mode(), autocast(config, device):
+    with torch.inference_mode(), autocast(config, device), fp32_of_gpus(tf32=config.tf32):
         for batch in tqdm(
             loader, desc="evaluate", unit="batch", leave=False, file=out or sys.stderr, disable=not shown
         ):
@@ -182,6 +182,30 @@ def autocast(config: Config, device: torch.device) -> contextlib.AbstractContext
     return torch.autocast(device.type, torch.bfloat16 if config.precision == "bf16" else torch.float16)
 
 
+@contextlib.contextmanager
+def fp32_of_gpus(*, tf32: bool) -> Iterator[None]:
+    """Say for a block what GPUs make of fp32; convolutions are rounded to TF32 where nobody asks them not to.
+
+    Args:
+        tf32: round to TF32; else compute in fp32.
+
+    Example:
+        >>> with fp32_of_gpus(tf32=False):
+        ...     torch.backends.cudnn.conv.fp32_precision
+        'ieee'
+    """
+    backends: Any = torch.backends  # torch's annotations lack cudnn.conv
+    places = (backends.cuda.matmul, backends.cudnn.conv)
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "tf32" if tf32 else "ieee"
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value
+
+
 def _describe_list(config: Config, split: str) -> str:
     data = config.data
     source = str(Path(data.root) / getattr(data, split))
@@ -194,6 +218,19 @@ def _relative(path: str, root: str) -> str:
     if not Path(path).is_relative_to(root):
         return path
     return os.path.relpath(path, root).replace(os.sep, "/")
+
+
+def _refuse_lost_list(weights: Path, config: Config, split: str) -> None:
+    """A recipe's relative paths start from the folder that training was started in: say so elsewhere."""
+    root = Path(config.data.root)
+    source = root / getattr(config.data, split)
+    if source.exists() or root.is_absolute():
+        return
+    raise FileNotFoundError(
+        f"{source.absolute()}: no such annotation file or folder; {weights} has data.root={config.data.root}, which"
+        " starts from the folder that training was started in: go there, or give the recipe and the videos' place"
+        f" with --config {weights.parent / 'config.yaml'} data.root=..."
+    )
 
 
 def _prepare(weights: Path, config: Config | None, split: str) -> tuple[nn.Module, Config, AnnotationList]:
@@ -209,6 +246,7 @@ def _prepare(weights: Path, config: Config | None, split: str) -> tuple[nn.Modul
                     f"{weights}: is a checkpoint of another network: {key} is {there!r}, not {here!r}"
                 )
         net = restore(checkpoint, backend=config.backend)
+        _refuse_lost_list(weights, config, split)
         return net, config, read_list(config, split, checkpoint.classes)
     annotations = read_list(config, split)
     model = config.model

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # Between the first rank to finish its part and the last one. A rank that dies is noticed at once all the same.
-_PATIENCE = timedelta(days=7)
+PATIENCE = timedelta(days=7)
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -63,7 +63,7 @@ def joined() -> Iterator[None]:
     """
     own_group = rank_and_size()[1] > 1 and not dist.is_initialized()
     if own_group:
-        dist.init_process_group("gloo", timeout=_PATIENCE)
+        dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield
     finally:

@@ -134,6 +134,7 @@ class Config(Section):
             changes with every optimizer step.
         epochs: passes over the training list.
         precision: ``fp32``, or mixed ``bf16`` or ``fp16`` (on a GPU) with fp32 weights.
+        tf32: on a GPU, round what fp32 multiplies and convolves to the 10 bits of TF32, some times as fast.
         accumulate: batches whose gradients are averaged for one optimizer step. What does not fill a step is
             left out of the epoch.
         clip_norm: largest norm of a step's gradient over all parameters; a longer one is scaled down.
@@ -169,6 +170,7 @@ class Config(Section):
     schedule: Annotated[OneCycleConfig | CosineConfig | StepsConfig, Field(discriminator="name")]
     epochs: Count
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    tf32: Bool = False
     accumulate: Count = 1
     clip_norm: Positive | None = None
     freeze_norms: Literal["none", "all", "all_but_first"] = "none"

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from vidops.evaluation.ranks import gpu_of_rank, on_all_ranks, rank_and_size
+from vidops.evaluation.ranks import PATIENCE, gpu_of_rank, on_all_ranks, rank_and_size
 
 T = TypeVar("T")
 
@@ -145,7 +145,7 @@ def join(gpu: bool) -> Ranks:
             )
         torch.cuda.set_device(gpu_of_rank())
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=PATIENCE)
         atexit.register(_leave)
     return Ranks(rank, size)
 

@@ -204,6 +204,8 @@ def find_run(config: Config, *, resume: bool, ranks: int = 1) -> Checkpoint | No
     if output.exists() and not output.is_dir():
         raise FileExistsError(f"output: {output} is a file, not a folder")
     traces = [name for name in (CONFIG, LAST, BEST, METRICS) if (output / name).exists()]
+    if not resume and not {LAST, BEST} & set(traces) and not _has_rows(output / METRICS):
+        return None  # what was begun there has trained nothing
     if not resume:
         if traces:
             raise FileExistsError(
@@ -227,6 +229,11 @@ def find_run(config: Config, *, resume: bool, ranks: int = 1) -> Checkpoint | No
             " resumed run keeps their number"
         )
     return earlier
+
+
+def _has_rows(log: Path) -> bool:
+    """Whether a step has been noted below the heading of metrics.csv."""
+    return log.is_file() and log.read_text(encoding="utf-8", errors="replace").count("\n") > 1
 
 
 def build_network(config: Config, num_classes: int) -> nn.Module:

@@ -19,8 +19,10 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
 
 from vidops._files import write_text
+from vidops.evaluation.evaluator import fp32_of_gpus
 from vidops.models import count_params
 
 from .averaging import Averaging
@@ -154,8 +156,8 @@ def _train(config: Config, ranks: Ranks, start: Start, out: TextIO | None) -> Fi
     )
     averaging = [Averaging(config.ema, config.accumulate)] if config.ema is not None else []
     try:
-        with _quiet():
-            trainer = _trainer(config, ranks, [broken, *averaging, terminal, best])
+        with _quiet(), fp32_of_gpus(tf32=config.tf32):
+            trainer = _trainer(config, ranks, module.model, [broken, *averaging, terminal, best])
             _run(trainer, module, start.train, start.val, start.earlier)
     except NonFiniteLossError as error:
         last = output / LAST
@@ -194,7 +196,7 @@ def _finished(earlier: Checkpoint, config: Config, out: TextIO | None) -> FitRes
     return FitResult(output, earlier.epochs, earlier.metrics, best, list(broken.values()))
 
 
-def _trainer(config: Config, ranks: Ranks, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(config: Config, ranks: Ranks, net: nn.Module, callbacks: list[pl.Callback]) -> pl.Trainer:
     return pl.Trainer(
         accelerator="cuda" if on_gpu(config) else "cpu",
         max_epochs=config.epochs,
@@ -209,23 +211,25 @@ def _trainer(config: Config, ranks: Ranks, callbacks: list[pl.Callback]) -> pl.T
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        **_placement(config, ranks),
+        **_placement(config, ranks, net),
     )
 
 
-def _placement(config: Config, ranks: Ranks) -> dict[str, Any]:
+def _placement(config: Config, ranks: Ranks, net: nn.Module) -> dict[str, Any]:
     """Give the trainer's arguments about processes."""
     if ranks.alone:
         return {"devices": 1}
     here = int(os.environ["LOCAL_WORLD_SIZE"])
     # Buffers are shared once an epoch by Recognizer: ranks run unequal numbers of validation batches. Looking
     # for unused parameters keeps DDP from sorting its buckets anew after the first backward pass of a process:
-    # with three ranks or more a resumed run would add its gradients in another order than an unbroken one.
+    # with three ranks or more a resumed run would add its gradients in another order than an unbroken one. Two
+    # ranks add up alike in any order, and are spared the search and its warning. A network that leaves
+    # parameters out of some steps says so by its attribute `unused_parameters`.
     strategy = DDPStrategy(
         cluster_environment=TorchElasticEnvironment(),
         process_group_backend="cpu:gloo,cuda:nccl" if on_gpu(config) else "gloo",
         broadcast_buffers=False,
-        find_unused_parameters=True,
+        find_unused_parameters=ranks.size > 2 or getattr(net, "unused_parameters", False),
     )
     return {"devices": here, "num_nodes": ranks.size // here, "strategy": strategy}
 
