@@ -1,6 +1,6 @@
 """Read the videos named on the command line and print a line of JSON for each; run in a process of its own.
 
-A line ``{"path": ...}`` comes before each file is opened, so that a crash or a hang has a name.
+Each file is read by a forked child, so that a crash or a hang ends that alone and has a name.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from typing import Any
 
 import av
@@ -71,15 +72,28 @@ def ways(path: str) -> list[tuple[str, Any]]:
     return found
 
 
+def report(path: str) -> None:
+    """Print what comes of a file."""
+    signal.alarm(SECONDS)  # ends the process: a decoder that hangs does not come back to Python
+    frames = plain(path)
+    result: dict[str, Any] = {"path": path, "ways": dict(ways(path))}
+    result["plain"] = None if frames is None else [len(frames), digest(frames)]
+    print(json.dumps(result), flush=True)
+
+
 def main() -> None:
     for path in sys.argv[1:]:
-        print(json.dumps({"path": path}), flush=True)
-        signal.alarm(SECONDS)  # ends the process: a decoder that hangs does not come back to Python
-        frames = plain(path)
-        result: dict[str, Any] = {"path": path, "ways": dict(ways(path))}
-        result["plain"] = None if frames is None else [len(frames), digest(frames)]
-        signal.alarm(0)
-        print(json.dumps(result), flush=True)
+        child = os.fork()
+        if child == 0:
+            try:
+                report(path)
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code:
+            print(json.dumps({"path": path, "died": code}), flush=True)
 
 
 if __name__ == "__main__":
