@@ -160,6 +160,18 @@ def test_tsne_of_a_list(motion: Path, checkpoint: Path, tmp_path: Path, drawn: l
     assert sum(len(c.get_offsets()) for c in drawn[0].axes[0].collections) == 12
 
 
+def test_tsne_reads_a_list_as_a_recipe_does(
+    motion: Path, tmp_path: Path, drawn: list[Any], capsys: Any
+) -> None:
+    listed = tmp_path / "clips.list"
+    listed.write_text((motion / "val.csv").read_text())
+    arguments = ("tsne", listed, "--root", motion, "--model", "tiny_tsn", "-o", tmp_path / "a.png")
+    assert call(*arguments) == 2
+    assert "cannot tell its format" in capsys.readouterr().err
+    assert call(*arguments, "--format", "csv") == 0
+    assert len(drawn) == 1
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_features_give_the_networks_logits(motion: Path, checkpoint: Path, workers: int) -> None:
     subject = load_subject(weights=checkpoint)

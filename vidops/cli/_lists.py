@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidops.data import Sample
+    from vidops.data import FrameFolder, Sample
 
 KEYS = ("root", "format", "template", "first_frame", "split")
 
@@ -71,11 +71,16 @@ def add_list_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def list_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of `add_list_options` as arguments of `vidops.data.read_annotations`."""
+def list_options(args: argparse.Namespace, usual: FrameFolder | None = None) -> dict[str, Any]:
+    """Return the options of `add_list_options` as arguments of `vidops.data.read_annotations`.
+
+    Args:
+        args: the parsed arguments.
+        usual: how frames are named where the options do not say.
+    """
     from vidops.data import FrameFolder
 
-    usual = FrameFolder()
+    usual = usual or FrameFolder()
     return {
         "root": args.root,
         "format": args.format or "auto",

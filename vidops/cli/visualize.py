@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ._lists import add_list_options, list_options
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -121,7 +123,7 @@ def _add_tsne(actions: Actions[argparse.ArgumentParser]) -> None:
     text = "features before the classifier of many videos, laid out in the plane by t-SNE"
     parser = _parser(actions, "tsne", text, _tsne)
     parser.add_argument("list", metavar="LIST", help="annotation list, or a folder with a sub-folder a class")
-    parser.add_argument("--root", metavar="FOLDER", help="that relative paths of the list start from")
+    add_list_options(parser)
     _add_network(parser)
     parser.add_argument("--classes", metavar="A,B,...", help="only these classes, by name (default: all)")
     parser.add_argument(
@@ -226,6 +228,7 @@ def _gradcam(args: argparse.Namespace) -> None:
 
 
 def _tsne(args: argparse.Namespace) -> None:
+    from vidops.data import read_annotations
     from vidops.visualize import check_picture, features_of_videos, save, tsne_plot
     from vidops.visualize.embedding import check_labels
 
@@ -234,8 +237,7 @@ def _tsne(args: argparse.Namespace) -> None:
     subject = _subject(args)
     features, labels, classes = features_of_videos(
         subject,
-        args.list,
-        root=args.root,
+        read_annotations(args.list, **list_options(args, subject.folder)),
         classes=wanted,
         batch_size=args.batch_size,
         workers=args.workers,

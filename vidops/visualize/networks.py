@@ -178,7 +178,7 @@ class _Asked:
 
 def features_of_videos(
     subject: Subject,
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | AnnotationList,
     *,
     root: str | os.PathLike[str] | None = None,
     classes: Sequence[str] | None = None,
@@ -193,7 +193,7 @@ def features_of_videos(
 
     Args:
         subject: the network; its class ``net.classifier_name`` names the classifier.
-        source: an annotation list, or a folder with a sub-folder a class.
+        source: the videos, or an annotation list, or a folder with a sub-folder a class.
         root: folder that relative paths of a list start from.
         classes: names of the classes whose videos are taken; None takes all.
         batch_size: videos computed at a time.
@@ -218,12 +218,16 @@ def features_of_videos(
     """
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: is {device}, but torch finds no GPU")
-    found = read_annotations(source, root=root, frames=subject.folder)
+    found = (
+        source
+        if isinstance(source, AnnotationList)
+        else read_annotations(source, root=root, frames=subject.folder)
+    )
     names = found.classes or [str(i) for i in range(found.num_classes)]
     if classes is not None:
         for name in classes:
             if name not in names:
-                raise ValueError(f"classes: {name!r} is not a class of {source}")
+                raise ValueError(f"classes: {name!r} is not a class of the list")
         chosen = {names.index(name) for name in classes}
         found = AnnotationList([sample for sample in found.samples if sample.label in chosen], names)
     if check is not None:
