@@ -6,6 +6,13 @@
 #define VIDOPS_LIBRARY(ns, m) STABLE_TORCH_LIBRARY(ns, m)
 
 VIDOPS_LIBRARY(VIDOPS_NAMESPACE, m) {
+  m.def(
+      "motion_band_pass(Tensor x, Tensor spatial, Tensor temporal, int stride, str temporal_padding, bool quiet) -> "
+      "(Tensor, Tensor)");
+  m.def(
+      "motion_band_pass_backward(Tensor? grad, Tensor? grad_quiet, Tensor x, Tensor spatial, Tensor temporal, "
+      "int stride, str temporal_padding, bool need_x, bool need_spatial, bool need_temporal) -> "
+      "(Tensor, Tensor, Tensor)");
   m.def("resize(Tensor x, int height, int width) -> Tensor");
   m.def("resize_backward(Tensor grad, int height, int width) -> Tensor");
   m.def("temporal_conv(Tensor x, Tensor weight, Tensor? bias, int[] groups, int stride, str padding) -> Tensor");

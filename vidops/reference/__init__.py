@@ -1,7 +1,8 @@
 """Plain PyTorch definitions of every operator: any device, any floating dtype, double backward."""
 
+from .motion_band_pass import motion_band_pass
 from .resize import resize
 from .temporal_conv import temporal_conv
 from .temporal_shift import temporal_shift
 
-__all__ = ["resize", "temporal_conv", "temporal_shift"]
+__all__ = ["motion_band_pass", "resize", "temporal_conv", "temporal_shift"]
