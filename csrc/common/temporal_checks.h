@@ -23,14 +23,14 @@ inline void check_call(const Tensor& x, const Tensor& weight, const std::optiona
   if (bias) check_tensor(*bias, "bias", x, groups.channels);
 }
 
-inline void check_gradient(const Tensor& grad, const Tensor& x, int64_t frames) {
-  STD_TORCH_CHECK(grad.dim() == 5, "grad must be a clip (N, C, T, H, W)");
+inline void check_gradient(const Tensor& grad, const Tensor& x, int64_t frames, const char* name = "grad") {
+  STD_TORCH_CHECK(grad.dim() == 5, name, " must be a clip (N, C, T, H, W)");
   const int64_t shape[5] = {x.size(0), x.size(1), frames, x.size(3), x.size(4)};
   for (int64_t i = 0; i < 5; ++i) {
-    STD_TORCH_CHECK(grad.size(i) == shape[i], "grad must have size ", shape[i], " in dimension ", i, ", got ",
+    STD_TORCH_CHECK(grad.size(i) == shape[i], name, " must have size ", shape[i], " in dimension ", i, ", got ",
                     grad.size(i));
   }
-  check_tensor(grad, "grad", x, grad.numel());
+  check_tensor(grad, name, x, grad.numel());
 }
 
 // temporal_shift's: both folds fit into the channels.

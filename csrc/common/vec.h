@@ -114,6 +114,13 @@ inline void store1(T* p, acc_t<T> value) {
   *p = static_cast<T>(value);
 }
 
+template <class T>
+bool all_finite(const T* values, int64_t count) {
+  acc_t<T> sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += load1(values + i) * 0;
+  return sum == 0;
+}
+
 // The first `count` lanes only, others zero or untouched; a count of lanes or more is a plain load or store.
 template <class T>
 inline Vec<T> load_part(const T* p, int64_t count) {

@@ -7,9 +7,9 @@
 // Planar planes have neighbouring columns in a vector. A tile of kTileRows rows by two vectors stays in registers; a
 // loaded vector of the input, at any alignment, feeds every row of the tile that needs it, and a tap is read once a
 // tile. That is R*KH*2 multiply-adds for (R+KH-1)*2 loads and KH broadcasts, so arithmetic is the limit from 3 x 3 on.
-// Planes of lanes have one vector of channels a pixel, and the tile is kTilePixels pixels of a row.
+// lane_conv.h has the same for channels last.
 //
-// KH and KW are the rows and columns of taps where they are known when compiled, else 0.
+// KH is the number of rows of taps where it is known when compiled, else 0.
 #pragma once
 
 #include <algorithm>
@@ -20,13 +20,12 @@ namespace vidops {
 
 // AVX-512 has 32 registers: 16 sums, 9 taps, two inputs. AVX2 has 16.
 constexpr int kTileRows = kVectorBytes == 64 ? 8 : 4;
-constexpr int kTilePixels = kVectorBytes == 64 ? 14 : 7;
 constexpr int64_t kProducts = 128;  // that a lane sums in A before they go on in fp64
 
 template <class A>
 struct PlaneTerm {
   const A* x;     // the element under the first tap of result (0, 0)
-  const A* taps;  // planar: column-major, taps[v * KH + u] of row u; lanes: row-major, one vector each
+  const A* taps;  // column-major: taps[v * kh + u] of row u
 };
 
 // Elements from one row of a planar plane to the next for results of `columns`: rows may be read to a whole vector's
@@ -36,8 +35,6 @@ int64_t plane_step(int64_t columns, int64_t kw) {
   constexpr int64_t lanes = kLanes<A>;
   return (std::max(columns, lanes) + kw - 1 + 2 * lanes - 1) / lanes * lanes;
 }
-
-// ---- planar
 
 template <int KH, int R, int V, class A, class Put>
 inline __attribute__((always_inline)) void plane_tile(const PlaneTerm<A>* terms, int64_t count, int64_t step,
@@ -89,11 +86,13 @@ void plane_rows(const PlaneTerm<A>* terms, int64_t count, int64_t step, int64_t 
   constexpr int64_t lanes = kLanes<A>;
   const int64_t last = std::max<int64_t>(columns - lanes, 0);
   int64_t j = 0;
-  for (; j < last; j += 2 * lanes) {
+  for (; columns - j > lanes; j += 2 * lanes) {
     const int64_t at[2] = {j, std::min(j + lanes, last)};
     plane_tile<KH, R, 2>(terms, count, step, kh, kw, row, at, put);
   }
-  if (j == last) plane_tile<KH, R, 1>(terms, count, step, kh, kw, row, &j, put);
+  if (j >= columns) return;
+  j = std::min(j, last);
+  plane_tile<KH, R, 1>(terms, count, step, kh, kw, row, &j, put);
 }
 
 // put(i, j, v): vector v is sum over terms, u and w of taps[u, w] * x[i + u, j + w] and its right neighbours, for all

@@ -13,13 +13,6 @@ constexpr int64_t kSlideTaps = 7;  // up to here a window of frames and its taps
 
 inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-template <class T>
-bool all_finite(const T* values, int64_t count) {
-  acc_t<T> sum = 0;
-  for (int64_t i = 0; i < count; ++i) sum += load1(values + i) * 0;
-  return sum == 0;
-}
-
 // A group of channels in one direction.
 struct GroupPlan {
   Group group;

@@ -198,7 +198,8 @@ def test_what_is_not_finite_reaches_what_it_reaches_in_the_reference(
             results.append([y, *torch.autograd.grad(y, leaves, named["grad"].to(device))])
         for name, a, b in zip(("y", "dx", "dspatial", "dtemporal"), *results, strict=True):
             assert torch.equal(a.isfinite(), b.isfinite()), name
-            assert torch.equal(a.isnan(), b.isnan()), name
+            if value != value:  # sums of infinities are NaN or infinite by the order they are taken in
+                assert torch.equal(a.isnan(), b.isnan()), name
 
 
 @pytest.mark.parametrize("backend", FAST)

@@ -112,9 +112,10 @@ def motion_band_pass(
         RuntimeError: ``backend`` was asked for and cannot run this call.
 
     Source: the Motion Band-Pass Module, eq. 5.1, 5.3 and 5.4 of Huang's thesis. The filters act on different axes, so
-    they commute; kernels take the temporal one first, the reference the spatial one, and a value near the dtype's limit
-    may overflow in one of them alone. Sums are in fp32 for fp32, fp16 and bf16, in fp64 for fp64, and results do not
-    depend on the number of threads. Under autocast it runs in autocast's dtype.
+    they commute; kernels take the temporal one first, the reference the spatial one. A value near the dtype's limit may
+    overflow in one of them alone, and an infinite tap or gradient may give NaN in one and infinity in the other. Sums
+    are in fp32 for fp32, fp16 and bf16, in fp64 for fp64, and results do not depend on the number of threads. Under
+    autocast it runs in autocast's dtype.
 
     Example:
         >>> import torch, vidops
