@@ -147,3 +147,21 @@ def test_another_dataset_is_not_taken_for_the_demos(motion: Path, tmp_path: Path
     (tmp_path / "motion").symlink_to(motion)
     with pytest.raises(ValueError, match="is not the dataset that the demo makes"):
         demo._dataset(tmp_path)
+
+
+def test_a_video_that_cannot_be_decoded_is_refused_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.mp4").write_bytes(b"no video")
+    assert main(["demo", str(tmp_path / "out"), "--video", str(tmp_path / "own.mp4")]) == 2
+    assert f"{tmp_path / 'own.mp4'}: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_predictions_say_what_is_right(facts: Facts, tmp_path: Path) -> None:
+    (first, second) = facts.predictions
+    facts.predictions = [{**first, "right": True}, {**first, "right": False}, first, second]
+    page = write_report(tmp_path / "report", facts).read_text()
+    cells = re.findall(r"<td class='text'>(right|wrong|)</td>", page)
+    assert cells == ["right", "wrong", "", ""]
+    assert "MISSED" not in page

@@ -12,6 +12,7 @@ from .harness import FORMAT
 from .judge import Record
 
 __all__ = [
+    "LEGEND",
     "compare_lines",
     "group_lines",
     "grouped",
@@ -34,6 +35,21 @@ _COLUMNS = (
     ("error", 8),
 )
 _LEFT = 2
+LEGEND = """\
+columns:
+  (first)    a kernel, or "- " and a form of eager PyTorch it is compared with: conv2d, conv3d (grouped
+             convolutions; _last: on channels-last memory), cat, slices (pieces moved and put together), ...;
+             * marks the fastest of them
+  layout     of the clip in memory: NCTHW, NTCHW, or channels-last NTHWC
+  GB/s       bytes that must be moved, over the time taken
+  x floor    times the least possible time: those bytes at the rate of a plain copy here, or the multiply-adds
+             at the rate of the processor, whichever is longer
+  x copy     times what a copy of as many bytes took in the same run
+  vs eager   speed-up over the fastest form of eager PyTorch
+  +memory    most memory held besides inputs and results
+  error      largest difference from fp64, over the largest value in fp64
+foreign load: cores that other processes kept busy meanwhile; above 0.3 no target of the CPU is judged
+"""
 _DIRECTIONS = {"call": "one call, no gradients", "call_grad": "one call, with gradients"}
 
 
@@ -56,11 +72,12 @@ def head_lines(report: dict[str, Any]) -> list[str]:
     ]
 
 
-def group_lines(records: Sequence[Record]) -> list[str]:
+def group_lines(records: Sequence[Record], *, targets: bool = True) -> list[str]:
     """Lay the records of one group out: a heading, a line a variant, a line a target.
 
     Args:
         records: of one group, as the harness gives them.
+        targets: whether to say what became of the targets.
 
     Returns:
         Lines of at most 110 columns.
@@ -89,7 +106,7 @@ def group_lines(records: Sequence[Record]) -> list[str]:
         mark = " *" if record["variant"] == best and record["kind"] == "eager" else ""
         lines.append("  " + _row(_cells(record)).rstrip() + mark)
     for record in records:
-        for target in record.get("targets", ()):
+        for target in record.get("targets", ()) if targets else ():
             lines.append("  " + _target_line(record, target))
     return lines
 

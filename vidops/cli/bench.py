@@ -16,6 +16,10 @@ HELP = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
+    from vidops.bench.report import LEGEND
+
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = LEGEND
     parser.add_argument(
         "pattern", nargs="?", default="", metavar="PATTERN", help="part of a name of --list; * and ?"
     )

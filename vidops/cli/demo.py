@@ -69,8 +69,13 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(accuracy_lines(facts.runs, classes)))
 
     _step(5, "Predictions for single files")
-    clips = sorted((data / "videos").glob("*/val_00000.mp4"))[:1]
-    facts.predictions = _predict([*clips, *map(Path, args.video)], facts.runs)
+    clips = {folder / "val_00000.mp4": folder.name for folder in sorted((data / "videos").iterdir())}
+    print(f"The first validation clip of each class{', and your own' if args.video else ''}.")
+    if args.video:
+        print(
+            f"The networks know the {classes} made motions and nothing else: of any video they name one of these."
+        )
+    facts.predictions = _predict({**clips, **{Path(video): None for video in args.video}}, facts.runs)
 
     _step(6, "Speed of the operators")
     facts.bench = _bench()
@@ -93,6 +98,10 @@ def _check(out: Path, videos: list[str], epochs: int | None) -> None:
     for video in videos:
         if not Path(video).is_file():
             raise FileNotFoundError(f"--video {video}: no such file")
+        require("av", extra="video")
+        from vidops.data import read_frames
+
+        read_frames(video, [0])  # raises what is wrong with it
     if epochs is not None and epochs < 1:
         raise ValueError(f"--epochs must be at least 1, got {epochs}")
     if out.exists() and not out.is_dir():
@@ -186,28 +195,35 @@ def accuracy_lines(runs: dict[str, Run], classes: int) -> list[str]:
     return [*lines, "", f"{last} is {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} {first}."]
 
 
-def _predict(videos: list[Path], runs: dict[str, Run]) -> list[dict[str, Any]]:
-    """Print and return the three likeliest classes of each file by each network."""
+def _predict(videos: dict[Path, str | None], runs: dict[str, Run]) -> list[dict[str, Any]]:
+    """Print and return the three likeliest classes of each file by each network, and whether it is right."""
     from vidops.evaluation import predict
 
     found = []
     for name, run_ in runs.items():
-        for prediction in predict(videos, run_.weights, top=3):
+        for prediction in predict(list(videos), run_.weights, top=3):
             found.append({"network": name, **prediction.as_dict()})
-    for video in videos:
-        print(video)
+    found.sort(key=lambda entry: [str(video) for video in videos].index(entry["path"]))
+    for video, truth in videos.items():
+        print(f"{video}: shows {truth}" if truth else video)
         for entry in (e for e in found if e["path"] == str(video)):
             if "error" in entry:
                 print(f"  {entry['network']:12} error: {entry['error']}")
                 continue
+            mark = ""
+            if truth is not None:
+                entry["truth"] = truth
+                entry["right"] = entry["predictions"][0]["class"] == truth
+                mark = "right  " if entry["right"] else "wrong  "
             scores = ", ".join(f"{p['class']} {p['probability']:.1%}" for p in entry["predictions"])
-            print(f"  {entry['network']:12} {scores}")
+            print(f"  {entry['network']:12} {mark}{scores}")
     return found
 
 
 def _bench() -> dict[str, Any] | str:
     """Measure the operators; say why not where no kernel can run."""
     from vidops.bench import harness, report
+    from vidops.bench.judge import FOREIGN_LOAD_LIMIT
 
     options = harness.Options(quick=True)
     try:
@@ -217,8 +233,12 @@ def _bench() -> dict[str, Any] | str:
         return str(error)
 
     def finished(records: list[Record]) -> None:
-        print("\n".join(report.group_lines(records)), end="\n\n", flush=True)
+        print("\n".join(report.group_lines(records, targets=False)), end="\n\n", flush=True)
 
     result = harness.run(options, finished=finished)
-    print("\n".join(report.summary_lines(result)))
+    loads = [record.get("foreign_load") or 0.0 for record in result["results"]]
+    if max(loads, default=0.0) > FOREIGN_LOAD_LIMIT:
+        print(
+            f"Other processes kept up to {max(loads):.1f} cores busy meanwhile: these speeds are not judged."
+        )
     return result

@@ -218,7 +218,8 @@ def training_curves(
         right.axhline(100 * chance, color="0.5", linestyle=":", linewidth=1, label="guessing")
     left.set(title="training loss", xlabel="step", ylim=(0, None))
     right.set(title="validation accuracy", xlabel="step", ylabel="%", ylim=(0, 102))
-    right.legend(frameon=False, fontsize=8)
+    for axes in (left, right):
+        axes.legend(frameon=False, fontsize=8)
     for axes in (left, right):
         plain(axes)
         axes.grid(alpha=0.25)
