@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -244,3 +245,14 @@ def test_command_prints_the_same_report(capsys):
     main(["info"])
     text = capsys.readouterr().out
     assert all(f"  {name} " in text for name in report["backends"])
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    code = "import time; time.sleep(1)\nfrom vidops.cli import main; raise SystemExit(main(['info']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait(60) == 128 + signal.SIGPIPE
+    assert errors == ""
