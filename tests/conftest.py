@@ -1,6 +1,7 @@
 """Settings that must stand before torch, Triton and vidops are imported."""
 
 import contextlib
+import gc
 import os
 
 with contextlib.suppress(ImportError):
@@ -13,3 +14,12 @@ if not torch.cuda.is_available():
     # Without a GPU the Triton kernels run in Triton's interpreter, on CPU tensors.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ.pop("VIDOPS_BACKEND", None)
+
+
+def pytest_unconfigure() -> None:
+    """Take hypothesis' hook of the garbage collector away.
+
+    pytest-xdist ends a worker by an interrupt of its main thread and swallows that; raised in a callback of the
+    collector it would be printed instead.
+    """
+    gc.callbacks[:] = [hook for hook in gc.callbacks if not hook.__module__.startswith("hypothesis")]

@@ -7,6 +7,7 @@ everything else (libraries, Triton modules, eager fast path, verdicts) follows f
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import os
 import threading
@@ -57,7 +58,8 @@ class Backend:
 def _triton() -> Backend:
     interpreted = os.environ.get("TRITON_INTERPRET", "") in ("1", "true", "True")
     missing = ""
-    if not interpreted and torch.version.cuda is None:
+    installed = importlib.util.find_spec("triton") is not None
+    if installed and not interpreted and torch.version.cuda is None:
         missing = "this PyTorch has no CUDA, and Triton's interpreter is off (TRITON_INTERPRET=1 turns it on)"
     else:
         try:
@@ -344,7 +346,7 @@ class Operator:
 
 
 def explain(operator: str, x: Tensor, *args: Any) -> str:
-    """Print and return, for every backend, whether an operator could run on a tensor, and which would be chosen.
+    """Say, for every backend, whether an operator could run on a tensor, and which would be chosen.
 
     Args:
         operator: operator name, for example ``"temporal_conv"``.
@@ -352,14 +354,14 @@ def explain(operator: str, x: Tensor, *args: Any) -> str:
         *args: the operator's further arguments, where a backend's limits depend on them.
 
     Returns:
-        The printed table, one line a backend.
+        A table as text, one line a backend.
 
     Raises:
         ValueError: there is no operator of that name.
 
     Example:
         >>> import torch, vidops
-        >>> text = vidops.explain("temporal_shift", torch.randn(1, 8, 4, 7, 7))  # doctest: +ELLIPSIS
+        >>> print(vidops.explain("temporal_shift", torch.randn(1, 8, 4, 7, 7)))  # doctest: +ELLIPSIS
         temporal_shift on cpu...
     """
     if operator not in OPERATORS:
@@ -380,6 +382,4 @@ def explain(operator: str, x: Tensor, *args: Any) -> str:
         lines.append(
             f"  {name:<10} {'no: ' + reason if reason else 'yes'}{'  <- chosen' if name == chosen else ''}"
         )
-    text = "\n".join(lines)
-    print(text)
-    return text
+    return "\n".join(lines)
