@@ -46,6 +46,8 @@ def _run(
 ) -> None:
     import torch
 
+    # As in a new interpreter: else data loaders here would have forkservers of their own, which outlive a SIGKILL.
+    multiprocessing.set_start_method(None, force=True)
     os.environ.update(env)
     if cwd is not None:
         os.chdir(cwd)
