@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,22 @@ if all(find_spec(name) is not None for name in NEEDED):
     @pytest.fixture(scope="session")
     def checkpoint(run: Path) -> Path:  # noqa: F811
         return run / "best.ckpt"
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that commands write."""
+    from vidops import visualize
+
+    figures: list[Any] = []
+    save = visualize.save
+
+    def keep(figure: Any, path: Any) -> None:
+        figures.append(figure)
+        save(figure, path)
+
+    monkeypatch.setattr(visualize, "save", keep)
+    return figures
 
 
 @pytest.fixture

@@ -35,20 +35,6 @@ from vidops.visualize import features_of_videos, grad_cam, load_subject
 REAL = Path(__file__).parents[2].parent / "shared" / "videos"
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The figures that commands write."""
-    figures: list[Any] = []
-    save = visualize.save
-
-    def keep(figure: Any, path: Any) -> None:
-        figures.append(figure)
-        save(figure, path)
-
-    monkeypatch.setattr(visualize, "save", keep)
-    return figures
-
-
 def call(*arguments: object) -> int:
     return main(["visualize", *map(str, arguments)])
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ._busy import ACTIONS
 from ._lists import add_list_options, list_options
+from ._pictures import Actions, add_out, add_parser, named
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vidops.visualize import ShownFrames, Subject
 
-HELP = "draw pictures (frames, heatmap, gradcam, tsne, curves, gains)"
+HELP = "draw pictures (frames, heatmap, gradcam, tsne, curves, gains, busy, kernels, filters)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare one sub-command an action."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for add in (_add_frames, _add_heatmap, _add_gradcam, _add_tsne, _add_curves, _add_gains):
+    for add in (_add_frames, _add_heatmap, _add_gradcam, _add_tsne, _add_curves, _add_gains, *ACTIONS):
         add(actions)
 
 
@@ -29,24 +30,6 @@ def run(args: argparse.Namespace) -> int:
     args.run_action(args)
     print(args.out)
     return 0
-
-
-Actions = argparse._SubParsersAction
-
-
-def _parser(
-    actions: Actions[argparse.ArgumentParser],
-    name: str,
-    text: str,
-    action: Callable[[argparse.Namespace], None],
-) -> argparse.ArgumentParser:
-    parser = actions.add_parser(name, help=text, description=text)
-    parser.set_defaults(run_action=action)
-    return parser
-
-
-def _add_out(parser: argparse.ArgumentParser, kinds: str = ".png, .svg or .pdf") -> None:
-    parser.add_argument("--out", "-o", required=True, metavar="FILE.png", help=f"picture to write ({kinds})")
 
 
 def _add_network(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -67,12 +50,12 @@ def _add_heat(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fps", type=float, default=4.0, metavar="N", help="frames a second of an animation (default: 4)"
     )
-    _add_out(parser, ".png, .svg or .pdf; animated: .png or .gif")
+    add_out(parser, ".png, .svg or .pdf; animated: .png or .gif")
 
 
 def _add_frames(actions: Actions[argparse.ArgumentParser]) -> None:
     text = "the frames that make a clip of a video, with their numbers and times"
-    parser = _parser(actions, "frames", text, _frames)
+    parser = add_parser(actions, "frames", text, _frames)
     parser.add_argument("video", metavar="VIDEO")
     parser.add_argument(
         "--frames",
@@ -82,7 +65,7 @@ def _add_frames(actions: Actions[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--columns", type=int, metavar="N", help="frames a row")
     _add_network(parser, required=False)
-    _add_out(parser)
+    add_out(parser)
 
 
 def _add_heatmap(actions: Actions[argparse.ArgumentParser]) -> None:
@@ -90,7 +73,7 @@ def _add_heatmap(actions: Actions[argparse.ArgumentParser]) -> None:
         "a map over the frames of a video: one of your own, or where a layer of a network is active (mean square"
         " of its channels)"
     )
-    parser = _parser(actions, "heatmap", text, _heatmap)
+    parser = add_parser(actions, "heatmap", text, _heatmap)
     parser.add_argument("video", metavar="VIDEO")
     parser.add_argument(
         "--map",
@@ -110,7 +93,7 @@ def _add_heatmap(actions: Actions[argparse.ArgumentParser]) -> None:
 
 def _add_gradcam(actions: Actions[argparse.ArgumentParser]) -> None:
     text = "which places of a video speak for a class: Grad-CAM"
-    parser = _parser(actions, "gradcam", text, _gradcam)
+    parser = add_parser(actions, "gradcam", text, _gradcam)
     parser.add_argument("video", metavar="VIDEO")
     _add_network(parser)
     parser.add_argument(
@@ -121,7 +104,7 @@ def _add_gradcam(actions: Actions[argparse.ArgumentParser]) -> None:
 
 def _add_tsne(actions: Actions[argparse.ArgumentParser]) -> None:
     text = "features before the classifier of many videos, laid out in the plane by t-SNE"
-    parser = _parser(actions, "tsne", text, _tsne)
+    parser = add_parser(actions, "tsne", text, _tsne)
     parser.add_argument("list", metavar="LIST", help="annotation list, or a folder with a sub-folder a class")
     add_list_options(parser)
     _add_network(parser)
@@ -138,12 +121,12 @@ def _add_tsne(actions: Actions[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--device", choices=["cpu", "cuda"], default="cpu", help="where the network runs (default: cpu)"
     )
-    _add_out(parser)
+    add_out(parser)
 
 
 def _add_curves(actions: Actions[argparse.ArgumentParser]) -> None:
     text = "loss and accuracy of runs over their epochs, in training and validation"
-    parser = _parser(actions, "curves", text, _curves)
+    parser = add_parser(actions, "curves", text, _curves)
     parser.add_argument(
         "runs",
         nargs="+",
@@ -151,18 +134,18 @@ def _add_curves(actions: Actions[argparse.ArgumentParser]) -> None:
         help="folder of a run of vidops train, or its metrics.csv; NAME=RUN gives it another name than its folder's",
     )
     parser.add_argument("--top5", action="store_true", help="top-5 in place of top-1")
-    _add_out(parser)
+    add_out(parser)
 
 
 def _add_gains(actions: Actions[argparse.ArgumentParser]) -> None:
     text = "classes that gain most and lose most between two reports of vidops evaluate --json"
-    parser = _parser(actions, "gains", text, _gains)
+    parser = add_parser(actions, "gains", text, _gains)
     parser.add_argument("baseline", metavar="BASELINE.json", help="NAME=BASELINE.json names the network")
     parser.add_argument("other", metavar="OTHER.json", help="likewise")
     parser.add_argument(
         "--number", type=int, default=10, metavar="N", help="classes from each end (default: 10)"
     )
-    _add_out(parser)
+    add_out(parser)
 
 
 def _frames(args: argparse.Namespace) -> None:
@@ -256,7 +239,7 @@ def _curves(args: argparse.Namespace) -> None:
     check_picture(args.out)
     logs: dict[str, Path] = {}
     for text in args.runs:
-        name, path = _named(text)
+        name, path = named(text)
         if path.is_dir():
             path = path / "metrics.csv"
         name = name or path.resolve().parent.name
@@ -272,7 +255,7 @@ def _gains(args: argparse.Namespace) -> None:
     check_picture(args.out)
     reports, names = [], []
     for text in (args.baseline, args.other):
-        name, path = _named(text)
+        name, path = named(text)
         reports.append(read_report(path))
         names.append(name or str(reports[-1].get("model", path.stem)))
     if names[0] == names[1]:
@@ -331,11 +314,3 @@ def _read_map(path: str) -> Tensor:
         shape = getattr(array, "shape", type(array).__name__)
         raise ValueError(f"map {path}: must be numbers of shape (T, h, w), holds {shape}")
     return torch.from_numpy(array.astype(np.float32))
-
-
-def _named(text: str) -> tuple[str, Path]:
-    """Split NAME=PATH; a path that exists as it stands has no name."""
-    name, equals, path = text.partition("=")
-    if not equals or Path(text).exists():
-        return "", Path(text)
-    return name, Path(path)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from .benchmarks import benchmark_bars
+from .busy import BusyQuiet, busy_grid, find_band_pass, split_frames
 from .clips import ShownFrames, clip_grid, frame_grid, frame_times, read_shown
 from .embedding import tsne_plot, tsne_points
 from .evaluation import class_accuracy_bars, confusion_matrix
 from .figures import check_animation, check_picture, save, save_animation
+from .flow_colors import flow_colors
 from .gains import class_gains, gains_plot, read_report
 from .gradcam import ClassMap, default_layer, grad_cam, layer_energy
 from .heatmaps import animate_heat_map, heat_map_grid, stretch_map
+from .kernels import filter_grid, first_filters, kernel_grid
 from .networks import Subject, features_of_videos, load_subject
 from .training import accuracy_bars, run_curves, training_curves
 
 __all__ = [
+    "BusyQuiet",
     "ClassMap",
     "ShownFrames",
     "Subject",
     "accuracy_bars",
     "animate_heat_map",
     "benchmark_bars",
+    "busy_grid",
     "check_animation",
     "check_picture",
     "class_accuracy_bars",
@@ -28,11 +33,16 @@ __all__ = [
     "confusion_matrix",
     "default_layer",
     "features_of_videos",
+    "filter_grid",
+    "find_band_pass",
+    "first_filters",
+    "flow_colors",
     "frame_grid",
     "frame_times",
     "gains_plot",
     "grad_cam",
     "heat_map_grid",
+    "kernel_grid",
     "layer_energy",
     "load_subject",
     "read_report",
@@ -40,6 +50,7 @@ __all__ = [
     "run_curves",
     "save",
     "save_animation",
+    "split_frames",
     "stretch_map",
     "training_curves",
     "tsne_plot",

@@ -1,0 +1,56 @@
+"""What the commands that draw pictures share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+Actions = argparse._SubParsersAction
+
+
+def add_parser(
+    actions: Actions[argparse.ArgumentParser],
+    name: str,
+    text: str,
+    action: Callable[[argparse.Namespace], None],
+) -> argparse.ArgumentParser:
+    """Declare an action.
+
+    Args:
+        actions: of the command.
+        name: on the command line.
+        text: of its help.
+        action: what draws the picture.
+
+    Returns:
+        The parser for its arguments.
+    """
+    parser = actions.add_parser(name, help=text, description=text)
+    parser.set_defaults(run_action=action)
+    return parser
+
+
+def add_out(parser: argparse.ArgumentParser, kinds: str = ".png, .svg or .pdf") -> None:
+    """Declare the picture's file.
+
+    Args:
+        parser: of the action.
+        kinds: endings that its name may have, for the help.
+    """
+    parser.add_argument("--out", "-o", required=True, metavar="FILE.png", help=f"picture to write ({kinds})")
+
+
+def named(text: str) -> tuple[str, Path]:
+    """Split NAME=PATH; a path that exists as it stands has no name.
+
+    Args:
+        text: of the command line.
+
+    Returns:
+        The name, empty if there is none, and the path.
+    """
+    name, equals, path = text.partition("=")
+    if not equals or Path(text).exists():
+        return "", Path(text)
+    return name, Path(path)
