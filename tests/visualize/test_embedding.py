@@ -122,16 +122,16 @@ def test_bad_labels() -> None:
             tsne_plot(torch.rand(9, 4), labels, ["a", "b"])
 
 
-@pytest.mark.parametrize("name", ["tiny_tsn", "tiny_tsm", "tiny_mstnet"])
+@pytest.mark.parametrize("name", ["tiny_tsn", "tiny_tsm", "tiny_mstnet", "tiny_tsm_mobilenetv2", "tiny_x3d"])
 def test_features_are_what_the_classifier_gets(name: str) -> None:
     torch.manual_seed(0)
     net = create_model(name).eval()
     clips = torch.randn(3, 3, 8, 32, 32)
-    features = clip_features(net, clips)
+    features, last = clip_features(net, clips), net.get_submodule(net.classifier_name)
     assert features.shape == (3, 128)
     with torch.no_grad():
-        torch.testing.assert_close(net.fc(features), net(clips))
-    assert not net.fc._forward_pre_hooks
+        torch.testing.assert_close(last(features), net(clips))
+    assert not last._forward_pre_hooks
     torch.testing.assert_close(clip_features(net, clips[1:2])[0], features[1])
 
 

@@ -121,6 +121,10 @@ def test_classes_have_maps_of_their_own() -> None:
 
 def test_the_default_layer() -> None:
     assert default_layer(create_model("tiny_mstnet")) == "layer4"
+    assert default_layer(create_model("tiny_tsm_mobilenetv2")) == "features.7"
+    x3d = create_model("tiny_x3d").eval()
+    assert default_layer(x3d) == "blocks.4.res_blocks.0"
+    assert grad_cam(x3d, torch.randn(1, 3, 8, 64, 64)).heat.shape == (8, 2, 2)
     assert default_layer(nn.Sequential(nn.Conv3d(3, 4, 1), nn.ReLU())) == "0"
     with pytest.raises(ValueError, match="Linear has no residual stage and no convolution"):
         default_layer(nn.Linear(2, 2))

@@ -5,6 +5,28 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
+def as_clips(x: Tensor, num_segments: int) -> Tensor:
+    """View 2-D activations ``(N*T, C, H, W)`` as clips ``(N, C, T, H, W)``.
+
+    Example:
+        >>> import torch
+        >>> as_clips(torch.rand(16, 32, 7, 7), 8).shape
+        torch.Size([2, 32, 8, 7, 7])
+    """
+    return x.unflatten(0, (-1, num_segments)).transpose(1, 2)
+
+
+def as_frames(clips: Tensor) -> Tensor:
+    """Turn clips ``(N, C, T, H, W)`` into 2-D activations ``(N*T, C, H, W)``: a view, if they are NTCHW or NTHWC.
+
+    Example:
+        >>> import torch
+        >>> as_frames(torch.rand(2, 32, 8, 7, 7)).shape
+        torch.Size([16, 32, 7, 7])
+    """
+    return clips.transpose(1, 2).flatten(0, 1)
+
+
 class FoldTime(nn.Module):
     """Show a clip layer the 2-D activations of a backbone as clips.
 
@@ -45,8 +67,7 @@ class FoldTime(nn.Module):
                 f"x must hold whole clips of num_segments={self.num_segments} frames,"
                 f" got a batch of {x.shape[0]}"
             )
-        clip = x.unflatten(0, (-1, self.num_segments)).transpose(1, 2)
-        return self.layer(clip).transpose(1, 2).flatten(0, 1)
+        return as_frames(self.layer(as_clips(x, self.num_segments)))
 
     def extra_repr(self) -> str:
         """Show the number of segments."""

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from ..layers.fold_time import as_frames
+
 
 class Block(NamedTuple):
     """One residual block of a backbone.
@@ -111,13 +113,12 @@ class SegmentConsensus(Backbone):
         self.in_channels = in_channels
         last = self.get_submodule(self.classifier_name)
         assert isinstance(last, nn.Linear)
-        nn.init.normal_(last.weight, std=0.001)
-        nn.init.zeros_(last.bias)
+        start_linear(last, 0.001)
 
     def enter(self, clip: Tensor) -> Tensor:
         """Check a clip ``(N, C, T, H, W)`` and return its frames ``(N*T, C, H, W)``."""
         check_clip(clip, self.num_segments, self.in_channels)
-        return clip.transpose(1, 2).flatten(0, 1)
+        return as_frames(clip)
 
     def leave(self, logits: Tensor) -> Tensor:
         """Average the logits ``(N*T, num_classes)`` of a clip's frames."""
@@ -163,3 +164,31 @@ def check_in_channels(in_channels: int) -> None:
     """
     if isinstance(in_channels, bool) or not isinstance(in_channels, int) or in_channels < 1:
         raise ValueError(f"in_channels must be a whole number of at least 1, got {in_channels!r}")
+
+
+def start_convolutions(net: nn.Module) -> None:
+    """Draw the weights of a network's convolutions after He et al., by what they put out; biases start at zero.
+
+    Source: He et al., Delving Deep into Rectifiers, eq. 14, as all of ResNet, MobileNetV2 and X3D have it.
+
+    Example:
+        >>> conv = nn.Conv2d(1, 1000, 1)
+        >>> start_convolutions(conv)
+        >>> 0.9 < float(conv.weight.detach().std()) / (2 / 1000) ** 0.5 < 1.1
+        True
+    """
+    for module in net.modules():
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def start_linear(linear: nn.Linear, std: float) -> None:
+    """Draw the weights of a classifier, its bias zero.
+
+    Example:
+        >>> start_linear(nn.Linear(2, 2), 0.01)
+    """
+    nn.init.normal_(linear.weight, std=std)
+    nn.init.zeros_(linear.bias)

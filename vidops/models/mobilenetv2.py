@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from ..layers import FoldTime
-from .backbone import Backbone, Block, check_in_channels
+from .backbone import Backbone, Block, check_in_channels, start_convolutions, start_linear
 
 # Expansion, channels, blocks and stride of each stage: table 2 of the paper.
 STAGES = (
@@ -140,13 +140,10 @@ class MobileNetV2(Backbone):
                 channels = width
         features.append(conv_norm(channels, pooled, 1))
         self.features = nn.Sequential(*features)
-        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(pooled, num_classes))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+        last = nn.Linear(pooled, num_classes)
+        self.classifier = nn.Sequential(nn.Dropout(dropout), last)
+        start_convolutions(self)
+        start_linear(last, 0.01)
 
     def forward_stem(self, x: Tensor) -> Tensor:
         """Compute what the first block takes, from frames ``(B, in_channels, H, W)``."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from ..layers import FoldTime
-from .backbone import Backbone, Block, check_in_channels
+from .backbone import Backbone, Block, check_in_channels, start_convolutions
 
 POSITIONS = ("head", "inner")
 
@@ -209,9 +209,7 @@ class ResNet(Backbone):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        start_convolutions(self)
 
     def forward_stem(self, x: Tensor) -> Tensor:
         """Compute what the first block takes, from frames ``(B, in_channels, H, W)``."""

@@ -25,8 +25,8 @@ PAPER = "TSM: Temporal Shift Module for Efficient Video Understanding (Lin et al
 SOURCE = "the authors' release: residual shift, every second block of ResNet-101"
 SLIDES = "MixTConv slides, comparison table"
 TINY_MOBILENETV2: dict[str, Any] = {
-    "stages": ((1, 8, 1, 1), (4, 16, 2, 1), (4, 24, 2, 2), (4, 48, 2, 2)),
-    "stem_width": 8,
+    "stages": ((1, 16, 1, 2), (4, 16, 2, 1), (4, 32, 2, 2), (4, 64, 2, 2)),
+    "stem_width": 16,
     "pooled": 128,
     "dropout": 0.0,
 }

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from .backbone import Backbone, Block, check_clip, check_in_channels
+from .backbone import Backbone, Block, check_clip, check_in_channels, start_convolutions, start_linear
 from .cards import Figure, Score
 from .registry import register_model
 
@@ -83,7 +83,11 @@ class X3D(Backbone):
         self.num_segments = num_segments
         self.in_channels = in_channels
         self.build(num_classes, dropout, backend, **{**X3D_M, **shape})
-        start(self)
+        start_convolutions(self)
+        start_linear(self.head.proj, 0.01)
+        for module in self.modules():
+            if isinstance(module, Bottleneck):
+                nn.init.zeros_(module.norm_c.weight)
 
     def build(
         self,
@@ -291,20 +295,6 @@ class ProjectedPool(nn.Module):
         """Compute ``(N, pooled, 1, 1, 1)``."""
         x = self.pool(self.act(self.pre_norm(self.pre_conv(x))))
         return self.act(self.post_conv(x))
-
-
-def start(net: nn.Module) -> None:
-    """Set the initial weights as PyTorchVideo does."""
-    for module in net.modules():
-        if isinstance(module, nn.Conv3d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.01)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, Bottleneck):
-            nn.init.zeros_(module.norm_c.weight)
 
 
 register = partial(register_model, X3D, paper=PAPER)
