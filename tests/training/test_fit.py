@@ -388,19 +388,26 @@ def test_interrupt_stays_an_interrupt(make_config: Any, monkeypatch: pytest.Monk
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_best_is_kept_when_later_epochs_are_worse(make_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = iter([0.5, 0.75, 0.75])
+def test_best_has_the_highest_top1_and_then_the_lowest_loss(
+    make_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter([(0.5, 0.1), (0.75, 0.8), (0.75, 0.6), (0.75, 0.6), (0.75, 0.7), (0.25, 0.1)])
     end = Recognizer.on_validation_epoch_end
 
     def on_validation_epoch_end(self: Recognizer) -> None:
         end(self)
-        self.metrics["val_top1"] = next(scores)
+        self.metrics["val_top1"], self.metrics["val_loss"] = next(measured)
 
     monkeypatch.setattr(Recognizer, "on_validation_epoch_end", on_validation_epoch_end)
-    result = fit(make_config())
+    config = make_config(epochs=6)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 4, 0)
+        with pytest.raises(Killed):
+            fit(config)
+    result = fit(config, resume=True)
     assert result.best_top1 == 0.75
-    assert read_checkpoint(result.best).epochs == 2
-    assert read_checkpoint(result.last).epochs == 3
+    assert read_checkpoint(result.best).epochs == 3
+    assert read_checkpoint(result.last).epochs == 6
 
 
 def test_best_survives_a_moved_folder(make_config: Any, tmp_path: Path) -> None:

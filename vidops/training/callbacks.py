@@ -44,7 +44,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class BestAndLast(Checkpoint):
-    """Writes ``last.ckpt`` after every epoch and every few steps, ``best.ckpt`` at a higher validation top-1.
+    """Writes ``last.ckpt`` after every epoch and every few steps, ``best.ckpt`` at the best validation so far.
+
+    The best epoch has the highest top-1 and, of those with the same, the lowest loss: on a small validation set
+    many epochs share a top-1.
 
     Lightning's ModelCheckpoint stores absolute paths, so that a run forgets its best score when its folder
     moves.
@@ -57,15 +60,15 @@ class BestAndLast(Checkpoint):
 
     def __init__(self, folder: Path, *, every: int | None = None, accumulate: int = 1) -> None:
         self.folder, self.every, self.accumulate = folder, every, accumulate
-        self.best = -math.inf
+        self.best, self.loss = -math.inf, math.inf
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the best score."""
-        return {"best": self.best}
+        """Keep the best top-1 and the loss beside it."""
+        return {"best": self.best, "loss": self.loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best score from a checkpoint."""
-        self.best = state_dict["best"]
+        """Take the best figures from a checkpoint."""
+        self.best, self.loss = state_dict["best"], state_dict["loss"]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -85,8 +88,9 @@ class BestAndLast(Checkpoint):
         """Write the best one first: killed in between, the epoch is run again and finds the same best."""
         assert isinstance(pl_module, Recognizer)
         pl_module.position = trainer.current_epoch + 1, 0
-        if pl_module.metrics["val_top1"] > self.best:
-            self.best = pl_module.metrics["val_top1"]
+        top1, loss = pl_module.metrics["val_top1"], pl_module.metrics["val_loss"]
+        if (top1, -loss) > (self.best, -self.loss):
+            self.best, self.loss = top1, loss
             trainer.save_checkpoint(self.folder / BEST)
         trainer.save_checkpoint(self.folder / LAST)
 

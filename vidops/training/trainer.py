@@ -70,7 +70,7 @@ class FitResult:
 
     @property
     def best(self) -> Path:
-        """The checkpoint with the highest validation top-1."""
+        """The checkpoint with the highest validation top-1, of several the one with the lowest loss."""
         return self.output / BEST
 
     @property
