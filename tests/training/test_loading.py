@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,9 @@ pytest.importorskip("lightning", reason="training needs lightning")
 pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
 pytest.importorskip("av", reason="video files need av")
 
+from tests import processes
+from tests.data._processes import gone
+from vidops._files import write_text
 from vidops.data import VideoError
 from vidops.training import fit
 from vidops.training.config import Config
@@ -185,3 +191,29 @@ def test_an_evaluation_batch_is_shared_unless_the_recipe_gives_its_size(make_con
     for given, ranks, expected in ((None, 1, 8), (None, 2, 4), (None, 16, 1), (5, 2, 5)):
         config = make_config(data__eval_batch_size=given)
         assert evaluation_loader(config, range(24), world_size=ranks).batch_size == expected
+
+
+def read_on(config: Config, found: Path) -> None:
+    """Write down which processes load the training videos, and stay."""
+    multiprocessing.set_start_method("forkserver", force=True)  # Python's default from 3.14 on
+    dataset = build_dataset(config, read_list(config, "train"), training=True)
+    iterator = iter(training_loader(config, dataset))
+    next(iterator)
+    write_text(found, " ".join(str(child.pid) for child in multiprocessing.active_children()))
+    time.sleep(60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_end_with_a_killed_run_whatever_the_start_method(make_config: Any, tmp_path: Path) -> None:
+    found, log = tmp_path / "workers", tmp_path / "log"
+    process = processes.start(read_on, make_config(data__workers=2), found, output=log)
+    try:
+        while not found.exists():
+            assert process.is_alive(), processes.said(log)
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.join()
+    workers = [int(pid) for pid in found.read_text().split()]
+    assert len(workers) == 2
+    assert gone(workers)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from vidops.data import AnnotationList, FrameFolder, Sample
 from vidops.training.checkpoint import read_checkpoint, restore
 from vidops.training.config import validate
-from vidops.training.loading import EvaluationSet, build_dataset, collate, on_gpu
+from vidops.training.loading import EvaluationSet, build_dataset, collate, on_gpu, worker_processes
 
 from .evaluator import autocast
 from .recipe import clips_at_a_time, describe_views, with_data, with_views
@@ -132,8 +132,8 @@ class Predictor:
         loader = DataLoader(
             EvaluationSet(build_dataset(self.config, AnnotationList(samples, self.classes), training=False)),
             batch_size=videos,
-            num_workers=self.workers,
             collate_fn=collate,
+            **worker_processes(self.workers),
         )
         shown = out is not None and out.isatty()
         bar = tqdm(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -284,10 +285,10 @@ def training_loader(
         TrainingSet(dataset, seed=config.seed),
         batch_size=sampler.share,
         sampler=sampler,
-        num_workers=section.workers,
         collate_fn=collate,
         drop_last=True,
         persistent_workers=section.workers > 0,
+        **worker_processes(section.workers),
         pin_memory=on_gpu(config),
         generator=torch.Generator(),  # a loader draws a number at every start: not from the global stream
     )
@@ -312,12 +313,32 @@ def evaluation_loader(
         EvaluationSet(dataset),
         batch_size=section.eval_batch_size or max(1, section.batch_size // world_size),
         sampler=RankSampler(len(dataset), rank, world_size),
-        num_workers=section.workers,
         collate_fn=collate,
         persistent_workers=section.workers > 0,
+        **worker_processes(section.workers),
         pin_memory=on_gpu(config),
         generator=torch.Generator(),
     )
+
+
+def worker_processes(workers: int) -> dict[str, Any]:
+    """Give a loader's arguments about its worker processes, such that none outlives a process that is killed.
+
+    A worker ends when its parent does. On Linux it is forked from this process, whatever Python's default: a
+    forkserver would be the parent in its place, and may live on.
+
+    Args:
+        workers: how many; 0 loads in this process.
+
+    Returns:
+        ``num_workers`` and ``multiprocessing_context`` of a ``torch.utils.data.DataLoader``.
+
+    Example:
+        >>> worker_processes(0)
+        {'num_workers': 0, 'multiprocessing_context': None}
+    """
+    fork = workers > 0 and sys.platform == "linux"
+    return {"num_workers": workers, "multiprocessing_context": "fork" if fork else None}
 
 
 def on_gpu(config: Config) -> bool:

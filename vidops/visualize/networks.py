@@ -216,6 +216,8 @@ def features_of_videos(
         Traceback (most recent call last):
         FileNotFoundError: no/such/list.csv: no such annotation file or folder
     """
+    from ..training.loading import worker_processes
+
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: is {device}, but torch finds no GPU")
     found = (
@@ -235,7 +237,7 @@ def features_of_videos(
     dataset = subject.dataset(found)
     net = subject.net.to(device)
     parts, labels = [], []
-    for batch in torch.utils.data.DataLoader(dataset, batch_size=batch_size, num_workers=workers):
+    for batch in torch.utils.data.DataLoader(dataset, batch_size, **worker_processes(workers)):
         parts.append(clip_features(net, batch["clip"].to(device)).cpu())
         labels += batch["label"].tolist()
     return torch.cat(parts), labels, names
