@@ -102,7 +102,7 @@ def _readable(symbol: str) -> str:
 
 
 def measure(source: Path, arch: str) -> list[Resources]:
-    """Compile one source for one target and return what each of its kernels needs.
+    """Compile one source's kernels for one target and return what each of them needs; the host's part is left out.
 
     Raises:
         RuntimeError: there is no nvcc or no torch, or nvcc failed.
@@ -133,7 +133,7 @@ def measure(source: Path, arch: str) -> list[Resources]:
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         done = subprocess.run(
-            [nvcc, *flags, "--keep", f"--keep-dir={scratch}", "-c", str(source), "-o", f"{scratch}/out.o"],
+            [nvcc, *flags, "--keep", f"--keep-dir={scratch}", "-cubin", str(source), "-o", f"{scratch}/out.cubin"],
             capture_output=True,
             text=True,
         )
