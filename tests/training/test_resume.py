@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import shutil
 import signal
 import time
 import warnings
@@ -256,6 +257,38 @@ def test_the_log_is_on_the_disk_before_a_checkpoint(
     fit(make_config(checkpoint_every=1, epochs=1))
     assert calls[:4] == ["flush", "save"] * 2
     assert calls == ["flush", "save"] * (len(calls) // 2)
+
+
+SLURM = {
+    **{"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "42"},
+    **{"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SRUN_DEBUG": "1"},
+}
+
+
+def test_nothing_but_last_ckpt_is_resumed_in_a_slurm_job(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning would write an hpc_ckpt_1.ckpt at SIGUSR1, and go on from it with batches of another place."""
+    whole = fit(make_config(output=str(tmp_path / "whole")))
+    for key, value in SLURM.items():
+        monkeypatch.setenv(key, value)
+    killed, config = make_config(output=str(tmp_path / "killed"), checkpoint_every=1), make_config()
+    with monkeypatch.context() as patch:
+        kill_at(patch, 0, 2)
+        with pytest.raises(Killed):
+            fit(killed)
+    Path(config.output).mkdir()
+    shutil.copy(Path(killed.output) / "last.ckpt", Path(config.output) / "hpc_ckpt_1.ckpt")
+    handlers = set()
+    step = Recognizer.training_step
+
+    def training_step(self: Recognizer, data: Any, batch_idx: int) -> torch.Tensor:
+        handlers.add(signal.getsignal(signal.SIGUSR1))
+        return step(self, data, batch_idx)
+
+    monkeypatch.setattr(Recognizer, "training_step", training_step)
+    assert_same_run(whole.output, fit(config).output)
+    assert handlers == {signal.SIG_DFL}
 
 
 def lines_of(path: Path) -> int:

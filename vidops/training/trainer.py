@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
@@ -203,9 +204,9 @@ def _trainer(config: Config, ranks: Ranks, net: nn.Module, callbacks: list[pl.Ca
         precision=PRECISIONS[config.precision],
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip_norm,
-        default_root_dir=config.output,
+        # Lightning keeps nothing of its own, and takes up no hpc_ckpt_1.ckpt that lies in the output folder.
+        default_root_dir=os.devnull,
         logger=False,
-        plugins=[AtomicCheckpointIO()],
         callbacks=callbacks,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -218,7 +219,8 @@ def _trainer(config: Config, ranks: Ranks, net: nn.Module, callbacks: list[pl.Ca
 def _placement(config: Config, ranks: Ranks, net: nn.Module) -> dict[str, Any]:
     """Give the trainer's arguments about processes."""
     if ranks.alone:
-        return {"devices": 1}
+        # In a SLURM job Lightning would write checkpoints of its own at SIGUSR1, and requeue the job.
+        return {"devices": 1, "plugins": [AtomicCheckpointIO(), LightningEnvironment()]}
     here = int(os.environ["LOCAL_WORLD_SIZE"])
     # Buffers are shared once an epoch by Recognizer: ranks run unequal numbers of validation batches. Looking
     # for unused parameters keeps DDP from sorting its buckets anew after the first backward pass of a process:
@@ -231,7 +233,12 @@ def _placement(config: Config, ranks: Ranks, net: nn.Module) -> dict[str, Any]:
         broadcast_buffers=False,
         find_unused_parameters=ranks.size > 2 or getattr(net, "unused_parameters", False),
     )
-    return {"devices": here, "num_nodes": ranks.size // here, "strategy": strategy}
+    return {
+        "devices": here,
+        "num_nodes": ranks.size // here,
+        "strategy": strategy,
+        "plugins": [AtomicCheckpointIO()],
+    }
 
 
 def _run(trainer: pl.Trainer, module: Recognizer, train: Any, val: Any, earlier: Checkpoint | None) -> None:
