@@ -192,6 +192,8 @@ def test_files_that_hold_no_scores(tmp_path: Path) -> None:
 def write_split(folder: Path, name: str, top1: float, **changes: Any) -> str:
     content = {
         "list": f"{name}.txt",
+        "model": "tsn_resnet50",
+        "views": "1x1",
         "samples": 10,
         "top1": top1,
         "top5": top1 / 2 + 0.5,
@@ -231,6 +233,11 @@ def test_reports_that_are_no_splits(tmp_path: Path) -> None:
             write_split(tmp_path, "percent", 55.0),
             "percent.json: holds an accuracy that is not between 0 and 1",
         ),
+        (
+            write_split(tmp_path, "net", 0.5, model="mstnet_resnet50"),
+            "net.json: model mstnet_resnet50, but that of .*one.json is tsn_resnet50",
+        ),
+        (write_split(tmp_path, "views", 0.5, views="3x10, mean of logits"), "views.json: views 3x10, mean"),
         (write_split(tmp_path, "kind", 0.5, classes=3), "kind.json: is no report"),
     ):
         with pytest.raises(ValueError, match=message) as caught:

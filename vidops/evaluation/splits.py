@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 FIGURES = ("top1", "top5", "mean_class_accuracy")
+SAME = ("model", "views")  # a mean over splits is of one network, looked at in one way
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def average_splits(paths: Sequence[str | Path]) -> Splits:
     Raises:
         FileNotFoundError: a report is missing.
         ValueError: a file is no report, or two cannot be splits of one dataset: the same file or list of
-            videos twice, or other classes. The text names the file.
+            videos twice, other classes, another network or other views. The text names the file.
 
     Source: Soomro et al., UCF101, 2012; Kuehne et al., HMDB51, ICCV 2011 (the mean over three splits).
 
@@ -77,6 +78,10 @@ def average_splits(paths: Sequence[str | Path]) -> Splits:
     for i, (path, report) in enumerate(zip(files, reports, strict=True)):
         if report["classes"] != reports[0]["classes"]:
             raise ValueError(f"{path}: has other classes than {files[0]}")
+        for key in SAME:
+            if report[key] != reports[0][key]:
+                mine, first = report[key] or "unknown", reports[0][key] or "unknown"
+                raise ValueError(f"{path}: {key} {mine}, but that of {files[0]} is {first}")
         for other, earlier in zip(files[:i], reports[:i], strict=True):
             if path.samefile(other):
                 raise ValueError(f"splits: {path} is given twice")
@@ -96,11 +101,11 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = {key: float(content[key]) for key in FIGURES}
         samples, classes = int(content["samples"]), [str(entry["name"]) for entry in content["classes"]]
-        measured = content.get("list")
+        origin = {key: content.get(key) for key in ("list", *SAME)}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path}: is no report of vidops evaluate ({type(error).__name__}: {error})"
         ) from error
     if not all(0 <= value <= 1 for value in found.values()):
         raise ValueError(f"{path}: holds an accuracy that is not between 0 and 1")
-    return {**found, "samples": samples, "classes": classes, "list": measured}
+    return {**found, "samples": samples, "classes": classes, **origin}
