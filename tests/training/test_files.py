@@ -31,3 +31,14 @@ def test_the_name_appears_only_when_the_content_is_there(tmp_path: Path) -> None
         assert temporary.parent == target.parent, "a rename across file systems is a copy"
         assert not target.exists()
     assert target.read_text() == "whole"
+
+
+def test_two_writers_of_one_process_do_not_share_a_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    with replacing(target) as first:
+        first.write_bytes(b"first" * 100)
+        with replacing(target) as second:
+            second.write_bytes(b"second")
+        assert target.read_bytes() == b"second"
+    assert target.read_bytes() == b"first" * 100
+    assert list(tmp_path.iterdir()) == [target]
