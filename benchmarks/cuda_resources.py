@@ -133,7 +133,16 @@ def measure(source: Path, arch: str) -> list[Resources]:
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         done = subprocess.run(
-            [nvcc, *flags, "--keep", f"--keep-dir={scratch}", "-cubin", str(source), "-o", f"{scratch}/out.cubin"],
+            [
+                nvcc,
+                *flags,
+                "--keep",
+                f"--keep-dir={scratch}",
+                "-cubin",
+                str(source),
+                "-o",
+                f"{scratch}/out.cubin",
+            ],
             capture_output=True,
             text=True,
         )

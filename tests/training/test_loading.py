@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +28,7 @@ from vidops.training.loading import (
     TrainingSet,
     build_dataset,
     collate,
+    derive_seed,
     evaluation_loader,
     read_list,
     training_loader,
@@ -52,6 +54,14 @@ class Numbers:
             "index": index,
             "path": f"{index}.mp4",
         }
+
+
+def test_keys_that_differ_give_other_seeds() -> None:
+    keys = [(5,), (5, 0), (5, 0, 0), (0, 5), (7, 1, 3), (2**32 + 7, 3), (71, 3), (7, 13)]
+    seeds = [derive_seed(*key) for key in keys]
+    assert len(set(seeds)) == len(keys)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert derive_seed(*np.array([7, 1, 3])) == derive_seed(7, 1, 3)
 
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:

@@ -21,7 +21,7 @@ from .reading import build_dataset as build_dataset
 from .reading import read_list as read_list
 
 # Streams of random numbers drawn from one seed: (seed, stream, ...) never meet.
-ORDER, SUBSTITUTE, STEP = 0, 1, 2
+ORDER, SUBSTITUTE, STEP, WEIGHTS = 0, 1, 2, 3
 ATTEMPTS = 8
 
 
@@ -32,13 +32,15 @@ def derive_seed(*key: int) -> int:
         key: non-negative integers, such as seed, stream, epoch and index.
 
     Returns:
-        A number below 2**63; keys that differ give unrelated numbers.
+        A number below 2**63; keys that differ, be it by zeros at the end, give unrelated numbers.
 
     Example:
         >>> derive_seed(0, ORDER, 1) == derive_seed(0, ORDER, 1), derive_seed(0, 1) == derive_seed(1, 0)
         (True, False)
     """
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    # Not numpy's SeedSequence, which takes (5,) and (5, 0), or (2**32 + 7, 3) and (7, 1, 3), for one key.
+    digest = hashlib.sha256(",".join(str(int(number)) for number in key).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -167,7 +169,7 @@ class TrainingSet(Dataset[dict[str, Any]]):
         """Return the sample, or a substitute, or after several broken ones nothing but their list."""
         epoch, index = key
         broken: list[tuple[int, str]] = []
-        substitutes = np.random.default_rng((self.seed, SUBSTITUTE, epoch, index))
+        substitutes = np.random.default_rng(derive_seed(self.seed, SUBSTITUTE, epoch, index))
         for _ in range(ATTEMPTS):
             try:
                 return {**self.dataset[(epoch, index)], "broken": broken}

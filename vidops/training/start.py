@@ -19,6 +19,7 @@ from .callbacks import BEST, LAST, METRICS
 from .checkpoint import Checkpoint, read_checkpoint
 from .config import Config, differences
 from .loading import (
+    WEIGHTS,
     build_dataset,
     derive_seed,
     evaluation_loader,
@@ -250,7 +251,7 @@ def build_network(config: Config, num_classes: int) -> nn.Module:
         FileNotFoundError: ``model.weights`` is missing.
         ValueError: no model has that name, or the weights are another network's.
     """
-    torch.manual_seed(derive_seed(config.seed))
+    torch.manual_seed(derive_seed(config.seed, WEIGHTS))
     model = config.model
     net = create_model(
         model.name,
