@@ -7,6 +7,11 @@
 
 VIDOPS_LIBRARY(VIDOPS_NAMESPACE, m) {
   m.def(
+      "depthwise_conv3d(Tensor x, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation) -> Tensor");
+  m.def(
+      "depthwise_conv3d_backward(Tensor grad, Tensor x, Tensor weight, int[] stride, int[] padding, int[] dilation, "
+      "bool need_x, bool need_weight, bool need_bias) -> (Tensor, Tensor, Tensor)");
+  m.def(
       "motion_band_pass(Tensor x, Tensor spatial, Tensor temporal, int stride, str temporal_padding, bool quiet) -> "
       "(Tensor, Tensor)");
   m.def(

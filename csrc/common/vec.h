@@ -121,10 +121,16 @@ bool all_finite(const T* values, int64_t count) {
   return sum == 0;
 }
 
+inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
 // The first `count` lanes only, others zero or untouched; a count of lanes or more is a plain load or store.
 template <class T>
 inline Vec<T> load_part(const T* p, int64_t count) {
   if (count >= kLanes<T>) return load(p);
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>) return _mm512_maskz_loadu_ps((1u << count) - 1, p);
+  if constexpr (std::is_same_v<T, double>) return _mm512_maskz_loadu_pd((1u << count) - 1, p);
+#endif
   Vec<T> v{};
   for (int64_t i = 0; i < count; ++i) v[i] = load1(p + i);
   return v;
@@ -132,6 +138,10 @@ inline Vec<T> load_part(const T* p, int64_t count) {
 template <class T>
 inline void store_part(T* p, Vec<T> v, int64_t count) {
   if (count >= kLanes<T>) return store(p, v);
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>) return _mm512_mask_storeu_ps(p, (1u << count) - 1, v);
+  if constexpr (std::is_same_v<T, double>) return _mm512_mask_storeu_pd(p, (1u << count) - 1, v);
+#endif
   for (int64_t i = 0; i < count; ++i) store1(p + i, v[i]);
 }
 

@@ -11,8 +11,6 @@ namespace vidops {
 
 constexpr int64_t kSlideTaps = 7;  // up to here a window of frames and its taps fit the registers
 
-inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
-
 // A group of channels in one direction.
 struct GroupPlan {
   Group group;

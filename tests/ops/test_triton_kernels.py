@@ -15,7 +15,8 @@ from tests.ops.common import compare, device_for, in_layout
 from vidops import ops
 from vidops.ops import backends
 
-SCHEMAS = ["temporal_conv", "temporal_conv_backward", "temporal_shift", "temporal_shift_backward"]
+OPS = ["depthwise_conv3d", "temporal_conv", "temporal_shift"]
+SCHEMAS = [name + end for name in OPS for end in ("", "_backward")]
 
 
 @pytest.fixture

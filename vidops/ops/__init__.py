@@ -1,9 +1,20 @@
 """Fused video operators, each on several backends."""
 
 from .backends import explain, use_backend
+from .depthwise_conv3d import depthwise_conv3d
 from .motion_band_pass import motion_band_pass
+from .region_aggregate import region_aggregate
 from .resize import resize
 from .temporal_conv import temporal_conv
 from .temporal_shift import temporal_shift
 
-__all__ = ["explain", "motion_band_pass", "resize", "temporal_conv", "temporal_shift", "use_backend"]
+__all__ = [
+    "depthwise_conv3d",
+    "explain",
+    "motion_band_pass",
+    "region_aggregate",
+    "resize",
+    "temporal_conv",
+    "temporal_shift",
+    "use_backend",
+]

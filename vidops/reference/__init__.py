@@ -1,8 +1,9 @@
 """Plain PyTorch definitions of every operator: any device, any floating dtype, double backward."""
 
+from .depthwise_conv3d import depthwise_conv3d
 from .motion_band_pass import motion_band_pass
 from .resize import resize
 from .temporal_conv import temporal_conv
 from .temporal_shift import temporal_shift
 
-__all__ = ["motion_band_pass", "resize", "temporal_conv", "temporal_shift"]
+__all__ = ["depthwise_conv3d", "motion_band_pass", "resize", "temporal_conv", "temporal_shift"]
