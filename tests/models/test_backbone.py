@@ -12,7 +12,7 @@ TINY = [name for name in list_models("tiny_*") if isinstance(create_model(name),
 @pytest.mark.parametrize("name", TINY)
 def test_blocks_one_by_one(name: str) -> None:
     net = create_model(name).eval()
-    clip, modules = clips(), dict(net.named_modules())
+    clip, modules = clips(name=name), dict(net.named_modules())
     x = net.forward_stem(net.enter(clip))
     stage = 1
     with torch.no_grad():

@@ -39,4 +39,4 @@ def test_stats(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_unknown_pattern(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "zz*"]) == 2
-    assert "no model matches 'zz*'; known are mstnet_resnet101" in capsys.readouterr().err
+    assert "no model matches 'zz*'; known are bqn_tsm_mobilenetv2" in capsys.readouterr().err

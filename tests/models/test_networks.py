@@ -6,11 +6,13 @@ from torch import Tensor, nn
 
 from tests.ops.common import EVERY_BACKEND, LAYOUTS, device_for, in_layout
 from vidops.layers import FoldTime
-from vidops.models import create_model, list_models
+from vidops.models import create_model, list_models, model_card
 
 TINY = list_models("tiny_*")
 # The operator that decides where a network can run; without it there is none.
 OPERATOR = {
+    "tiny_bqn": "motion_band_pass",
+    "tiny_mbpm": "motion_band_pass",
     "tiny_mstnet": "temporal_conv",
     "tiny_tsm": "temporal_shift",
     "tiny_tsm_mobilenetv2": "temporal_shift",
@@ -19,9 +21,17 @@ OPERATOR = {
 TEMPORAL = [name for name in TINY if name != "tiny_tsn"]
 
 
-def clips(n: int = 2, t: int = 8, size: int = 32, dtype: torch.dtype = torch.float32) -> Tensor:
+def frames_of(name: str, segments: int = 8) -> int:
+    """T of the clips of a network."""
+    return segments * model_card(name).frames_per_segment
+
+
+def clips(
+    n: int = 2, t: int = 8, size: int = 32, dtype: torch.dtype = torch.float32, name: str = "tiny_tsn"
+) -> Tensor:
+    """Clips of t segments for a network."""
     return torch.randn(
-        n, 3, t, size, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+        n, 3, frames_of(name, t), size, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64
     ).to(dtype)
 
 
@@ -45,7 +55,7 @@ def awake(net: nn.Module) -> nn.Module:
 def test_forward_shape(name: str) -> None:
     net = create_model(name, num_classes=5, num_segments=4).eval()
     with torch.no_grad():
-        logits = net(clips(2, 4))
+        logits = net(clips(2, 4, 112 if name.startswith("bqn") else 32, name=name))
     assert logits.shape == (2, 5)
     assert logits.isfinite().all()
 
@@ -53,14 +63,14 @@ def test_forward_shape(name: str) -> None:
 @pytest.mark.parametrize("size", [(48, 48), (64, 64), (40, 56)])
 @pytest.mark.parametrize("name", TINY)
 def test_any_frame_size(name: str, size: tuple[int, int]) -> None:
-    assert create_model(name)(torch.rand(2, 3, 8, *size)).shape == (2, 8)
+    assert create_model(name)(torch.rand(2, 3, frames_of(name), *size)).shape == (2, 8)
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     torch.manual_seed(0)
     net = awake(create_model(name))
-    nn.functional.cross_entropy(net(clips(4)), torch.tensor([0, 1, 2, 3])).backward()
+    nn.functional.cross_entropy(net(clips(4, name=name)), torch.tensor([0, 1, 2, 3])).backward()
     for key, parameter in net.named_parameters():
         assert parameter.grad is not None, key
         assert parameter.grad.isfinite().all(), key
@@ -71,10 +81,11 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", TEMPORAL)
 def test_equal_logits_and_gradients_on_every_backend(name: str, backend: str) -> None:
     device = device_for(backend, OPERATOR[name])
+    size = 32 if name == "tiny_bqn" else 16
     results = []
     for b in ("reference", backend):
         net = tiny(name, backend=b, num_segments=4).to(device)
-        logits = net(clips(2, 4, 16, torch.float64).to(device))
+        logits = net(clips(2, 4, size, torch.float64, name).to(device))
         logits.square().sum().backward()
         results.append((logits.detach(), net.get_submodule(net.stem_name).weight.grad))
     torch.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-9)
@@ -84,7 +95,7 @@ def test_equal_logits_and_gradients_on_every_backend(name: str, backend: str) ->
 @pytest.mark.parametrize("name", TINY)
 def test_equal_logits_in_every_layout(name: str, layout: str) -> None:
     net = tiny(name).eval()
-    clip = clips(dtype=torch.float64)
+    clip = clips(dtype=torch.float64, name=name)
     torch.testing.assert_close(net(in_layout(clip, layout)), net(clip), rtol=1e-9, atol=1e-9)
     ranks = {p.ndim for p in net.parameters()}
     net.to(memory_format=torch.channels_last_3d if 5 in ranks else torch.channels_last)
@@ -97,7 +108,7 @@ def test_compiles_whole(name: str, compiler: str) -> None:
     net = tiny(name)
     torch._dynamo.reset()
     compiled = torch.compile(tiny(name), fullgraph=True, backend=compiler)
-    clip = clips(dtype=torch.float64)
+    clip = clips(dtype=torch.float64, name=name)
     for train in (True, False):
         net.train(train)
         compiled.train(train)
@@ -114,18 +125,18 @@ def test_compiles_whole(name: str, compiler: str) -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_exports(name: str) -> None:
     net = tiny(name).eval()
-    clip = clips(dtype=torch.float64)
+    clip = clips(dtype=torch.float64, name=name)
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(net, (clip,), dynamic_shapes={"clip": {0: batch}})
     for n in (2, 3):
-        other = clips(n, dtype=torch.float64)
+        other = clips(n, dtype=torch.float64, name=name)
         torch.testing.assert_close(program.module()(other), net(other), rtol=1e-9, atol=1e-9)
 
 
 def test_order_of_frames() -> None:
     """TSN cannot see it, the others must."""
-    clip = clips(dtype=torch.float64)
     for name in TINY:
+        clip = clips(dtype=torch.float64, name=name)
         net = tiny(name).eval()
         difference = (net(clip) - net(clip.flip(2))).abs().max() / net(clip).abs().max()
         if name == "tiny_tsn":
@@ -149,12 +160,12 @@ def test_logits_are_averaged_before_softmax() -> None:
         ((3, 8, 32, 32), r"clip must be \(N, 3, T, H, W\), got 4 dimensions"),
         ((1, 1, 8, 32, 32), "clip must have 3 channels"),
         ((1, 8, 3, 32, 32), "clip must have 3 channels"),
-        ((1, 3, 16, 32, 32), "clip must have T = 8 frames as the network was built for, got 16"),
+        ((1, 3, 16, 32, 32), "clip must have T = {frames} frames as the network was built for, got 16"),
     ],
 )
 @pytest.mark.parametrize("name", TINY)
 def test_wrong_clip_is_named(name: str, shape: tuple[int, ...], text: str) -> None:
-    with pytest.raises(ValueError, match=text):
+    with pytest.raises(ValueError, match=text.replace("{frames}", str(frames_of(name)))):
         create_model(name)(torch.rand(*shape))
 
 

@@ -7,8 +7,17 @@ from vidops.models import create_model, is_model, list_models, model_card, regis
 from vidops.models.tsn import TSN, tiny_tsn
 
 NAMES = [
+    "bqn_tsm_mobilenetv2",
+    "bqn_tsm_resnet101",
+    "bqn_tsm_resnet50",
+    "bqn_x3d_m",
+    "mbpm_tsm_mobilenetv2",
+    "mbpm_tsm_resnet50",
+    "mbpm_x3d_m",
     "mstnet_resnet101",
     "mstnet_resnet50",
+    "tiny_bqn",
+    "tiny_mbpm",
     "tiny_mstnet",
     "tiny_tsm",
     "tiny_tsm_mobilenetv2",
@@ -37,7 +46,9 @@ def test_names_and_patterns() -> None:
 def test_unknown_name_suggests_close_ones() -> None:
     with pytest.raises(ValueError, match=r"no model is named 'mstnet_resnet5'; did you mean mstnet_resnet50"):
         create_model("mstnet_resnet5")
-    with pytest.raises(ValueError, match=r"no model is named 'qqqq'; known are mstnet_resnet101, "):
+    with pytest.raises(
+        ValueError, match=r"no model is named 'qqqq'; known are bqn_tsm_mobilenetv2, .*x3d_xs"
+    ):
         model_card("qqqq")
 
 

@@ -18,7 +18,7 @@ from vidops.data import MOTION_PAIRS
 from vidops.evaluation import Report
 from vidops.ops.backends import BACKENDS
 from vidops.training import fit
-from vidops.training.learn import judge, learn, loss_curve, within_pairs
+from vidops.training.learn import beside_pathways, judge, learn, loss_curve, within_pairs
 from vidops.training.start import build_network
 
 CLASSES = [name for pair in list(MOTION_PAIRS.values())[:2] for name in pair]
@@ -58,6 +58,20 @@ def test_judgement_on_400_clips(name: str, right: int, passed: bool) -> None:
     result = judge(name, report(np.eye(4)[told], labels))
     assert (result.samples, result.top1, result.within_pairs) == (400, right / 400, right / 400)
     assert result.passed is passed
+
+
+@pytest.mark.parametrize(
+    ("right", "passed"), [((392, 396, 300), True), ((391, 396, 300), False), ((391, 300, 396), False)]
+)
+def test_two_pathways_beside_each_alone(right: tuple[int, int, int], passed: bool) -> None:
+    labels = np.arange(400) % 4
+    told = [np.where(np.arange(400) < count, labels, labels ^ 1) for count in right]
+    names = ("tiny_bqn", "tiny_mbpm", "tiny_mbpm_quiet")
+    results = [judge(n, report(np.eye(4)[t], labels)) for n, t in zip(names, told, strict=True)]
+    assert results[0].passed
+    assert beside_pathways(results[0], results[:1]) == results[0]
+    assert beside_pathways(results[1], results) == results[1]
+    assert beside_pathways(results[0], results).passed is passed
 
 
 def test_too_few_clips_to_judge() -> None:

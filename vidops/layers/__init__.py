@@ -2,8 +2,17 @@
 
 from .depthwise_conv3d import DepthwiseConv3d
 from .fold_time import FoldTime
+from .lateral_connection import BandPassLateralConnection, LateralConnection
 from .mix_t_conv import MixTConv
 from .motion_band_pass import MotionBandPass
 from .temporal_shift import TemporalShift
 
-__all__ = ["DepthwiseConv3d", "FoldTime", "MixTConv", "MotionBandPass", "TemporalShift"]
+__all__ = [
+    "BandPassLateralConnection",
+    "DepthwiseConv3d",
+    "FoldTime",
+    "LateralConnection",
+    "MixTConv",
+    "MotionBandPass",
+    "TemporalShift",
+]

@@ -45,7 +45,7 @@ def laplacian_of_gaussian(kernel_size: int, sigma: float, norm: str = "l1") -> T
         raise ValueError(f"sigma must be positive and finite, got {sigma}")
     if norm not in NORMS:
         raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
-    axis = torch.arange(kernel_size, dtype=torch.float64) - kernel_size // 2
+    axis = torch.arange(kernel_size, dtype=torch.float64, device="cpu") - kernel_size // 2
     q = (axis[:, None] ** 2 + axis**2) / (2 * sigma**2)
     weight = torch.exp(-q) * (q - 1)  # the factor 1 / (pi sigma^4) cancels
     total = weight.sum()

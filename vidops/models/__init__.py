@@ -1,7 +1,10 @@
 """Networks, and the registry that builds them by name."""
 
+from . import bqn as bqn
 from .backbone import Backbone, Block, SegmentConsensus
+from .busy_quiet import BusyQuietNet
 from .cards import Comparison, Figure, ModelCard, Score, count_gmacs, count_params
+from .mbpm import MBPMTSM, MBPMX3D, MBPMTSMMobileNetV2
 from .mobilenetv2 import InvertedResidual, MobileNetV2
 from .mstnet import MSTNet
 from .registry import create_model, is_model, list_models, model_card, register_model
@@ -12,6 +15,8 @@ from .weights import LoadResult, load_weights, read_weights
 from .x3d import X3D
 
 __all__ = [
+    "MBPMTSM",
+    "MBPMX3D",
     "TSM",
     "TSN",
     "X3D",
@@ -19,10 +24,12 @@ __all__ = [
     "BasicBlock",
     "Block",
     "Bottleneck",
+    "BusyQuietNet",
     "Comparison",
     "Figure",
     "InvertedResidual",
     "LoadResult",
+    "MBPMTSMMobileNetV2",
     "MSTNet",
     "MobileNetV2",
     "ModelCard",

@@ -77,13 +77,15 @@ class ModelCard:
         build: the function behind the name.
         paper: title of the paper that proposes the network.
         source: what our version follows.
-        input_size: (C, T, H, W) of a clip at the published input; T is the default ``num_segments``.
+        input_size: (C, T, H, W) of a clip at the published input; T is the default ``num_segments`` times
+            ``frames_per_segment``.
         num_classes: classes of the head by default.
         options: names of the options that `create_model` takes.
         mean: of each input channel, for pixels in 0..1.
         std: likewise.
         scores: published accuracies.
         figures: published parameters and multiply-adds.
+        frames_per_segment: consecutive frames of a clip that make one of the network's segments.
     """
 
     name: str
@@ -97,11 +99,12 @@ class ModelCard:
     std: tuple[float, ...] = IMAGENET_STD
     scores: tuple[Score, ...] = ()
     figures: tuple[Figure, ...] = ()
+    frames_per_segment: int = 1
 
     @property
     def num_segments(self) -> int:
         """Segments a clip by default."""
-        return self.input_size[1]
+        return self.input_size[1] // self.frames_per_segment
 
     @cached_property
     def num_params(self) -> int:
@@ -132,7 +135,9 @@ class ModelCard:
         clip = self.input_size if figure is None else figure.clip
         classes = self.num_classes if figure is None else figure.num_classes
         options = {} if figure is None else figure.options
-        return _measured(self.build, clip, classes, tuple(options.items()))
+        return _measured(
+            self.build, clip, clip[1] // self.frames_per_segment, classes, tuple(options.items())
+        )
 
     def compare(self, figure: Figure) -> Comparison:
         """Measure a published row's configuration and set it beside what is published.
@@ -157,7 +162,10 @@ class ModelCard:
             low, high = figure.gmacs if isinstance(figure.gmacs, tuple) else (figure.gmacs, figure.gmacs)
             published = (round(low - figure.over_gmacs, 6), round(high - figure.over_gmacs, 6))
         if figure.over is not None:
-            gmacs -= model_card(figure.over).measure(replace(figure, options={}))[1]
+            over = model_card(figure.over)
+            c, frames, h, w = figure.clip
+            frames = frames // self.frames_per_segment * over.frames_per_segment
+            gmacs -= over.measure(replace(figure, clip=(c, frames, h, w), options={}))[1]
         off = None
         if published is not None:
             nearest = min(max(gmacs, published[0]), published[1])
@@ -172,11 +180,14 @@ class ModelCard:
 def _measured(
     build: Callable[..., nn.Module],
     clip: tuple[int, ...],
+    num_segments: int,
     num_classes: int,
     options: tuple[tuple[str, Any], ...],
 ) -> tuple[int, float]:
     with torch.device("meta"):
-        model = build(num_classes=num_classes, num_segments=clip[1], backend="reference", **dict(options))
+        model = build(
+            num_classes=num_classes, num_segments=num_segments, backend="reference", **dict(options)
+        )
     return count_params(model), count_gmacs(model, clip)
 
 

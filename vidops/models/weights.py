@@ -47,8 +47,9 @@ def load_weights(
             the others reported. A tensor of another shape is an error in either case, and so is a file that
             shares no key with the model.
         part: ``"all"``; ``"features"``: all but the classifier, to fine-tune on other classes;
-            ``"backbone"``: neither the classifier nor the temporal layers inside the 2-D backbone, to start
-            from ImageNet weights. What is left out keeps its values. With these two parts, RGB weights also
+            ``"backbone"``: neither the classifier nor the temporal layers inside the 2-D backbone, nor what
+            stands beside it, to start from ImageNet weights; a network of several pathways takes weights of one
+            for each of them. What is left out keeps its values. With these two parts, RGB weights also
             load into a network of other input channels, see `cross_modality`.
 
     Returns:
@@ -108,6 +109,9 @@ def load_state(
     check_tensors(state, path)
     own = model.state_dict()
     found = {model_key(key, own): value for key, value in state.items()}
+    pathways = getattr(model, "pathways", ())
+    if part == "backbone" and not any(key.startswith(tuple(f"{p}." for p in pathways)) for key in found):
+        found = {f"{p}.{key}": value for p in pathways for key, value in found.items()} or found
     left_out = outside(model, part)
     wanted = {key: value for key, value in own.items() if not left_out(key)}
     given = {key: value for key, value in found.items() if not left_out(key)}
@@ -244,8 +248,11 @@ def outside(model: nn.Module, part: str) -> Callable[[str], bool]:
             raise ValueError(
                 f"part={part!r} needs a model that names its classifier; {type(model).__name__} does not"
             )
-        prefixes.append(f"{classifier}.")
+        pathways = getattr(model, "pathways", ())
+        names = [f"{p}.{model.get_submodule(p).classifier_name}" for p in pathways] or [classifier]
+        prefixes += [f"{name}." for name in names]
     if part == "backbone":
+        prefixes += [f"{name}." for name in getattr(model, "beside", ())]
         prefixes += [f"{name}." for name, module in model.named_modules() if isinstance(module, FoldTime)]
     return lambda key: key.startswith(tuple(prefixes))
 

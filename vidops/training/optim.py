@@ -51,7 +51,8 @@ def parameter_kinds(net: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Sort a network's trained parameters by kind, see :class:`~vidops.training.sections.GroupsConfig`.
 
     Args:
-        net: the network; ``net.classifier_name`` names its last layer, if it has the attribute.
+        net: the network; ``net.classifier_name`` names its last layer, if it has the attribute;
+            ``net.classifier_names`` several.
 
     Returns:
         The parameters of each kind that there is; together every one that requires a gradient, once.
@@ -71,10 +72,11 @@ def parameter_kinds(net: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 def _with_kind(net: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     classifier = getattr(net, "classifier_name", None)
+    names = getattr(net, "classifier_names", (classifier,) if isinstance(classifier, str) else ())
     first = next((path for path, module in net.named_modules() if isinstance(module, CONVOLUTIONS)), None)
     seen: set[int] = set()
     for path, module in net.named_modules():
-        last = isinstance(classifier, str) and (path == classifier or path.startswith(f"{classifier}."))
+        last = any(path == name or path.startswith(f"{name}.") for name in names)
         for name, parameter in module.named_parameters(recurse=False):
             if id(parameter) in seen:
                 continue

@@ -155,7 +155,9 @@ def _random(name: str, seed: int) -> Subject:
         f"{name} with random weights",
         lambda videos: VideoDataset(
             videos,
-            sampling=UniformSampling(card.num_segments, training=False),
+            sampling=UniformSampling(
+                card.num_segments, training=False, frames_per_segment=card.frames_per_segment
+            ),
             transform=Views(crop, 1, transforms.Normalize(card.mean, card.std)),
             short_side=crop.short_side,
         ),
