@@ -6,11 +6,13 @@ import importlib
 from typing import Any
 
 from . import layers, models, ops, reference
+from .acceleration import accelerate, restore
 from .models import create_model, list_models, load_weights
 from .ops import explain, use_backend
 
 __version__ = "0.1.0"
 __all__ = [
+    "accelerate",
     "create_model",
     "explain",
     "layers",
@@ -19,6 +21,7 @@ __all__ = [
     "models",
     "ops",
     "reference",
+    "restore",
     "use_backend",
 ]
 

@@ -16,7 +16,7 @@ OPERATOR = {
     "tiny_mstnet": "temporal_conv",
     "tiny_tsm": "temporal_shift",
     "tiny_tsm_mobilenetv2": "temporal_shift",
-    "tiny_x3d": "temporal_conv",
+    "tiny_x3d": "depthwise_conv3d",
 }
 TEMPORAL = [name for name in TINY if name != "tiny_tsn"]
 
@@ -82,6 +82,8 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 def test_equal_logits_and_gradients_on_every_backend(name: str, backend: str) -> None:
     device = device_for(backend, OPERATOR[name])
     size = 32 if name == "tiny_bqn" else 16
+    if name == "tiny_x3d" and backend == "triton" and device == "cpu":
+        pytest.skip("minutes in Triton's interpreter; the operator's own tests run its kernels there")
     results = []
     for b in ("reference", backend):
         net = tiny(name, backend=b, num_segments=4).to(device)

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from ..layers import DepthwiseConv3d
 from .backbone import Backbone, Block, check_clip, check_in_channels, start_convolutions, start_linear
 from .cards import Figure, Score
 from .registry import register_model
@@ -164,10 +165,14 @@ def pointwise(in_channels: int, out_channels: int, stride: int = 1, bias: bool =
     return nn.Conv3d(in_channels, out_channels, 1, (1, stride, stride), bias=bias)
 
 
-def depthwise(channels: int, kernel: tuple[int, int, int], stride: int, backend: str | None) -> nn.Conv3d:
+def depthwise(
+    channels: int, kernel: tuple[int, int, int], stride: int, backend: str | None
+) -> DepthwiseConv3d:
     """Make a convolution within each channel with a spatial stride."""
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-    return nn.Conv3d(channels, channels, kernel, (1, stride, stride), padding, groups=channels, bias=False)
+    return DepthwiseConv3d(
+        channels, channels, kernel, (1, stride, stride), padding, bias=False, backend=backend
+    )
 
 
 class Stem(nn.Module):
