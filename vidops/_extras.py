@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from collections.abc import Mapping
 from types import ModuleType
 
 
@@ -28,6 +30,30 @@ def require(module: str, *, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
-        raise ImportError(
-            f"{module.split('.')[0]} is not installed; install it with: pip install 'vidops[{extra}]'"
-        ) from error
+        raise ImportError(_advice({module.split(".")[0]: extra})) from error
+
+
+def require_all(modules: Mapping[str, str]) -> None:
+    """Say how to install all that is missing of what a command is going to need, rather than one after the other.
+
+    Args:
+        modules: the extra of vidops that brings it, by import name.
+
+    Raises:
+        ImportError: some are not installed; the text holds the one command that installs them all.
+
+    Example:
+        >>> require_all({"math": "video", "json": "train"})
+    """
+    missing = {name: extra for name, extra in modules.items() if importlib.util.find_spec(name) is None}
+    if missing:
+        raise ImportError(_advice(missing))
+
+
+def _advice(missing: Mapping[str, str]) -> str:
+    """Name what is missing, and the command that installs it."""
+    *others, last = missing
+    extras = ",".join(dict.fromkeys(missing.values()))
+    what = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+    pronoun = "them" if others else "it"
+    return f"{what} not installed; install {pronoun} with: pip install 'vidops[{extras}]'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -36,7 +37,7 @@ def facts(motion: Path, bench: dict[str, Any], tmp_path: Path) -> Facts:
     log.write_text("epoch,step,train_loss,val_top1\n1,10,2.0,\n1,20,1.5,0.25\n")
 
     def measured(top1: float, pairs: float) -> Run:
-        return Run(Path("w.ckpt"), log, 1, 4, top1, pairs, CLASSES, [top1, None, top1, top1], 3.0)
+        return Run(Path("w.ckpt"), log, 1, 4, top1, pairs, CLASSES, [top1, None, top1, top1], 47.6)
 
     return Facts(
         info="vidops <info>",
@@ -51,7 +52,6 @@ def facts(motion: Path, bench: dict[str, Any], tmp_path: Path) -> Facts:
             {"network": "tiny_mstnet", "path": "broken.mp4", "error": "broken.mp4: <is damaged>"},
         ],
         bench=bench,
-        seconds=12.3,
     )
 
 
@@ -74,6 +74,7 @@ def test_the_report_shows_what_was_measured(facts: Facts, tmp_path: Path) -> Non
     for shown in (
         "12.5%",
         "97.5%",
+        "48 s",
         "98.7%",
         "85.0 points above",
         "left 61.0%",
@@ -141,6 +142,34 @@ def test_bad_arguments(
     assert captured.out == ""
     assert captured.err == f"vidops demo: error: {text}\n"
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            ["demo", "out"],
+            "skimage, lightning and matplotlib are not installed; install them with: pip install",
+        ),
+        (
+            ["evaluate", "--weights", "w", "--report", "out"],
+            "matplotlib is not installed; install it with: pip",
+        ),
+    ],
+)
+def test_all_that_is_missing_is_named_at_once(
+    arguments: list[str], text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = importlib.util.find_spec
+    missing = ("skimage", "lightning", "matplotlib")
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name in missing else find(name, *a)
+    )
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    extras = "[motion,train,viz]" if arguments[0] == "demo" else "[viz]"
+    assert error.startswith(f"vidops {arguments[0]}: error: {text}")
+    assert error.endswith(f"'vidops{extras}'\n")
 
 
 def test_another_dataset_is_not_taken_for_the_demos(motion: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ HELP = "make a motion dataset, train a network without and one with MixTConv, pr
 
 NETWORKS = ("tiny_tsn", "tiny_mstnet")
 PAIRS, TRAIN, VAL = 4, 2400, 400
+NEEDED = {"av": "video", "skimage": "motion", "lightning": "train", "matplotlib": "viz"}
 GAP = 0.5  # what MixTConv must add to the accuracy
 
 
@@ -80,9 +81,8 @@ def run(args: argparse.Namespace) -> int:
     _step(6, "Speed of the operators")
     facts.bench = _bench()
 
-    facts.seconds = time.perf_counter() - started
     page = write_report(out / "report", facts)
-    print(f"\nDone in {facts.seconds:.0f} s. The report, with pictures: {page}")
+    print(f"\nDone in {time.perf_counter() - started:.0f} s. The report, with pictures: {page}")
     gap = facts.runs["tiny_mstnet"].top1 - facts.runs["tiny_tsn"].top1
     if args.epochs is None and gap < GAP:
         raise RuntimeError(
@@ -93,14 +93,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(out: Path, videos: list[str], epochs: int | None) -> None:
     """Everything that can be wrong with the arguments, before anything is written."""
-    from vidops._extras import require
+    from vidops._extras import require_all
+    from vidops.data import read_frames
 
     for video in videos:
         if not Path(video).is_file():
             raise FileNotFoundError(f"--video {video}: no such file")
-        require("av", extra="video")
-        from vidops.data import read_frames
-
+    require_all(NEEDED)
+    for video in videos:
         read_frames(video, [0])  # raises what is wrong with it
     if epochs is not None and epochs < 1:
         raise ValueError(f"--epochs must be at least 1, got {epochs}")
@@ -116,13 +116,6 @@ def _check(out: Path, videos: list[str], epochs: int | None) -> None:
         raise ValueError(
             f"{out} holds other things ({', '.join(sorted(foreign)[:3])}); choose an empty folder"
         )
-    for module, extra in (
-        ("av", "video"),
-        ("skimage", "motion"),
-        ("matplotlib", "viz"),
-        ("lightning", "train"),
-    ):
-        require(module, extra=extra)
 
 
 def _step(number: int, title: str) -> None:
@@ -149,31 +142,32 @@ def _dataset(out: Path) -> Path:
 def _train(name: str, out: Path, data: Path, epochs: int | None) -> Run:
     from vidops.evaluation import evaluate
     from vidops.training import fit, load_config
+    from vidops.training.callbacks import METRICS
     from vidops.training.config import shipped_recipes
     from vidops.training.learn import within_pairs
     from vidops.visualize.demo_report import Run
+    from vidops.visualize.training import read_epochs
 
     # JSON texts are YAML, whatever characters a path has.
     overrides = [f"data.root={json.dumps(str(data))}", f"output={json.dumps(str(out / 'runs' / name))}"]
     if epochs is not None:
         overrides.append(f"epochs={epochs}")
     print(f"\n{name}")
-    start = time.perf_counter()
     result = fit(
         load_config(shipped_recipes() / "demo" / f"{name}.yaml", overrides), resume=True, out=sys.stdout
     )
-    seconds = time.perf_counter() - start
     report = evaluate(result.last, out=sys.stderr)
+    log = result.output / METRICS
     return Run(
         weights=result.last,
-        log=result.output / "metrics.csv",
+        log=log,
         epochs=result.epochs,
         samples=report.samples,
         top1=report.top1,
         within_pairs=within_pairs(report),
         classes=list(report.classes),
         class_accuracies=report.class_accuracies,
-        seconds=seconds,
+        seconds=sum(seconds for _, seconds in read_epochs(log)["seconds"]),
     )
 
 

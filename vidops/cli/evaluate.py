@@ -83,8 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure or combine, print the table, write the files; under torchrun rank 0 alone speaks."""
+    from vidops._extras import require_all
     from vidops.evaluation.ranks import joined, rank_and_size
 
+    measuring = dict.fromkeys(("yaml", "pydantic", "tqdm"), "train") if args.weights is not None else {}
+    require_all(measuring | ({"matplotlib": "viz"} if args.report or args.confusion else {}))
     rank, _ = rank_and_size()
     if args.weights is None:
         return 0 if rank else _combine(args)

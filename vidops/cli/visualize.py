@@ -27,6 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the chosen picture."""
+    from vidops._extras import require_all
+
+    recipe = dict.fromkeys(("yaml", "pydantic"), "train") if getattr(args, "weights", None) else {}
+    require_all({"matplotlib": "viz", **recipe})
     args.run_action(args)
     print(args.out)
     return 0

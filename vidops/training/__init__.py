@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vidops._extras import require
+from vidops._extras import require_all
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint, read_checkpoint, restore
@@ -38,7 +38,7 @@ _HOMES = {
 _EXTRAS = {
     "config": ("yaml", "pydantic"),
     "checkpoint": ("yaml", "pydantic"),
-    "trainer": ("lightning", "tqdm"),
+    "trainer": ("yaml", "pydantic", "lightning", "tqdm"),
 }
 
 
@@ -46,6 +46,5 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for module in _EXTRAS.get(home, ()):
-        require(module, extra="train")
+    require_all(dict.fromkeys(_EXTRAS.get(home, ()), "train"))
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)
