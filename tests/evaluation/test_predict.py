@@ -14,8 +14,10 @@ pytest.importorskip("lightning", reason="training needs lightning")
 pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
 pytest.importorskip("av", reason="video files need av")
 
+from tests.processes import rank_environments
 from vidops.cli import main
 from vidops.evaluation import predict, predictor
+from vidops.evaluation.evaluator import fp32_of_gpus
 from vidops.training import read_checkpoint, restore
 from vidops.training.loading import build_dataset, read_list
 
@@ -103,6 +105,35 @@ def test_weights_alone_are_enough(run: Path, motion: Path, tmp_path: Path) -> No
     shutil.copy(run / "best.ckpt", weights)
     shutil.copy(videos(motion)[0], video)
     assert len(next(iter(predict([video], weights))).scores) == 4
+
+
+def test_fp32_of_a_gpu_is_that_of_the_evaluation(
+    run: Path, motion: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+    scores = predictor.video_scores
+
+    def noted(*args: Any, **options: Any) -> torch.Tensor:
+        seen.add(torch.backends.cudnn.conv.fp32_precision)
+        return scores(*args, **options)
+
+    monkeypatch.setattr(predictor, "video_scores", noted)
+    with fp32_of_gpus(tf32=True):
+        list(predict(videos(motion), run / "best.ckpt"))
+        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+    assert seen == {"ieee"}
+
+
+def test_ranks_do_not_all_predict_everything(
+    run: Path, motion: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key, value in rank_environments(2)[1].items():
+        monkeypatch.setenv(key, value)
+    assert main(["predict", str(videos(motion)[0]), "--weights", str(run / "best.ckpt")]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "vidops predict: error: torchrun: predict runs in one process; --workers gives it more that decode\n",
+    )
 
 
 def test_command_prints_a_table(run: Path, motion: Path, capsys: pytest.CaptureFixture[str]) -> None:

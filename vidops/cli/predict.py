@@ -78,9 +78,12 @@ def run(args: argparse.Namespace) -> int:
     """Predict, print or write as results come, and say by the exit status whether all files could be read."""
     from vidops.data import FrameFolder
     from vidops.evaluation import Predictor, find_videos
+    from vidops.evaluation.ranks import rank_and_size
 
     if not args.videos and not args.list:
         raise ValueError("VIDEO: no video is given")
+    if rank_and_size()[1] > 1:
+        raise ValueError("torchrun: predict runs in one process; --workers gives it more that decode")
     predictor = Predictor(
         args.weights,
         top=args.top,

@@ -19,7 +19,7 @@ from vidops.training.checkpoint import read_checkpoint, restore
 from vidops.training.config import validate
 from vidops.training.loading import EvaluationSet, build_dataset, collate, on_gpu, worker_processes
 
-from .evaluator import autocast
+from .evaluator import autocast, fp32_of_gpus
 from .recipe import clips_at_a_time, describe_views, with_data, with_views
 from .views import video_scores
 
@@ -156,9 +156,9 @@ class Predictor:
         found = {index: Prediction(paths[index], error=error) for index, error in batch["broken"]}
         if not batch["path"]:
             return found
-        logits = video_scores(
-            self._net, batch["clip"].to(self.device), average=self.config.data.average, chunk=clips
-        )
+        clip = batch["clip"].to(self.device)
+        with fp32_of_gpus(tf32=self.config.tf32):
+            logits = video_scores(self._net, clip, average=self.config.data.average, chunk=clips)
         finite = torch.isfinite(logits).all(1).tolist()
         best = logits.softmax(1).topk(min(self.top, len(self.classes)))
         for index, fine, shares, classes in zip(

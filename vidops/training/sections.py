@@ -34,13 +34,15 @@ class GroupConfig(Section):
 
 
 class GroupsConfig(Section):
-    """Parameter groups by kind; a kind that is not named keeps lr 1 and decay 1.
+    """Parameter groups by kind; a kind that is not named keeps lr 1 and decay 1, but for the first convolution's.
 
     ``{weight: {decay: 1}, bias: {lr: 2, decay: 0}, norm: {decay: 0}}`` with ``classifier_weight: {lr: 5,
     decay: 5}, classifier_bias: {lr: 10, decay: 0}`` are the thesis' groups; TSM and TSN have
     ``classifier_weight: {lr: 5, decay: 1}``.
 
     Args:
+        first_conv_weight: weight of the network's first convolution; where it is not named, of kind ``weight``.
+        first_conv_bias: bias of that convolution; where it is not named, of kind ``bias``.
         weight: every parameter that is of no other kind.
         bias: parameters named ``bias``.
         norm: weight and bias of batch norms and other normalisation layers.

@@ -218,6 +218,7 @@ def features_of_videos(
         Traceback (most recent call last):
         FileNotFoundError: no/such/list.csv: no such annotation file or folder
     """
+    from ..evaluation.evaluator import fp32_of_gpus
     from ..training.loading import worker_processes
 
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
@@ -239,9 +240,10 @@ def features_of_videos(
     dataset = subject.dataset(found)
     net = subject.net.to(device)
     parts, labels = [], []
-    for batch in torch.utils.data.DataLoader(dataset, batch_size, **worker_processes(workers)):
-        parts.append(clip_features(net, batch["clip"].to(device)).cpu())
-        labels += batch["label"].tolist()
+    with fp32_of_gpus(tf32=False):
+        for batch in torch.utils.data.DataLoader(dataset, batch_size, **worker_processes(workers)):
+            parts.append(clip_features(net, batch["clip"].to(device)).cpu())
+            labels += batch["label"].tolist()
     return torch.cat(parts), labels, names
 
 
