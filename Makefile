@@ -42,7 +42,7 @@ test: $(READY) ## the quick tests, some minutes in all
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -q -n $(JOBS) --dist loadfile
 
 test-slow: $(READY) ## the tests that take minutes: installs, sanitizers, nvcc
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow --timeout=1800 -q -n $(JOBS) --dist load
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow --timeout=1800 -q -n $(JOBS) --dist worksteal
 
 learn: $(READY) ## train every tiny temporal network on the motion dataset and check its accuracy; NET="tiny_tsn ..."
 	$(PY) -m vidops.training.learn $(NET)
