@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -16,10 +17,11 @@ pytest.importorskip("skimage", reason="scikit-image is not installed")
 pytest.importorskip("av", reason="PyAV is not installed")
 
 from tests.data._videos import write_video
+from tests.training.published_recipes import DENSE, PUBLISHED, SETTINGS, VIEWS, options
 from vidops.data.flow import FlowSettings
 from vidops.data.flow_store import FlowStore
 from vidops.evaluation import evaluate
-from vidops.models import create_model, load_weights
+from vidops.models import create_model, load_weights, model_card
 from vidops.training import fit, load_config
 from vidops.training.config import Config
 from vidops.training.sections import GroupsConfig
@@ -30,6 +32,7 @@ NAMES = [str(path.relative_to(CONFIGS).with_suffix("")) for path in RECIPES]
 CLASSES = ["falling", "turning"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*lacks the flow of some videos")
+SOURCES = "slides|thesis|TSM|MixTConv|TSN|X3D"
 each = pytest.mark.parametrize("path", RECIPES, ids=NAMES)
 
 
@@ -134,21 +137,39 @@ def first_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config]
     folder = tmp_path_factory.mktemp("weights")
 
     def find(recipe: Config) -> Path:
-        family = "tsn" if recipe.model.part == "backbone" else recipe.model.name.partition("_")[0]
-        file = folder / f"{family}.pt"
+        name = tiny_name(recipe)
+        if recipe.model.part == "backbone" and name != "tiny_tsm_mobilenetv2":
+            name = "tiny_tsn"
+        file = folder / f"{name}.pt"
         if not file.exists():
             torch.manual_seed(7)
-            torch.save(create_model(f"tiny_{family}", num_classes=5).state_dict(), file)
+            torch.save(create_model(name, num_classes=5).state_dict(), file)
         return file
 
     return find
+
+
+def tiny_name(recipe: Config) -> str:
+    name = recipe.model.name
+    return f"tiny_{name}" if name == "tsm_mobilenetv2" else f"tiny_{name.partition('_')[0]}"
+
+
+def tiny_options(recipe: Config) -> list[str]:
+    """Options of a busy-quiet net for four blocks and frames of 24 x 24."""
+    given, made = recipe.model.options, {}
+    if "busy_size" in given:
+        made = {"busy_size": 24, "quiet_size": round(24 * given["quiet_size"] / given["busy_size"])}
+    if given.get("num_lateral") == 8:
+        made["num_lateral"] = 2
+    return [f"model.options.{key}={value}" for key, value in made.items()]
 
 
 def small(path: Path, root: Path, output: Path, *more: str) -> Config:
     """A recipe with a tiny network of its family, small crops, and two epochs of one step."""
     recipe = load_config(path)
     overrides = [
-        f"model.name=tiny_{recipe.model.name.partition('_')[0]}",
+        f"model.name={tiny_name(recipe)}",
+        *tiny_options(recipe),
         "model.weights=null",
         f"data.root={root}",
         "data.size=24",
@@ -170,17 +191,21 @@ def small(path: Path, root: Path, output: Path, *more: str) -> Config:
     return load_config(path, [*overrides, *more])
 
 
-def test_there_are_recipes_of_three_families() -> None:
-    assert {path.parent.name for path in RECIPES} == {"mstnet", "tsm", "tsn"}
+def test_there_are_recipes_of_six_families() -> None:
+    assert {path.parent.name for path in RECIPES} == {"bqn", "mbpm", "mstnet", "tsm", "tsn", "x3d"}
 
 
 @each
 def test_it_loads_and_names_itself(path: Path) -> None:
     config = load_config(path)
     family = path.parent.name
-    assert re.fullmatch(rf"{family}_resnet(50|101)", config.model.name)
+    assert re.fullmatch(
+        rf"{family}(_tsm)?_(resnet(50|101)|mobilenetv2)|(x3d|{family}_x3d)_m", config.model.name
+    )
     assert config.output == f"runs/{family}/{path.stem}"
-    assert str(config.model.num_segments) in re.findall(r"_(\d+)f", path.stem)
+    frames = config.model.num_segments * config.data.frames_per_segment
+    assert str(frames) in re.findall(r"_(\d+)f", path.stem)
+    assert config.data.frames_per_segment == model_card(config.model.name).frames_per_segment
     assert config.data.format == {"kinetics400": "kinetics"}.get(
         dataset := re.sub(r"_\d+f.*", "", path.stem), dataset
     )
@@ -199,84 +224,14 @@ def test_every_number_names_a_source_of_its_recipe(path: Path) -> None:
     checked_elsewhere = {"weights", "lr_batch", "in_channels"}
     of_groups = set(GroupsConfig.model_fields)
     head, _, body = path.read_text().partition("model:")
-    declared = re.findall(r"^#   (slides|thesis|TSM|MixTConv|TSN)\b", head.split("Sources:")[1], re.MULTILINE)
+    declared = re.findall(rf"^#   ({SOURCES})\b", head.split("Sources:")[1], re.MULTILINE)
     assert declared
     for line in body.splitlines():
         key, _, rest = line.strip().partition(":")
         value, _, comment = rest.partition("#")
         if key in ours | checked_elsewhere | of_groups or not (key == "groups" or re.search(r"\d", value)):
             continue
-        assert set(re.findall(r"slides|thesis|TSM|MixTConv|TSN", comment)) & set(declared), line
-
-
-# Learning rate, batch, epochs, weight decay, dropout, and milestones or epochs of warm-up, typed from the sources;
-# those of "dense Kinetics" from the recipes themselves, since no source at hand states them.
-SETTINGS: dict[str, tuple[float, int, int, float, float, list[int] | int]] = {
-    "MixTConv run.sh": (0.01, 64, 50, 5e-4, 0.8, [30, 40, 45]),
-    "MixTConv run.sh, 16 segments": (0.01, 64, 50, 1e-4, 0.5, [31, 40, 45]),
-    "TSM Kinetics": (0.02, 128, 50, 1e-4, 0.5, [20, 40]),
-    "dense Kinetics": (0.01, 64, 100, 1e-4, 0.5, [40, 80]),
-    "TSM Something": (0.01, 64, 50, 5e-4, 0.5, [20, 40]),
-    "TSM UCF101": (0.001, 64, 25, 5e-4, 0.8, [10, 20]),
-    "thesis Something": (0.12, 256, 50, 8e-4, 0.8, 7),
-    "thesis Kinetics": (0.08, 512, 100, 2e-4, 0.5, 7),
-    "thesis UCF101": (0.01, 64, 80, 1e-4, 0.5, 0),
-}
-# Settings, and top-1 and top-5 as published: in their order, typed from the sources.
-PUBLISHED = {
-    "mstnet/something_v1_8f": ("MixTConv run.sh", "46.7", "75.4"),
-    "mstnet/something_v1_16f": ("MixTConv run.sh, 16 segments", "48.4", "78.8"),
-    "mstnet/something_v2_8f": ("MixTConv run.sh", "59.5", "86.0"),
-    "mstnet/something_v2_16f": ("MixTConv run.sh, 16 segments", "61.8", "87.3"),
-    "mstnet/something_v1_8f_ordinary": ("MixTConv run.sh", "41.0", None),
-    "mstnet/something_v1_8f_ks3": ("MixTConv run.sh", "45.9", None),
-    "mstnet/something_v1_8f_ks5": ("MixTConv run.sh", "46.3", None),
-    "mstnet/something_v1_8f_ks7": ("MixTConv run.sh", "45.8", None),
-    "mstnet/something_v1_8f_ks13": ("MixTConv run.sh", "45.8", None),
-    "mstnet/something_v1_8f_ks135": ("MixTConv run.sh", "46.4", None),
-    "mstnet/something_v1_8f_dilated": ("MixTConv run.sh", "46.4", None),
-    "mstnet/kinetics400_8f": ("TSM Kinetics", "71.3", "89.5"),
-    "mstnet/ucf101_8f": ("TSM UCF101", "94.8", "99.6"),
-    "mstnet/jester_8f": ("TSM Something", "96.9", "99.9"),
-    "tsm/kinetics400_8f": ("TSM Kinetics", "71.2", None),
-    "tsm/kinetics400_16f": ("TSM Kinetics", "72.6", None),
-    "tsm/kinetics400_8f_dense": ("dense Kinetics", "74.1", "91.2"),
-    "tsm/kinetics400_16f_dense": ("dense Kinetics", "74.7", None),
-    "tsm/kinetics400_8f_flow": ("TSM Kinetics", "55.7", "79.5"),
-    "tsm/something_v1_8f": ("TSM Something", "45.6", "74.2"),
-    "tsm/something_v1_16f": ("TSM Something", "47.2", "77.1"),
-    "tsm/something_v1_8f_resnet101": ("TSM Something", "46.9", None),
-    "tsm/something_v2_8f": ("TSM Something", "58.7", "85.4"),
-    "tsm/something_v2_16f": ("TSM Something", "61.0", "86.8"),
-    "tsm/something_v2_8f_resnet101": ("TSM Something", "63.3", None),
-    "tsm/ucf101_8f": ("TSM UCF101", "95.9", None),
-    "tsm/hmdb51_8f": ("TSM UCF101", "73.5", None),
-    "tsm/something_v1_8f_thesis_rgb": ("thesis Something", "46.5", None),
-    "tsm/something_v1_8f_thesis_rgb_diff": ("thesis Something", "46.6", None),
-    "tsm/something_v1_8f_thesis_flow": ("thesis Something", "37.4", None),
-    "tsm/something_v1_8f_thesis_dynamic_image": ("thesis Something", "43.3", None),
-    "tsm/ucf101_8f_thesis_rgb": ("thesis UCF101", "87.1", None),
-    "tsm/ucf101_8f_thesis_rgb_diff": ("thesis UCF101", "87.0", None),
-    "tsm/ucf101_8f_thesis_flow": ("thesis UCF101", "88.5", None),
-    "tsm/ucf101_8f_thesis_dynamic_image": ("thesis UCF101", "86.2", None),
-    "tsm/kinetics400_8f_thesis_rgb": ("thesis Kinetics", "71.2", None),
-    "tsm/kinetics400_8f_thesis_rgb_diff": ("thesis Kinetics", "71.4", None),
-    "tsm/kinetics400_8f_thesis_flow": ("thesis Kinetics", "55.7", None),
-    "tsm/kinetics400_8f_thesis_dynamic_image": ("thesis Kinetics", "68.3", None),
-    "tsn/something_v1_8f": ("MixTConv run.sh", "19.7", "46.6"),
-    "tsn/something_v2_8f": ("MixTConv run.sh", "27.8", "57.6"),
-    "tsn/kinetics400_5f": ("TSM Kinetics", "68.8", "88.3"),
-    "tsn/ucf101_8f": ("TSM UCF101", "91.5", "99.2"),
-    "tsn/jester_8f": ("TSM Something", "83.9", "99.6"),
-}
-VIEWS = {
-    "tsm/kinetics400_8f_dense": (3, 10),
-    "tsm/kinetics400_16f_dense": (3, 10),
-    "tsm/something_v2_8f_resnet101": (3, 2),
-    "tsm/ucf101_8f": (3, 2),
-    "tsm/hmdb51_8f": (3, 2),
-}
-DENSE = {"tsm/kinetics400_8f_dense", "tsm/kinetics400_16f_dense"}
+        assert set(re.findall(SOURCES, comment)) & set(declared), line
 
 
 @each
@@ -294,6 +249,9 @@ def test_settings_figures_and_views_are_those_of_the_sources(path: Path) -> None
         schedule.milestones if schedule.name == "steps" else schedule.warmup_epochs,
     )
     assert config.data.sampling == ("dense" if name in DENSE else "uniform")
+    if path.parent.name in ("bqn", "mbpm", "x3d"):
+        assert config.model.options == {"dropout": config.model.options["dropout"], **options(name)}
+        assert config.data.size == config.model.options.get("busy_size", 224)
     assert (config.data.crops, config.data.clips) == VIEWS.get(name, (1, 1))
     assert (config.data.test_size == 256) == (name in VIEWS)
     head = path.read_text().partition("model:")[0].replace("\n# ", " ")
@@ -311,9 +269,13 @@ def test_the_table_of_published_figures_has_every_recipe() -> None:
 @each
 def test_weights_come_from_imagenet_or_from_another_recipe(path: Path) -> None:
     model = load_config(path).model
+    backbone = model.name.rpartition("_")[2]
     if model.part == "backbone":
-        assert re.fullmatch(r"weights/resnet(50|101)-[0-9a-f]{8}\.pth", str(model.weights))
-        assert model.name.partition("_")[2] in str(model.weights)
+        assert re.fullmatch(r"weights/(resnet50|resnet101|mobilenet_v2)-[0-9a-f]{8}\.pth", str(model.weights))
+        assert backbone in str(model.weights).replace("_", "")
+        return
+    if model.weights is None:  # the thesis trains X3D from scratch
+        assert model.name.endswith("x3d_m")
         return
     source = Path(str(model.weights))
     assert source.name == "best.ckpt"
@@ -329,8 +291,8 @@ def test_two_steps_from_other_weights(
     path: Path, made: Callable[[str], Path], first_weights: Callable[[Config], Path], tmp_path: Path
 ) -> None:
     recipe = load_config(path)
-    start = first_weights(recipe)
-    config = small(path, made(recipe.data.format), tmp_path / "run", f"model.weights={start}")
+    start = first_weights(recipe) if recipe.model.weights else None
+    config = small(path, made(recipe.data.format), tmp_path / "run", f"model.weights={start or 'null'}")
     assert config.model.part == recipe.model.part
     result = fit(config)
     assert result.epochs == 2
@@ -345,24 +307,35 @@ def test_two_steps_from_other_weights(
         **config.model.options,
     )
     load_weights(trained, result.last)  # what was trained is the recipe's network
-    old = torch.load(start, weights_only=True)
-    old["conv1.weight"] = {3: old["conv1.weight"]}.get(
-        channels := config.model.options.get("in_channels", 3),
-        old["conv1.weight"].mean(1, keepdim=True).expand(-1, channels, -1, -1),
-    )
-    new = trained.state_dict()
-    for key in ("conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight"):
-        moved = (new[key] - old[key]).norm() / old[key].norm()
-        assert 0 < moved < 0.2, (key, moved)  # two steps away from the loaded weights
+    if start is not None:
+        check_moved(torch.load(start, weights_only=True), trained.state_dict(), config)
+
+
+def check_moved(old: dict[str, torch.Tensor], new: dict[str, torch.Tensor], config: Config) -> None:
+    """Whether weights are two steps away from those that were loaded, in each pathway."""
+    keys = ["conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight"]
+    if config.model.name == "tiny_tsm_mobilenetv2":
+        keys = ["features.0.0.weight", "features.3.conv.0.0.weight"]
+    pathways = ["busy.", "quiet."] if config.model.name == "tiny_bqn" else [""]
+    for pathway, key in itertools.product(pathways, keys):
+        start = old[key] if key in old else old[pathway + key]
+        if key == "conv1.weight" and (channels := config.model.options.get("in_channels", 3)) != 3:
+            start = start.mean(1, keepdim=True).expand(-1, channels, -1, -1)
+        moved = (new[pathway + key] - start).norm() / start.norm()
+        assert 0 < moved < 0.2, (pathway + key, moved)
 
 
 def test_fine_tuning_takes_the_features_of_the_first_run(made: Callable[[str], Path], tmp_path: Path) -> None:
-    for family, first in (("mstnet", "kinetics400_8f"), ("tsn", "kinetics400_5f")):
+    for family, first, second in (
+        ("mstnet", "kinetics400_8f", "ucf101_8f"),
+        ("tsn", "kinetics400_5f", "ucf101_8f"),
+        ("bqn", "kinetics400_48f", "ucf101_48f"),
+    ):
         before = fit(
             small(CONFIGS / family / f"{first}.yaml", made("kinetics"), tmp_path / family / "before")
         )
         tuned = small(
-            CONFIGS / family / "ucf101_8f.yaml",
+            CONFIGS / family / f"{second}.yaml",
             made("ucf101"),
             tmp_path / family / "after",
             f"model.weights={before.best}",

@@ -14,6 +14,7 @@ from .gradcam import ClassMap, default_layer, grad_cam, layer_energy
 from .heatmaps import animate_heat_map, heat_map_grid, stretch_map
 from .kernels import filter_grid, first_filters, kernel_grid
 from .networks import Subject, features_of_videos, load_subject
+from .sweep import sweep_plot
 from .training import accuracy_bars, run_curves, training_curves
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "save_animation",
     "split_frames",
     "stretch_map",
+    "sweep_plot",
     "training_curves",
     "tsne_plot",
     "tsne_points",
