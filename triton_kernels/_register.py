@@ -34,9 +34,10 @@ def operator(function: Callable[..., Any]) -> Callable[..., Any]:
         return function
 
     @functools.wraps(function)
-    def on_its_device(x: torch.Tensor, *args: Any) -> Any:
+    def on_its_device(*args: Any) -> Any:
+        x = next(a for a in args if isinstance(a, torch.Tensor))
         with torch.cuda.device_of(x):  # Triton launches on the current device, which need not be that of x
-            return function(x, *args)
+            return function(*args)
 
     on_its_device.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
     torch.library.triton_op(f"vidops_triton::{function.__name__}", on_its_device, mutates_args=())

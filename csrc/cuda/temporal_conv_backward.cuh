@@ -1,6 +1,7 @@
 // Backward kernels of temporal_conv: the gradients of x, taps and bias; the idea is told in temporal_conv.cu.
 #pragma once
 
+#include "cuda/sum_partials.cuh"
 #include "cuda/temporal_conv_common.cuh"
 
 namespace vidops {
@@ -209,22 +210,6 @@ __global__ void __launch_bounds__(kColumnThreads, sizeof(T) * V == 16 ? 3 : 4)
     if (!partial) return;
     write_partials<T, L>(a, tap0, total, first_weight, weights, partial);
   }
-}
-
-// One warp a row: adds its shares, lane by lane and then in a tree, in fp64.
-template <class T>
-__global__ void __launch_bounds__(kColumnThreads)
-    sum_partials_kernel(const device_acc_t<T>* __restrict__ partial, int64_t rows, int64_t weights, int64_t shares,
-                        T* __restrict__ dweight, T* __restrict__ dbias) {
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
-  if (row >= rows) return;
-  T* result = row < weights ? dweight + row : dbias + row - weights;
-  if (row < weights ? !dweight : !dbias) return;
-  double sum = 0;
-  for (int64_t i = threadIdx.x % 32; i < shares; i += 32) sum += static_cast<double>(partial[row * shares + i]);
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
-  if (threadIdx.x % 32 == 0) *result = static_cast<T>(static_cast<device_acc_t<T>>(sum));
 }
 
 }  // namespace

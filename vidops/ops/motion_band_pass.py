@@ -214,6 +214,12 @@ def _flops_backward(
     return 2 * (over_space * (need_x + need_spatial) + over_time * (need_x + need_temporal))
 
 
+def _cuda_limit(x: Tensor, spatial: Tensor, *_: Any) -> str:
+    """A tile with its border has to fit the shared memory of a block."""
+    k = spatial.shape[-1]
+    return f"spatial has {k} x {k} taps; it takes 49 x 49 and fewer" if k > 49 else ""
+
+
 _operator = Operator(
     "motion_band_pass",
     reference=reference.motion_band_pass,
@@ -223,4 +229,5 @@ _operator = Operator(
     backward=_backward,
     flops=_flops,
     flops_backward=_flops_backward,
+    limits={"cuda": _cuda_limit},
 )
