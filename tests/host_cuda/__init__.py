@@ -16,6 +16,7 @@ and the C++ runtime with it, or the first exception ends the process:
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import os
@@ -72,9 +73,18 @@ def flags(backend: str) -> list[str]:
 def build(sources: list[Path], name: str, backend: str = "cuda_host") -> Path:
     """Compile sources (``.cu`` or ``.cpp``) into one library, unless that has been done before; return its path.
 
+    One process compiles; another one that needs the same library waits for it.
+
     Raises:
         RuntimeError: the compiler failed; the text is what it said.
     """
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with open(FOLDER / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _compile(sources, name, backend)
+
+
+def _compile(sources: list[Path], name: str, backend: str) -> Path:
     torch_lib = Path(torch.__file__).parent / "lib"
     command = [*compiler(), *flags(backend)]
     version = subprocess.run([command[0], "--version"], capture_output=True, text=True, check=True).stdout
@@ -82,7 +92,6 @@ def build(sources: list[Path], name: str, backend: str = "cuda_host") -> Path:
     headers = [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.cuh"), *Path(__file__).parent.glob("*.h")]
     for file in sorted(headers):
         shared.update(file.name.encode() + file.read_bytes())
-    FOLDER.mkdir(parents=True, exist_ok=True)
     objects = {source: _object(source, name, shared) for source in sources}
     digest = hashlib.sha256("\0".join(path.name for path in objects.values()).encode())
     library = FOLDER / f"{name}-{digest.hexdigest()[:16]}.so"
@@ -118,7 +127,7 @@ def _object(source: Path, name: str, shared: hashlib._Hash) -> Path:
 
 
 def _build_jobs() -> int:
-    """Compilers at once; two test processes may both be building."""
+    """Compilers at once."""
     return int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
 
 

@@ -7,6 +7,8 @@ import functools
 import itertools
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -206,3 +208,20 @@ def test_huge_dilations_and_strides() -> None:
             ]
             torch.testing.assert_close(*found)
     assert device == "cpu"
+
+
+def test_a_library_is_compiled_once_for_all_processes(tmp_path: Path, monkeypatch: Any) -> None:
+    log, compiler = tmp_path / "log", tmp_path / "compiler"
+    # Asked for its version it says nothing; else it notes that it was called, takes its time and makes its output.
+    compiler.write_text(
+        f"#!/bin/sh\nwhile [ $# -gt 0 ]; do case $1 in --version) exit;; -o) out=$2;; esac; shift; done\n"
+        f"echo x >> {log}; sleep 0.3; touch $out\n"
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setattr(host_cuda, "FOLDER", tmp_path / "build")
+    sources = [host_cuda.ROOT / "csrc" / "schema.cpp"]
+    with ThreadPoolExecutor(2) as pool:
+        made = [pool.submit(host_cuda.build, sources, "twice").result for _ in range(2)]
+        assert made[0]() == made[1]()
+    assert log.read_text().count("x") == 2, "one object and one library"
