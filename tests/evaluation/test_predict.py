@@ -114,14 +114,14 @@ def test_fp32_of_a_gpu_is_that_of_the_evaluation(
     scores = predictor.video_scores
 
     def noted(*args: Any, **options: Any) -> torch.Tensor:
-        seen.add(torch.backends.cudnn.conv.fp32_precision)
+        seen.add(torch.backends.cudnn.allow_tf32)
         return scores(*args, **options)
 
     monkeypatch.setattr(predictor, "video_scores", noted)
     with fp32_of_gpus(tf32=True):
         list(predict(videos(motion), run / "best.ckpt"))
-        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
-    assert seen == {"ieee"}
+        assert torch.backends.cudnn.allow_tf32
+    assert seen == {False}
 
 
 def test_ranks_do_not_all_predict_everything(

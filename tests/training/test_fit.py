@@ -163,16 +163,18 @@ def test_fp32_means_fp32_unless_tf32_is_asked_for(
 ) -> None:
     places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
     before = [place.fp32_precision for place in places]
-    seen: set[str] = set()
+    seen: set[tuple[str, bool]] = set()
     step = Recognizer.training_step
 
     def training_step(self: Recognizer, data: Any, batch_idx: int) -> torch.Tensor:
-        seen.update(place.fp32_precision for place in places)
+        seen.add((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        with torch.backends.cudnn.flags(enabled=True):  # raises where torch's older settings have no answer
+            pass
         return step(self, data, batch_idx)
 
     monkeypatch.setattr(Recognizer, "training_step", training_step)
     fit(make_config(epochs=1, tf32=tf32))
-    assert seen == {"tf32" if tf32 else "ieee"}
+    assert seen == {("high", True) if tf32 else ("highest", False)}
     assert [place.fp32_precision for place in places] == before
 
 
@@ -204,7 +206,7 @@ def test_files_output_and_silence(
     assert captured.out == captured.err == ""
     assert torch.equal(state, torch.get_rng_state())
     assert list(elsewhere.iterdir()) == []
-    names = {p.name for p in result.output.iterdir()} - {"tensorboard"}
+    names = {p.name for p in result.output.iterdir()} - {"tensorboard", ".lock"}
     assert names == {"config.yaml", "metrics.csv", "best.ckpt", "last.ckpt"}
     lines = out.getvalue().splitlines()
     assert lines[0].startswith("tiny_tsm: ")

@@ -191,19 +191,26 @@ def fp32_of_gpus(*, tf32: bool) -> Iterator[None]:
 
     Example:
         >>> with fp32_of_gpus(tf32=False):
-        ...     torch.backends.cudnn.conv.fp32_precision
-        'ieee'
+        ...     torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+        ('highest', False)
     """
     backends: Any = torch.backends  # torch's annotations lack cudnn.conv
-    places = (backends.cuda.matmul, backends.cudnn.conv)
+    places = (backends.cuda.matmul, backends.mkldnn.matmul, backends.cudnn.conv, backends.cudnn.rnn)
     before = [place.fp32_precision for place in places]
     try:
-        for place in places:
-            place.fp32_precision = "tf32" if tf32 else "ieee"
+        # By torch's older settings: Lightning and inductor ask for their values, and torch has none to give after
+        # the newer ones alone have been changed.
+        _set_fp32(matmul=tf32, convolutions=tf32)
         yield
     finally:
+        _set_fp32(matmul=before[0] == "tf32", convolutions=before[2] == "tf32")
         for place, value in zip(places, before, strict=True):
             place.fp32_precision = value
+
+
+def _set_fp32(*, matmul: bool, convolutions: bool) -> None:
+    torch.set_float32_matmul_precision("high" if matmul else "highest")
+    torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def _describe_list(config: Config, split: str) -> str:
