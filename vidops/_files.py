@@ -46,6 +46,37 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def locked(path: str | Path, what: str) -> Iterator[None]:
+    """Keep other processes out of what a lock file stands for; the file stays, the lock goes with this process.
+
+    Args:
+        path: the lock file; its folder is made if need be.
+        what: what is being written, for the error's text.
+
+    Raises:
+        ValueError: another process holds the lock.
+        OSError: the file cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> with locked(Path(tempfile.mkdtemp()) / ".lock", "the folder"):
+        ...     print("alone")
+        alone
+    """
+    import fcntl
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            # Of this process alone: a lock that forked workers share would outlive it for seconds.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{what}: another process is writing to it") from None
+        yield
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file whole or not at all.
 

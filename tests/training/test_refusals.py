@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ pytest.importorskip("lightning", reason="training needs lightning")
 pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
 pytest.importorskip("av", reason="video files need av")
 
+from tests import processes
 from tests.training.runs import Killed, kill_at
-from vidops.training import NonFiniteLossError, fit, read_checkpoint
+from vidops._files import locked
+from vidops.training import NonFiniteLossError, checkpoint, fit, read_checkpoint, trainer
 from vidops.training.module import Recognizer
 
 
@@ -31,6 +34,68 @@ def test_a_run_is_not_overwritten(make_config: Any) -> None:
     assert out.getvalue() == f"{result.output}: finished already, 1 of 1 epochs\n"
     assert again == result
     assert {p: p.read_bytes() for p in result.output.iterdir() if p.is_file()} == before
+
+
+def hold(folder: Path, held: Path) -> None:
+    with locked(folder / ".lock", "it"):
+        held.touch()
+        time.sleep(60)
+
+
+def test_two_processes_do_not_train_in_one_folder(make_config: Any, tmp_path: Path) -> None:
+    config = make_config(epochs=1)
+    other = processes.start(hold, Path(config.output), tmp_path / "held", output=tmp_path / "log")
+    try:
+        while not (tmp_path / "held").exists():
+            assert other.is_alive(), processes.said(tmp_path / "log")
+            time.sleep(0.05)
+        with pytest.raises(ValueError, match=r"^output: .*run: another process is writing to it$"):
+            fit(config)
+        assert [path.name for path in Path(config.output).iterdir()] == [".lock"]
+    finally:
+        other.kill()
+        other.join()
+    assert fit(config).epochs == 1, "the lock goes with its process"
+
+
+def test_a_run_that_goes_on_elsewhere_meanwhile_is_not_resumed(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(checkpoint_every=1)
+    last, early = Path(config.output) / "last.ckpt", tmp_path / "early.ckpt"
+    for epoch, batch in ((0, 2), (1, 1)):
+        with monkeypatch.context() as patch:
+            kill_at(patch, epoch, batch)
+            with pytest.raises(Killed):
+                fit(config, resume=True)
+        if epoch == 0:
+            shutil.copy(last, early)
+    late = last.read_bytes()
+    shutil.copy(early, last)
+    prepare = trainer.prepare
+
+    def slow(*args: Any, **options: Any) -> Any:
+        start = prepare(*args, **options)
+        last.write_bytes(late)
+        return start
+
+    monkeypatch.setattr(trainer, "prepare", slow)
+    with pytest.raises(ValueError, match=r"^output: .*another run has gone on there meanwhile"):
+        fit(config, resume=True)
+    assert last.read_bytes() == late
+
+
+def test_resume_refuses_a_checkpoint_of_another_format(
+    make_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(epochs=2)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 1, 0)
+        patch.setattr(checkpoint, "FORMAT", 1)
+        with pytest.raises(Killed):
+            fit(config)
+    with pytest.raises(ValueError, match=r"last.ckpt: is of another version of vidops \(format 1, not 2\)"):
+        fit(config, resume=True)
 
 
 def test_resume_refuses_another_recipe(make_config: Any) -> None:

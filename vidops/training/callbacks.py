@@ -89,7 +89,8 @@ class BestAndLast(Checkpoint):
         assert isinstance(pl_module, Recognizer)
         pl_module.position = trainer.current_epoch + 1, 0
         top1, loss = pl_module.metrics["val_top1"], pl_module.metrics["val_loss"]
-        if (top1, -loss) > (self.best, -self.loss):
+        # One rank decides for all: they write together, and their sums may differ in the last bit.
+        if pl_module.ranks.any(pl_module.ranks.first and (top1, -loss) > (self.best, -self.loss)):
             self.best, self.loss = top1, loss
             trainer.save_checkpoint(self.folder / BEST)
         trainer.save_checkpoint(self.folder / LAST)

@@ -16,6 +16,7 @@ from vidops.models.weights import load_state
 from .config import Config, validate
 
 KEY = "vidops"
+FORMAT = 2  # raised whenever the order of the samples, their random numbers or what a checkpoint holds change
 PREFIX = "model."  # one that vidops.load_weights takes off
 TRAINED = "trained_state_dict"  # beside averaged weights, those that training goes on with
 
@@ -34,6 +35,7 @@ class Checkpoint:
         metrics: validation figures after the last finished epoch.
         lists: what `fingerprint` gave of the training and the validation list, by their keys in the recipe.
         weights: the network's state dict; with ``ema`` in the recipe the averaged weights.
+        format: number of what is stored and how samples are drawn; a run goes on from the present one alone.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class Checkpoint:
     metrics: dict[str, float]
     lists: dict[str, str]
     weights: dict[str, torch.Tensor]
+    format: int = FORMAT
 
 
 def describe(
@@ -72,6 +75,7 @@ def describe(
         Plain Python values, to be stored under `KEY`.
     """
     return {
+        "format": FORMAT,
         "config": config.model_dump(mode="json"),
         "classes": classes,
         "epochs": position[0],
@@ -132,6 +136,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             dict(own["metrics"]),
             dict(own.get("lists", {})),
             weights,
+            int(own.get("format", 1)),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: is a damaged checkpoint ({type(error).__name__}: {error})") from error

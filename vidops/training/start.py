@@ -16,7 +16,7 @@ from vidops.data.check import check_videos
 from vidops.models import create_model, load_weights
 
 from .callbacks import BEST, LAST, METRICS
-from .checkpoint import Checkpoint, read_checkpoint
+from .checkpoint import FORMAT, Checkpoint, read_checkpoint
 from .config import Config, differences
 from .loading import (
     WEIGHTS,
@@ -217,6 +217,11 @@ def find_run(config: Config, *, resume: bool, ranks: int = 1) -> Checkpoint | No
     if not (output / LAST).exists():
         return None
     earlier = read_checkpoint(output / LAST)
+    if earlier.format != FORMAT and earlier.epochs < config.epochs:
+        raise ValueError(
+            f"{output / LAST}: is of another version of vidops (format {earlier.format}, not {FORMAT}), which draws"
+            " other samples; it can be measured, but not resumed"
+        )
     changed = differences(earlier.config, config, ignore=FREE)
     if changed:
         key, before, now = changed[0]

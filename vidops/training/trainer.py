@@ -22,7 +22,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from vidops._files import write_text
+from vidops._files import locked, write_text
 from vidops.evaluation.evaluator import fp32_of_gpus
 from vidops.models import count_params
 
@@ -46,8 +46,9 @@ from .loading import (
 from .module import Recognizer
 from .optim import scaled_rate
 from .ranks import Ranks, join
-from .start import CONFIG, Start, prepare, refuse_disagreement
+from .start import CONFIG, Start, find_run, prepare, refuse_disagreement
 
+LOCK = ".lock"
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -112,7 +113,7 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
         FileExistsError: the output folder holds a run and ``resume`` is False.
         ValueError: the recipe does not fit its data, network or number of ranks; recipe, lists or number of
             ranks differ from those of the run to resume; the ranks do not find the same recipe, lists and
-            checkpoint.
+            checkpoint; another process trains in the output folder.
         NonFiniteLossError: a batch's loss or gradient is not finite; the last good checkpoint is kept.
         VideoError: too many training videos are broken, or one validation video; the validation list is
             checked before the first epoch.
@@ -130,7 +131,28 @@ def fit(config: Config, *, resume: bool = False, out: TextIO | None = None) -> F
         refuse_disagreement(start, config, ranks)
         if isinstance(start, Checkpoint):
             return _finished(start, config, out)
-        return _train(config, ranks, start, out)
+        with contextlib.ExitStack() as held:
+            ranks.together(lambda: held.enter_context(_claimed(config, start, ranks, resume=resume)))
+            return _train(config, ranks, start, out)
+
+
+@contextlib.contextmanager
+def _claimed(config: Config, start: Start, ranks: Ranks, *, resume: bool) -> Iterator[None]:
+    """Hold the output folder for the first rank, and see that it is still as it was when the start was prepared.
+
+    Two runs of one folder would mix their logs and checkpoints, and a checkpoint that another run has replaced
+    since belongs to other batches than those of the loader.
+    """
+    if not ranks.first:
+        yield
+        return
+    output = Path(config.output)
+    with locked(output / LOCK, f"output: {output}"):
+        found, earlier = find_run(config, resume=resume, ranks=ranks.size), start.earlier
+        places = [(run.epochs, run.batches) if run is not None else None for run in (found, earlier)]
+        if places[0] != places[1]:
+            raise ValueError(f"output: {output}: another run has gone on there meanwhile; start again")
+        yield
 
 
 def _gpus(config: Config, ranks: Ranks) -> list[int]:
