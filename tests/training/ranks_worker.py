@@ -7,6 +7,7 @@ FOLDER holds ``<scenario>.yaml``; each rank writes ``<scenario>.<rank>.json`` th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -68,33 +69,26 @@ def plain(config: Config, rank: int) -> dict[str, Any]:
         return {**outcome(lambda: fit(config)), "validated": seen}
 
 
-def resumed(config: Config, rank: int) -> dict[str, Any]:
-    """Train, killed in the middle of the second epoch, and go on."""
+def train_until(config: Config, epoch: int, batch: int) -> None:
+    """Train, killed at a batch."""
 
-    def kill(module: Recognizer, batch: dict[str, Any], batch_idx: int) -> None:
-        if (module.current_epoch, batch_idx) == (1, 2):
+    def kill(module: Recognizer, data: dict[str, Any], batch_idx: int) -> None:
+        if (module.current_epoch, batch_idx) == (epoch, batch):
             raise Killed
 
-    try:
-        with patched("training_step", kill):
-            fit(config)
-    except Killed:
-        pass
+    with patched("training_step", kill), contextlib.suppress(Killed):
+        fit(config)
+
+
+def resumed(config: Config, rank: int) -> dict[str, Any]:
+    """Train, killed in the middle of the second epoch, and go on."""
+    train_until(config, 1, 2)
     return outcome(lambda: fit(config, resume=True))
 
 
 def split_output(config: Config, rank: int) -> dict[str, Any]:
     """Train, killed in the second epoch, and go on where rank 1 sees another folder."""
-
-    def kill(module: Recognizer, batch: dict[str, Any], batch_idx: int) -> None:
-        if (module.current_epoch, batch_idx) == (1, 1):
-            raise Killed
-
-    try:
-        with patched("training_step", kill):
-            fit(config)
-    except Killed:
-        pass
+    train_until(config, 1, 1)
     if rank:
         config = config.model_copy(update={"output": f"{config.output}-of-rank-{rank}"})
     return outcome(lambda: fit(config, resume=True))
