@@ -10,7 +10,7 @@ from vidops.cli import main
 from vidops.data import read_annotations
 from vidops.data.lists import make_lists
 
-from ._lists import class_videos
+from ._lists import class_videos, write_mp4
 
 
 def read(root: Path, name: str) -> list[tuple[str, int]]:
@@ -131,11 +131,11 @@ def test_other_classes_and_files_leave_the_split_as_it_was(tmp_path, video_bytes
     root = class_videos(tmp_path / "v", video_bytes, b=10)
     (root / "c").mkdir()
     for name in ("x", "y"):
-        (root / "c" / f"{name}.mp4").write_bytes(video_bytes)
+        write_mp4(root / "c" / f"{name}.mp4", video_bytes)
     make_lists(root, out_dir=tmp_path / "one")
     class_videos(root, video_bytes, a=10)
     for i in range(10, 12):  # 0.2 of 12 is 2 as well
-        (root / "b" / f"{i}.mp4").write_bytes(video_bytes)
+        write_mp4(root / "b" / f"{i}.mp4", video_bytes)
     make_lists(root, out_dir=tmp_path / "two")
     first, second = (
         {
@@ -148,6 +148,36 @@ def test_other_classes_and_files_leave_the_split_as_it_was(tmp_path, video_bytes
     assert len(first["b"]) == len(second["b"]) == 2
     assert first["b"] - second["b"] == set() or second["b"] & {"10.mp4", "11.mp4"}
     assert not (second["b"] - first["b"]) - {"10.mp4", "11.mp4"}
+
+
+def test_of_files_with_the_same_bytes_one_is_listed(tmp_path, video_bytes, capsys):
+    root = class_videos(tmp_path / "v", video_bytes, a=5, b=5)
+    make_lists(root, share=0.5, out_dir=tmp_path / "before")
+    for name in "ab":
+        for i in range(5):
+            (root / name / f"{i} (1).mp4").write_bytes((root / name / f"{i}.mp4").read_bytes())
+    (root / "a" / "Link to 0.mp4").symlink_to(root / "a" / "0.mp4")
+    lists = make_lists(root, share=0.5)
+    assert (lists.train, lists.val) == ([3, 3], [2, 2])
+    for name in ("train.csv", "val.csv"):
+        assert read(root, name) == read(tmp_path / "before", name)
+    originals = {copy.name: same.name for copy, same in lists.copies if same.parent == root / "a"}
+    assert originals == {"Link to 0.mp4": "0.mp4", **{f"{i} (1).mp4": f"{i}.mp4" for i in range(5)}}
+    command = ["dataset", "make-list", str(root), "--out", str(tmp_path / "c"), "--workers", "0"]
+    assert main(command) == 0
+    assert f"left out: {root}/a/0 (1).mp4: has the bytes of {root}/a/0.mp4\n" in capsys.readouterr().err
+
+
+def test_copies_that_leave_no_split_are_refused(tmp_path, video_bytes):
+    root = class_videos(tmp_path / "v", video_bytes, a=1, b=2)
+    (root / "a" / "copy.mp4").write_bytes((root / "a" / "0.mp4").read_bytes())
+    with pytest.raises(ValueError, match=r"read of a \(1\); 1 are copies, first .*copy\.mp4 of .*0\.mp4"):
+        make_lists(root)
+    write_mp4(root / "a" / "1.mp4", video_bytes)
+    (root / "b" / "of_a.mp4").write_bytes((root / "a" / "1.mp4").read_bytes())
+    with pytest.raises(ValueError, match=r"b/of_a\.mp4: has the bytes of .*/a/1\.mp4, which is of another"):
+        make_lists(root)
+    assert sorted(p.name for p in root.iterdir()) == ["a", "b"]
 
 
 @pytest.mark.parametrize("share, val", [(0.01, 1), (0.99, 4), (0.5, 2)])

@@ -15,9 +15,10 @@ pytest.importorskip("av", reason="video files need av")
 
 from PIL import Image
 
-from vidops.data import read_frames
+from vidops.data import AnnotationList, Sample, read_frames
 from vidops.training import load_config
 from vidops.training.loading import build_dataset, collate, evaluation_loader, read_list, training_loader
+from vidops.training.reading import refuse_common
 
 REAL = Path(__file__).parents[2].parent / "shared" / "videos"
 
@@ -125,6 +126,23 @@ def test_mirrors_are_refused_where_left_and_right_are_classes(make_config: Any) 
     ten = make_config(data__flip=True, data__symmetric=False, data__crops=10)
     with pytest.raises(ValueError, match=r"data\.flip: a mirrored video"):
         build_dataset(ten, annotations, training=False)
+
+
+def test_a_link_to_a_training_video_is_no_validation_video(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / "videos" / f"{name}.mp4").write_bytes(b"")
+    (tmp_path / "linked").symlink_to(tmp_path / "videos", target_is_directory=True)
+    (tmp_path / "b.mp4").symlink_to(tmp_path / "videos" / "b.mp4")
+
+    def listed(*names: str) -> AnnotationList:
+        return AnnotationList([Sample(str(tmp_path / name), 0) for name in names], ["one"])
+
+    train = listed("videos/a.mp4", "b.mp4")
+    refuse_common(train, listed("videos/c.mp4", "linked/c.mp4", "gone.mp4"))
+    for name in ("linked/a.mp4", "videos/b.mp4", "linked/b.mp4"):
+        with pytest.raises(ValueError, match=f"1 of 2 videos are in data.train too, first .*{name}"):
+            refuse_common(train, listed("videos/c.mp4", name))
 
 
 def test_missing_videos_and_splits_of_a_recipe(make_config: Any, motion: Path, tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ def _add_make_list(actions: argparse._SubParsersAction[argparse.ArgumentParser])
         "make-list",
         help=text,
         description=f"{text}, with a classes.txt beside them. Every class is split by itself. The first frame of"
-        " each video is decoded before anything is written; lists that exist are not replaced.",
+        " each video is decoded before anything is written; lists that exist are not replaced. Of files with"
+        " the same bytes one alone is listed.",
     )
     parser.add_argument("folder", metavar="FOLDER", help="folder of the class folders")
     parser.add_argument("--out", metavar="DIR", help="folder for the lists (default: FOLDER)")
@@ -116,6 +117,8 @@ def _make_list(args: argparse.Namespace) -> int:
     )
     for video in lists.broken:
         print(f"left out: {video.reason}", file=sys.stderr)
+    for copy, same in lists.copies:
+        print(f"left out: {copy}: has the bytes of {same}", file=sys.stderr)
     width = max(len(name) for name in lists.classes)
     for name, train, val in zip(lists.classes, lists.train, lists.val, strict=True):
         print(f"{name:<{width}}  {train:>6} training  {val:>6} validation")

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -30,6 +31,7 @@ class Lists:
         train: training videos of each class.
         val: validation videos of each class.
         broken: videos left out.
+        copies: files left out, each with the one in a list that has the same bytes.
     """
 
     folder: Path
@@ -37,6 +39,7 @@ class Lists:
     train: list[int]
     val: list[int]
     broken: list[BrokenVideo]
+    copies: list[tuple[Path, Path]]
 
 
 def make_lists(
@@ -55,7 +58,8 @@ def make_lists(
     videos, rounded, but at least one and not all, are validation videos: those whose hash of seed, class and
     file name is lowest, so that other classes change nothing and another file moves at most one or two to the
     other list. Classes are in alphabetical order, or in that of a classes.txt in the folder, which must name
-    the same. Each video is opened and its first frame decoded before anything is written; paths in the lists
+    the same. Of files with the same bytes, which browsers and phones leave as "a (1).mp4", one alone stands in a
+    list, that with the shortest name: apart, they would be trained and measured on. Each video is opened and its first frame decoded before anything is written; paths in the lists
     are relative to them.
 
     Args:
@@ -68,12 +72,13 @@ def make_lists(
         out: where progress is shown, as by `check_videos`.
 
     Returns:
-        The numbers of videos, and which were left out.
+        The numbers of videos, and which were left out and why.
 
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: an argument is out of range, a list exists already, a class has fewer than two videos, or
-            videos cannot be read, or a name cannot stand in a list; nothing has been written.
+            videos cannot be read, two classes hold files with the same bytes, or a name cannot stand in a
+            list; nothing has been written.
 
     Example:
         >>> make_lists("no/such/folder")
@@ -103,11 +108,13 @@ def make_lists(
         raise ValueError(f"{len(broken)} of {len(samples)} videos are broken: {_first(broken)}")
     unusable = {video.path for video in broken}
     kept = [[p for p in folders[name] if str(p) not in unusable] for name in classes]
+    kept, copies = _without_copies(kept)
     few = [f"{name} ({len(files)})" for name, files in zip(classes, kept, strict=True) if len(files) < 2]
     if few:
         raise ValueError(
             f"{folder}: a split needs two videos a class; fewer can be read of {', '.join(few)}"
             + (f"; broken: {_first(broken)}" if broken else "")
+            + (f"; {len(copies)} are copies, first {copies[0][0]} of {copies[0][1]}" if copies else "")
         )
     parts = [_split(folder / name, files, share, seed) for name, files in zip(classes, kept, strict=True)]
     texts = {
@@ -118,7 +125,7 @@ def make_lists(
     with contextlib.ExitStack() as stack:  # all are written before any gets its name; train.csv is the last
         for name, text in texts.items():
             stack.enter_context(replacing(target / name)).write_text(text, encoding="utf-8")
-    return Lists(target, classes, [len(a) for a, _ in parts], [len(b) for _, b in parts], broken)
+    return Lists(target, classes, [len(a) for a, _ in parts], [len(b) for _, b in parts], broken, copies)
 
 
 def _refuse_names(folder: Path, folders: dict[str, list[Path]], target: Path) -> None:
@@ -146,6 +153,31 @@ def _classes(folder: Path, found: list[str]) -> list[str]:
         differing = ", ".join(sorted(set(names) ^ set(found))) or "a name given twice"
         raise ValueError(f"{file}: does not name the class folders beside it: {differing}")
     return names
+
+
+def _without_copies(classes: list[list[Path]]) -> tuple[list[list[Path]], list[tuple[Path, Path]]]:
+    """Take files out that have the bytes of another one, and pair each with that one."""
+    sizes = Counter(path.stat().st_size for files in classes for path in files)
+    first: dict[bytes, tuple[Path, int]] = {}
+    copies: dict[Path, Path] = {}
+    for label, files in enumerate(classes):
+        for path in sorted(files, key=lambda path: (len(path.name), path)):
+            if sizes[path.stat().st_size] == 1:
+                continue
+            same, other = first.setdefault(_digest(path), (path, label))
+            if other != label:
+                raise ValueError(f"{path}: has the bytes of {same}, which is of another class; remove one")
+            if same != path:
+                copies[path] = same
+    return [[path for path in files if path not in copies] for files in classes], sorted(copies.items())
+
+
+def _digest(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.digest()
 
 
 def _split(folder: Path, files: list[Path], share: float, seed: int) -> tuple[list[Path], list[Path]]:

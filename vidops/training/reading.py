@@ -102,7 +102,7 @@ def refuse_common(train: data.AnnotationList, val: data.AnnotationList) -> None:
 
     Args:
         train: the training videos.
-        val: the validation videos; the same file under another name, or by a link, is not seen.
+        val: the validation videos; a link to a training video is seen, a copy of it is not.
 
     Raises:
         ValueError: gives the number of common videos and the first of the validation list.
@@ -115,12 +115,22 @@ def refuse_common(train: data.AnnotationList, val: data.AnnotationList) -> None:
         Traceback (most recent call last):
         ValueError: data.val: 1 of 1 videos are in data.train too, first x/../b.mp4
     """
-    trained = {os.path.abspath(sample.path) for sample in train.samples}
-    common = [sample.path for sample in val.samples if os.path.abspath(sample.path) in trained]
+    folders: dict[str, str] = {}
+    trained = {_real_path(sample.path, folders) for sample in train.samples}
+    common = [sample.path for sample in val.samples if _real_path(sample.path, folders) in trained]
     if common:
         raise ValueError(
             f"data.val: {len(common)} of {len(val)} videos are in data.train too, first {common[0]}"
         )
+
+
+def _real_path(path: str, folders: dict[str, str]) -> str:
+    """Resolve links; of each folder once, as lists name hundreds of thousands of files."""
+    folder, name = os.path.split(os.path.abspath(path))
+    if folder not in folders:
+        folders[folder] = os.path.realpath(folder)
+    path = os.path.join(folders[folder], name)
+    return os.path.realpath(path) if os.path.islink(path) else path
 
 
 def read_list(
