@@ -58,6 +58,48 @@ def test_csv_with_names_from_classes_txt(root):
     assert found.classes == ["zebra", "apple"]
 
 
+@pytest.mark.parametrize(
+    "classes, label, named", [("1\n0\n", "1", "'0'"), ("1\n2\n3\n", "2", "'3'"), ("01\n02\n", "1", "'02'")]
+)
+@pytest.mark.parametrize("name", ["list.csv", "list.txt"])
+def test_digits_that_are_an_index_and_another_class_are_refused(root, classes, label, named, name):
+    write(root, classes, "classes.txt")
+    path = write(root, f"a/1.mp4{',' if name.endswith('csv') else ' '}{label}\n", name)
+    with pytest.raises(
+        ValueError, match=rf"line 1: the label {label} may be {named}, the class of index {label}, or"
+    ):
+        read_annotations(path)
+
+
+@pytest.mark.parametrize("heading, labels", [("class_index", [1, 2]), ("class_name", [0, 1])])
+def test_a_heading_says_what_digits_are(root, heading, labels):
+    write(root, "1\n2\n3\n", "classes.txt")
+    found = read_annotations(write(root, f"path,{heading}\na/1.mp4,1\na/2.avi,2\n"))
+    assert [s.label for s in found.samples] == labels
+
+
+def test_a_heading_that_its_labels_belie(root):
+    write(root, "up\ndown\n", "classes.txt")
+    with pytest.raises(ValueError, match="line 2: the class index 'up' is not a whole number"):
+        read_annotations(write(root, "path,class_index\na/1.mp4,up\n"))
+    with pytest.raises(ValueError, match="line 2: '1' is not one of the 2 classes"):
+        read_annotations(write(root, "path,class_name\na/1.mp4,1\n"))
+
+
+def test_digits_as_names_that_are_their_own_index(root):
+    write(root, "0\n1\n", "classes.txt")
+    assert [s.label for s in read_annotations(write(root, "a/1.mp4,1\n")).samples] == [1]
+
+
+def test_a_video_listed_twice_is_logged(root, caplog):
+    path = write(root, "a/1.mp4,0\nb/1.webm,1\na/./1.mp4,0\na/1.mp4,0\n")
+    assert len(read_annotations(path)) == 4
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: 2 of 4 lines name a video once more, which then counts twice: {path}, line 3: {root}/a/1.mp4, as in"
+        f" {path}, line 1; {path}, line 4: {root}/a/1.mp4, as in {path}, line 1"
+    ]
+
+
 def test_classes_txt_of_root_and_argument(root, tmp_path):
     write(root, "x\ny\n", "classes.txt")
     file = write(tmp_path, "a/1.mp4,y\n")

@@ -67,6 +67,17 @@ def test_kinetics_takes_a_list_of_one_split_whole(tmp_path):
         assert len(read_annotations(kinetics(tmp_path, bare), root=root, subset=subset)) == 1
 
 
+def test_kinetics_splits_in_other_letters_and_none_that_nobody_knows(tmp_path):
+    text = "label,youtube_id,time_start,time_end,split\na,v1,0,10,train\na,v2,0,10,Train\na,v3,0,10,Val\n"
+    root = touch(tmp_path / "videos", "v1.mp4", "v2.mp4", "v3.mp4", "v4.mp4")
+    counts = [len(read_annotations(kinetics(tmp_path, text), root=root, subset=s)) for s in ("train", "val")]
+    assert counts == [2, 1]
+    for other in ("trian", ""):
+        path = kinetics(tmp_path, f"{text}a,v4,0,10,{other}\n")
+        with pytest.raises(ValueError, match=f"line 5: the split '{other}' is none of train, val and test"):
+            read_annotations(path, root=root, subset="train")
+
+
 def test_kinetics_takes_no_file_of_another_classs_folder(tmp_path):
     text = "label,youtube_id,time_start,time_end,split\na b,v,0,10,train\nc d,w,0,10,train\n"
     path = kinetics(tmp_path, text)
@@ -160,7 +171,7 @@ def test_kinetics_with_several_splits_asks_which(tmp_path):
     with pytest.raises(ValueError, match="holds the splits train, val; say which one is meant"):
         read_annotations(kinetics(tmp_path), root=root)
     text = KINETICS.replace(",val", ",dev")
-    with pytest.raises(ValueError, match="holds no val split, only dev, train"):
+    with pytest.raises(ValueError, match="line 4: the split .dev. is none of train, val and test"):
         read_annotations(kinetics(tmp_path, text), root=root, subset="val")
 
 

@@ -150,6 +150,17 @@ def test_other_classes_and_files_leave_the_split_as_it_was(tmp_path, video_bytes
     assert not (second["b"] - first["b"]) - {"10.mp4", "11.mp4"}
 
 
+def test_classes_that_are_numbers(tmp_path, video_bytes):
+    root = class_videos(tmp_path / "v", video_bytes, **{"1": 2, "2": 2, "3": 2})
+    make_lists(root)
+    for name in ("train.csv", "val.csv"):
+        assert [(Path(path).parent.name, label) for path, label in read(root, name)] == [
+            ("1", 0),
+            ("2", 1),
+            ("3", 2),
+        ]
+
+
 def test_of_files_with_the_same_bytes_one_is_listed(tmp_path, video_bytes, capsys):
     root = class_videos(tmp_path / "v", video_bytes, a=5, b=5)
     make_lists(root, share=0.5, out_dir=tmp_path / "before")

@@ -117,9 +117,10 @@ def make_lists(
             + (f"; {len(copies)} are copies, first {copies[0][0]} of {copies[0][1]}" if copies else "")
         )
     parts = [_split(folder / name, files, share, seed) for name, files in zip(classes, kept, strict=True)]
+    heading = "class_index" if any(name.isdigit() for name in classes) else "label"
     texts = {
-        "train.csv": _csv([train for train, _ in parts], target),
-        "val.csv": _csv([val for _, val in parts], target),
+        "train.csv": _csv([train for train, _ in parts], target, heading),
+        "val.csv": _csv([val for _, val in parts], target, heading),
         "classes.txt": "".join(f"{name}\n" for name in classes),
     }
     with contextlib.ExitStack() as stack:  # all are written before any gets its name; train.csv is the last
@@ -195,10 +196,10 @@ def _entry(path: Path, target: Path) -> str:
     return Path(os.path.relpath(path, target)).as_posix()
 
 
-def _csv(files: list[list[Path]], target: Path) -> str:
+def _csv(files: list[list[Path]], target: Path, heading: str) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label"])
+    writer.writerow(["path", heading])
     for label, paths in enumerate(files):
         writer.writerows([_entry(path, target), label] for path in paths)
     return text.getvalue()

@@ -16,6 +16,7 @@ from ..samples import AnnotationList, FrameFolder, Sample
 
 log = logging.getLogger("vidops.data")
 
+_DIGITS = re.compile(r"[+-]?[0-9]+")
 _SHOWN = 3  # missing videos that an error names
 
 
@@ -47,6 +48,11 @@ class Request:
     def index(self) -> dict[str, int]:
         """Class name -> its index, of the given names."""
         return {name: i for i, name in enumerate(self.names or [])}
+
+    @cached_property
+    def numbers(self) -> dict[int, str]:
+        """Number -> the given name that is this number; the last one of names such as 1 and 01."""
+        return {int(name): name for name in self.names or [] if _DIGITS.fullmatch(name)}
 
     def class_names(self, own: Sequence[str], where: Path) -> list[str]:
         """Return a format's own class names, which nothing else may contradict."""
@@ -113,6 +119,7 @@ class Collector:
         self.samples: list[Sample] = []
         self.missing: list[str] = []
         self._labels: dict[str, tuple[int, str]] = {}  # path -> label and the line that gave it
+        self._again: list[str] = []  # lines that name a video once more
 
     def add(self, path: Path, label: int, where: str, frames: FrameFolder | None = None) -> None:
         """Take a video, present or not.
@@ -127,6 +134,8 @@ class Collector:
             ValueError: an earlier line gives the same video another label.
         """
         before, line = self._labels.setdefault(os.path.normpath(path), (label, where))
+        if line != where:
+            self._again.append(f"{where}: {path}, as in {line}")
         if before != label:
             raise ValueError(f"{where}: label {label} for {path}, which has label {before} in {line}")
         if frames is None:
@@ -140,7 +149,7 @@ class Collector:
         self.samples.append(Sample(str(path), label, frames))
 
     def finish(self, classes: list[str] | None) -> AnnotationList:
-        """Return the list.
+        """Return the list; that a video is listed more than once is logged.
 
         Args:
             classes: class names, or None.
@@ -159,6 +168,15 @@ class Collector:
             log.warning("left out: %s", text)
         if not self.samples:
             raise ValueError(f"{source}: the list is empty")
+        if self._again:
+            log.warning(
+                "%s: %d of %d lines name a video once more, which then counts twice: %s%s",
+                source,
+                len(self._again),
+                len(self._labels) + len(self._again),
+                "; ".join(self._again[:_SHOWN]),
+                "; ..." if len(self._again) > _SHOWN else "",
+            )
         return AnnotationList(self.samples, classes)
 
 
@@ -249,7 +267,7 @@ def number(text: str, what: str, where: str, least: int = 0) -> int:
     Raises:
         ValueError: no number, or too small.
     """
-    if not re.fullmatch(r"[+-]?[0-9]+", text):
+    if not _DIGITS.fullmatch(text):
         raise ValueError(f"{where}: the {what} {text!r} is not a whole number")
     value = int(text)
     if value < least:
@@ -257,23 +275,27 @@ def number(text: str, what: str, where: str, least: int = 0) -> int:
     return value
 
 
-def label_of(text: str, request: Request, where: str) -> int:
-    """Return the class index that a label's text stands for; digits are always an index.
+def label_of(text: str, request: Request, where: str, kind: str | None = None) -> int:
+    """Return the class index that a label's text stands for; digits are an index.
 
     Args:
         text: a class name or an index.
         request: gives names and their number.
         where: the line, for the error.
+        kind: ``"index"`` or ``"name"`` where the list says which it is.
 
     Returns:
         The index.
 
     Raises:
-        ValueError: the name is none of the classes, or the index is out of range.
+        ValueError: the name is none of the classes, the index is out of range, or digits are an index of one
+            class and the name of another.
     """
     names = request.names
     limit = request.num_classes if request.num_classes is not None else len(names) if names else None
-    if not re.fullmatch(r"[+-]?[0-9]+", text):
+    if kind == "name" or not _DIGITS.fullmatch(text):
+        if kind == "index":
+            raise ValueError(f"{where}: the class index {text!r} is not a whole number")
         if names is None:
             raise ValueError(
                 f"{where}: label {text!r} is a name, but no classes.txt beside the list (nor classes=)"
@@ -281,6 +303,13 @@ def label_of(text: str, request: Request, where: str) -> int:
             )
         return request.index[text] if text in request.index else index_of(text, names, where)
     label = number(text, "label", where)
+    named = request.numbers.get(label) if kind is None else None
+    if named is not None and names is not None and request.index[named] != label:
+        index = f"{names[label]!r}, the class of index {label}" if label < len(names) else "an index"
+        raise ValueError(
+            f"{where}: the label {text} may be {index}, or the class named {named!r}; a csv with the header"
+            " path,class_index or path,class_name says which"
+        )
     if limit is not None and label >= limit:
         raise ValueError(f"{where}: label {label} is past the last of {limit} classes (0 to {limit - 1})")
     return label

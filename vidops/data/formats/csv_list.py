@@ -10,17 +10,19 @@ from . import kinetics
 from ._format import Collector, Format, Request, first_line, label_of, read_rows
 
 _PATH_HEADERS = frozenset({"path", "video", "file", "filename", "video_path"})
-_LABEL_HEADERS = frozenset({"label", "class", "class_name", "class_index"})
+_LABEL_HEADERS = {"label": None, "class": None, "class_name": "name", "class_index": "index"}
 
 
 def read(request: Request) -> AnnotationList:
     """Read lines ``path,label``, the label an index or a name; a header and blank lines are allowed.
 
-    A path may also be a folder of frames, whose pictures are counted.
+    The header ``path,class_name`` says that digits are names, ``path,class_index`` that they are indices. A path may also be a folder of frames, whose pictures are counted.
     """
     found = Collector(request)
+    kind: str | None = None
     for line, (where, cells) in enumerate(read_rows(request.source)):
         if line == 0 and _is_header(cells):
+            kind = _LABEL_HEADERS[cells[1].lower()]
             continue
         if len(cells) != 2:
             raise ValueError(f"{where}: expected 2 columns (path,label), found {len(cells)}")
@@ -29,7 +31,7 @@ def read(request: Request) -> AnnotationList:
             raise ValueError(f"{where}: the {'label' if path else 'path'} is empty")
         video = request.root / path
         frames = request.frames if video.is_dir() else None
-        found.add(video, label_of(text, request, where), where, frames)
+        found.add(video, label_of(text, request, where, kind), where, frames)
     return found.finish(request.names)
 
 

@@ -8,7 +8,7 @@ from ..samples import AnnotationList
 from ._format import Collector, Format, Request, first_line, index_of, index_videos, number, read_rows
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end")
-_TRAIN, _VAL, _TEST = {"train"}, {"val", "validate", "validation"}, {"test"}
+_TRAIN, _VAL, _TEST = {"train", "training"}, {"val", "valid", "validate", "validation"}, {"test", "testing"}
 
 
 def read(request: Request) -> AnnotationList:
@@ -61,13 +61,16 @@ def _rows(request: Request) -> list[tuple[str, dict[str, str]]]:
 def _of_subset(
     rows: list[tuple[str, dict[str, str]]], request: Request, source: Path
 ) -> list[tuple[str, dict[str, str]]]:
-    splits = {row.get("split", "") for _, row in rows}
+    splits = {row.get("split", "").lower() for _, row in rows}
     if splits == {""} or request.subset == "all" or (len(splits) == 1 and request.subset is None):
         return rows
     if request.subset is None:
         raise ValueError(f"{source}: holds the splits {', '.join(sorted(splits))}; say which one is meant")
+    for where, row in rows:
+        if row["split"].lower() not in _TRAIN | _VAL | _TEST:
+            raise ValueError(f"{where}: the split {row['split']!r} is none of train, val and test")
     wanted = _TRAIN if request.subset == "train" else _VAL if splits & _VAL else _TEST
-    kept = [(where, row) for where, row in rows if row["split"] in wanted]
+    kept = [(where, row) for where, row in rows if row["split"].lower() in wanted]
     if not kept:
         raise ValueError(f"{source}: holds no {request.subset} split, only {', '.join(sorted(splits))}")
     return kept
