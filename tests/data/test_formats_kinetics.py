@@ -171,7 +171,7 @@ def test_kinetics_with_several_splits_asks_which(tmp_path):
     with pytest.raises(ValueError, match="holds the splits train, val; say which one is meant"):
         read_annotations(kinetics(tmp_path), root=root)
     text = KINETICS.replace(",val", ",dev")
-    with pytest.raises(ValueError, match="line 4: the split .dev. is none of train, val and test"):
+    with pytest.raises(ValueError, match="line 4: the split 'dev' is none of train, val and test"):
         read_annotations(kinetics(tmp_path, text), root=root, subset="val")
 
 

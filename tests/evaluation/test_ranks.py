@@ -193,6 +193,34 @@ def test_without_torchrun_there_is_one_rank(monkeypatch: pytest.MonkeyPatch) -> 
     assert not torch.distributed.is_initialized()
 
 
+TORCHRUN = processes.rank_environments(2)[1]
+
+
+@pytest.mark.parametrize(
+    "names", [("MASTER_ADDR",), ("MASTER_ADDR", "MASTER_PORT"), ("LOCAL_WORLD_SIZE",), ("LOCAL_RANK",)]
+)
+def test_ranks_that_torchrun_has_not_started(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]) -> None:
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    assert rank_and_size() == (1, 2)
+    for name in names:
+        monkeypatch.delenv(name)
+    line = f"^{', '.join(names)} (is|are) not set: start several processes with torchrun$"
+    with pytest.raises(ValueError, match=line):
+        rank_and_size()
+
+
+def test_tasks_of_srun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert rank_and_size() == (0, 1)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(ValueError, match="SLURM_STEP_NUM_TASKS=2: each task of srun would do all the work"):
+        rank_and_size()
+    for name, value in TORCHRUN.items():  # srun has started a torchrun on each of two nodes
+        monkeypatch.setenv(name, value)
+    assert rank_and_size() == (1, 2)
+
+
 def test_any_error_can_be_sent() -> None:
     class Odd(ValueError):
         def __init__(self, file: str, line: int) -> None:

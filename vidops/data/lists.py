@@ -58,9 +58,9 @@ def make_lists(
     videos, rounded, but at least one and not all, are validation videos: those whose hash of seed, class and
     file name is lowest, so that other classes change nothing and another file moves at most one or two to the
     other list. Classes are in alphabetical order, or in that of a classes.txt in the folder, which must name
-    the same. Of files with the same bytes, which browsers and phones leave as "a (1).mp4", one alone stands in a
-    list, that with the shortest name: apart, they would be trained and measured on. Each video is opened and its first frame decoded before anything is written; paths in the lists
-    are relative to them.
+    the same. Of files with the same bytes, which browsers and phones leave as "a (1).mp4", one alone stands in
+    a list, that with the shortest name: apart, they would be trained and measured on. Each video is opened and
+    its first frame decoded before anything is written; paths in the lists are relative to them.
 
     Args:
         folder: the class folders.

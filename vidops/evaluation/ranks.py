@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 
-_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # Between the first rank to finish its part and the last one. A rank that dies is noticed at once all the same.
 PATIENCE = timedelta(days=7)
 
@@ -26,15 +26,42 @@ def rank_and_size() -> tuple[int, int]:
         Rank and number of ranks: of the process group if there is one, else as torchrun's environment says;
         (0, 1) without either.
 
+    Raises:
+        ValueError: this is one of several processes that something else than torchrun started; each would take
+            itself for the only one.
+
     Example:
         >>> rank_and_size()
         (0, 1)
     """
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
-    if all(name in os.environ for name in _VARIABLES):
+    if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        refuse_lacking()
         return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if "RANK" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        raise ValueError(
+            f"SLURM_STEP_NUM_TASKS={os.environ['SLURM_STEP_NUM_TASKS']}: each task of srun would do all the work;"
+            " start one a node with torchrun, or take this variable away where each has work of its own"
+        )
     return 0, 1
+
+
+def refuse_lacking() -> None:
+    """Refuse an environment that says there are several ranks, but not all that torchrun says.
+
+    Raises:
+        ValueError: names what lacks.
+
+    Example:
+        >>> refuse_lacking()  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: RANK, WORLD_SIZE, ... are not set: start several processes with torchrun
+    """
+    lacking = [name for name in _VARIABLES if name not in os.environ]
+    if lacking:
+        verb = "are" if len(lacking) > 1 else "is"
+        raise ValueError(f"{', '.join(lacking)} {verb} not set: start several processes with torchrun")
 
 
 def gpu_of_rank() -> torch.device:

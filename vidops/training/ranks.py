@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from vidops.evaluation.ranks import PATIENCE, gpu_of_rank, on_all_ranks, rank_and_size
+from vidops.evaluation.ranks import PATIENCE, gpu_of_rank, on_all_ranks, rank_and_size, refuse_lacking
 
 T = TypeVar("T")
 
@@ -128,7 +128,7 @@ def join(gpu: bool) -> Ranks:
         This process' place.
 
     Raises:
-        ValueError: there are fewer GPUs than ranks on this machine.
+        ValueError: there are fewer GPUs than ranks on this machine, or torchrun has not started the ranks.
 
     Example:
         >>> join(gpu=False)
@@ -137,6 +137,7 @@ def join(gpu: bool) -> Ranks:
     rank, size = rank_and_size()
     if size == 1:
         return Ranks()
+    refuse_lacking()
     if gpu:
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         if local > torch.cuda.device_count():

@@ -16,7 +16,8 @@ _LABEL_HEADERS = {"label": None, "class": None, "class_name": "name", "class_ind
 def read(request: Request) -> AnnotationList:
     """Read lines ``path,label``, the label an index or a name; a header and blank lines are allowed.
 
-    The header ``path,class_name`` says that digits are names, ``path,class_index`` that they are indices. A path may also be a folder of frames, whose pictures are counted.
+    The header ``path,class_name`` says that digits are names, ``path,class_index`` that they are indices. A path
+    may also be a folder of frames, whose pictures are counted.
     """
     found = Collector(request)
     kind: str | None = None
