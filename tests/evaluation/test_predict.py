@@ -14,7 +14,6 @@ pytest.importorskip("lightning", reason="training needs lightning")
 pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
 pytest.importorskip("av", reason="video files need av")
 
-from tests.processes import rank_environments
 from vidops.cli import main
 from vidops.evaluation import predict, predictor
 from vidops.evaluation.evaluator import fp32_of_gpus
@@ -122,18 +121,6 @@ def test_fp32_of_a_gpu_is_that_of_the_evaluation(
         list(predict(videos(motion), run / "best.ckpt"))
         assert torch.backends.cudnn.allow_tf32
     assert seen == {False}
-
-
-def test_ranks_do_not_all_predict_everything(
-    run: Path, motion: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for key, value in rank_environments(2)[1].items():
-        monkeypatch.setenv(key, value)
-    assert main(["predict", str(videos(motion)[0]), "--weights", str(run / "best.ckpt")]) == 2
-    assert capsys.readouterr() == (
-        "",
-        "vidops predict: error: torchrun: predict runs in one process; --workers gives it more that decode\n",
-    )
 
 
 def test_command_prints_a_table(run: Path, motion: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
 pytest.importorskip("av", reason="video files need av")
 
 from tests import processes
+from vidops.cli import main
 from vidops.data import AnnotationList
-from vidops.evaluation import evaluate, read_scores
+from vidops.evaluation import Predictor, ResultFile, evaluate, predict, read_scores
 from vidops.evaluation.evaluator import _join, _measure_part, measure
-from vidops.evaluation.ranks import _sendable, on_all_ranks, rank_and_size
+from vidops.evaluation.ranks import _sendable, interleaved, on_all_ranks, rank_and_size
 from vidops.training import load_config, read_checkpoint, restore
 from vidops.training.loading import read_list
 
@@ -140,6 +142,80 @@ def test_a_recipe_that_one_machine_lacks(run: Path, listed: Path, tmp_path: Path
     assert out == ""
     assert "vidops evaluate: error: config recipe.yaml: no such file" in errors.splitlines()
     assert "vidops evaluate" not in "".join(other)
+
+
+@pytest.fixture
+def shown(motion: Path, tmp_path: Path) -> list[str]:
+    """Seven videos, of which the second rank's first is broken."""
+    clips = sorted((motion / "videos").glob("*/val_*.mp4"))[:7]
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    return [str(clip) for clip in [clips[0], tmp_path / "broken.mp4", *clips[2:]]]
+
+
+def test_ranks_predict_each_video_once(run: Path, shown: list[str], tmp_path: Path, log: Path) -> None:
+    alone = [prediction.as_dict() for prediction in predict(shown, run / "best.ckpt")]
+    (tmp_path / "list.txt").write_text("\n".join(shown))
+    arguments = [
+        "predict",
+        "--list",
+        str(tmp_path / "list.txt"),
+        "--weights",
+        str(run / "best.ckpt"),
+        "--json",
+    ]
+    ended = processes.run_ranks(2, processes.command, *arguments, folder=log)
+    assert [status for status, _, _ in ended] == [1, 0]  # as one video is broken
+    assert ended[1][1] == ""
+    found = [json.loads(line) for line in ended[0][1].splitlines()]
+    assert [entry["path"] for entry in found] == shown
+    for entry, expected in zip(found, alone, strict=True):
+        assert entry.get("error") == expected.get("error")
+        for one, other in zip(entry.get("predictions", []), expected.get("predictions", []), strict=True):
+            assert one["class"] == other["class"]
+            assert one["probability"] == pytest.approx(other["probability"], abs=1e-6)
+    errors = "".join(err for _, _, err in ended).splitlines()
+    assert sum(line.startswith("vidops predict: error: ") for line in errors) == 1
+
+
+def test_ranks_fill_one_file_and_go_on_with_it(
+    run: Path, shown: list[str], tmp_path: Path, log: Path
+) -> None:
+    target = tmp_path / "p.jsonl"
+    arguments = ["predict", *shown, "--weights", str(run / "best.ckpt"), "--out", str(target)]
+    assert main([*arguments[:3], *arguments[-4:]]) == 1  # two of the seven, alone
+    ended = processes.run_ranks(2, processes.command, *arguments, folder=log)
+    assert [(status, out) for status, out, _ in ended] == [
+        (1, f"{target}: 7 videos, 2 of them earlier, 1 could not be read\n"),
+        (0, ""),
+    ]
+    assert [json.loads(line)["path"] for line in target.read_text().splitlines()] == shown
+    with ResultFile(target, Predictor(run / "best.ckpt").key):
+        ended = processes.run_ranks(2, processes.command, *arguments, folder=log)
+    assert [status for status, _, _ in ended] == [2, 0]
+    errors = [line for _, _, err in ended for line in err.splitlines() if line.startswith("vidops predict")]
+    assert errors == [f"vidops predict: error: {target}: another process is writing to it"]
+
+
+def meet(every: int, count: int, fails: bool) -> None:
+    """Show what rank 0 is given of ``count`` items; the last one of rank 1 may fail."""
+
+    def own(rank: int, size: int) -> Iterator[int]:
+        yield from range(rank, count, size)
+        if fails and rank == 1:
+            raise ValueError("a.mp4: is no video")
+
+    print(list(interleaved(own(*rank_and_size()), every)))
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 7])
+def test_results_of_all_ranks_in_order(log: Path, count: int) -> None:
+    for status, out, _ in processes.run_ranks(2, meet, 3, count, False, folder=log):
+        assert (status, out) == (0, f"{list(range(count))}\n")
+
+
+def test_a_rank_that_fails_among_results(log: Path) -> None:
+    found = processes.run_ranks(2, meet, 3, 7, True, folder=log)
+    assert [errors.splitlines()[-1] for _, _, errors in found] == ["ValueError: a.mp4: is no video"] * 2
 
 
 def uneven(fails: bool) -> None:

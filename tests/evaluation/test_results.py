@@ -95,6 +95,7 @@ def test_a_finished_file_is_left_alone(
     assert out.read_bytes().startswith(before)
     assert [line["path"] for line in lines_of(out)] == [*first, missing, str(many / "050.mp4")]
     assert main(["predict", missing, *arguments]) == 1  # done, but not well
+    assert capsys.readouterr().err == f"vidops predict: error: {missing}: no such file (as before)\n"
 
 
 def test_other_weights_or_options_are_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Iterable
@@ -20,6 +21,8 @@ examples:
       every video of a folder and of a pattern, one line of JSON each; called again after it was killed,
       the command goes on where it stopped; videos that have changed since are done again, and the last
       line of a video is the one that counts
+  torchrun --nproc-per-node 2 -m vidops predict videos/ --weights runs/tiny/best.ckpt --out predictions.jsonl
+      the same on two GPUs, or in two processes: each predicts its share
 """
 FEW = 20  # videos up to which each gets a table of its own
 
@@ -75,34 +78,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict, print or write as results come, and say by the exit status whether all files could be read."""
-    from vidops.data import FrameFolder
-    from vidops.evaluation import Predictor, find_videos
-    from vidops.evaluation.ranks import rank_and_size
+    """Predict, print or write as results come, and say by the exit status whether all files could be read.
+
+    Under torchrun rank 0 alone finds the videos, speaks and writes.
+    """
+    from vidops.evaluation.ranks import joined, rank_and_size
 
     if not args.videos and not args.list:
         raise ValueError("VIDEO: no video is given")
-    if rank_and_size()[1] > 1:
-        raise ValueError("torchrun: predict runs in one process; --workers gives it more that decode")
-    predictor = Predictor(
-        args.weights,
-        top=args.top,
-        batch_size=args.batch_size,
-        workers=args.workers,
-        views=args.views,
-        average=args.average,
-        accelerator=args.accelerator,
-        backend=args.backend,
-    )
-    data = predictor.config.data
-    paths = find_videos(args.videos, lists=args.list, frames=FrameFolder(data.template, data.first_frame))
-    if args.out is not None:
-        return _to_file(predictor, paths, args.out)
+    rank, _ = rank_and_size()
+    with joined():
+        try:
+            predictor, paths = _prepare(args)
+            if args.out is not None:
+                return _to_file(predictor, paths, args.out)
+            return _to_screen(predictor, paths, as_json=args.json)
+        except Exception:
+            if rank:
+                return 0  # all that is done is done together: rank 0 has the error too, shows it and fails
+            raise
+
+
+def _prepare(args: argparse.Namespace) -> tuple[Predictor, list[str]]:
+    """Load the network on each rank, and find the videos on the first."""
+    from vidops.data import FrameFolder
+    from vidops.evaluation import Predictor, find_videos
+    from vidops.evaluation.ranks import on_all_ranks
+
+    loaded: list[Predictor] = []
+
+    def prepare(rank: int, size: int) -> list[str]:
+        predictor = Predictor(
+            args.weights,
+            top=args.top,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            views=args.views,
+            average=args.average,
+            accelerator=args.accelerator,
+            backend=args.backend,
+        )
+        loaded.append(predictor)
+        if rank:
+            return []
+        data = predictor.config.data
+        frames = FrameFolder(data.template, data.first_frame)
+        return find_videos(args.videos, lists=args.list, frames=frames)
+
+    paths = on_all_ranks(prepare)[0]
+    return loaded[0], paths
+
+
+def _to_screen(predictor: Predictor, paths: list[str], *, as_json: bool) -> int:
+    """Print the predictions; on the other ranks, take part in them."""
+    from vidops.evaluation.ranks import rank_and_size
+
     bar = sys.stderr if sys.stderr.isatty() and not sys.stdout.isatty() else None
+    predictions = predictor.run(paths, out=bar)
+    if rank_and_size()[0]:
+        return _take_part(predictions)
     failed = 0
-    for prediction in _named_errors(predictor.run(paths, out=bar)):
+    for prediction in _named_errors(predictions):
         failed += prediction.error is not None
-        if args.json:
+        if as_json:
             print(json.dumps(prediction.as_dict()), flush=True)
         elif prediction.error is None:
             _show(prediction, few=len(paths) <= FEW)
@@ -112,19 +150,40 @@ def run(args: argparse.Namespace) -> int:
 def _to_file(predictor: Predictor, paths: list[str], target: str) -> int:
     """Predict what the file does not hold yet."""
     from vidops.evaluation import ResultFile
+    from vidops.evaluation.ranks import on_all_ranks
 
-    with ResultFile(target, predictor.key) as results:
-        left = results.left(paths)
+    with contextlib.ExitStack() as stack:
+        opened: list[ResultFile] = []
+
+        def choose(rank: int, size: int) -> list[str]:
+            if rank:
+                return []
+            opened.append(stack.enter_context(ResultFile(target, predictor.key)))
+            return opened[0].left(paths)
+
+        left = on_all_ranks(choose)[0]
+        predictions = predictor.run(left, out=sys.stderr) if left else iter(())
+        if not opened:
+            return _take_part(predictions)
+        results = opened[0]
         again = sum(path in results.done for path in left)
-        if left:
-            for prediction in _named_errors(predictor.run(left, out=sys.stderr)):
-                results.write(prediction)
+        for path in sorted(set(paths) & set(results.errors) - set(left)):
+            print(f"vidops predict: error: {results.errors[path]} (as before)", file=sys.stderr)
+        for prediction in _named_errors(predictions):
+            results.write(prediction)
         failed = sum(not results.done[path] for path in paths)
     earlier = f", {len(paths) - len(left):,} of them earlier" if len(left) < len(paths) else ""
     changed = f", {again:,} again since they changed" if again else ""
     errors = f", {failed:,} could not be read" if failed else ""
     print(f"{target}: {len(paths):,} videos{earlier}{changed}{errors}")
     return 1 if failed else 0
+
+
+def _take_part(predictions: Iterable[Prediction]) -> int:
+    """Predict this rank's share; the first one shows it."""
+    for _ in predictions:
+        pass
+    return 0
 
 
 def _named_errors(predictions: Iterable[Prediction]) -> Iterable[Prediction]:

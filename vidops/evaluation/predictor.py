@@ -20,8 +20,11 @@ from vidops.training.config import validate
 from vidops.training.loading import EvaluationSet, build_dataset, collate, on_gpu, worker_processes
 
 from .evaluator import autocast, fp32_of_gpus
+from .ranks import gpu_of_rank, interleaved, rank_and_size
 from .recipe import clips_at_a_time, describe_views, with_data, with_views
 from .views import video_scores
+
+_TOGETHER = 64  # videos of a rank between two meetings of all
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Predictor:
         self.weights, self.top, self.workers = Path(weights), top, workers
         self.classes = checkpoint.classes
         self.config = with_data(config, cache=None)
-        self.device = torch.device("cuda" if on_gpu(config) else "cpu")
+        self.device = gpu_of_rank() if on_gpu(config) else torch.device("cpu")
         self._net = restore(checkpoint, backend=backend).to(self.device)
 
     @property
@@ -108,6 +111,9 @@ class Predictor:
 
     def run(self, paths: Sequence[str | Path], *, out: TextIO | None = None) -> Iterator[Prediction]:
         """Predict videos; one that is missing, broken or not finite stops no other.
+
+        Under torchrun every rank calls this with the same videos, of which it predicts its share, and every rank
+        is given all predictions; rank 0 alone shows anything.
 
         Args:
             paths: video files, and folders of pictures named as in the recipe; sampled and cropped as the
@@ -125,6 +131,25 @@ class Predictor:
         return self._run([str(path) for path in paths], out)
 
     def _run(self, paths: list[str], out: TextIO | None) -> Iterator[Prediction]:
+        rank, size = rank_and_size()
+        shown = out is not None and out.isatty() and rank == 0
+        bar = tqdm(
+            total=len(paths),
+            desc="predict",
+            unit="video",
+            leave=False,
+            file=out or sys.stderr,
+            disable=not shown,
+        )
+        with bar:
+            for prediction in interleaved(self._share(paths[rank::size]), every=_TOGETHER):
+                bar.update(1)
+                yield prediction
+
+    def _share(self, paths: list[str]) -> Iterator[Prediction]:
+        """Predict the videos of one rank, of which there may be none."""
+        if not paths:
+            return
         data = self.config.data
         clips, videos = clips_at_a_time(data)
         folder = FrameFolder(data.template, data.first_frame)
@@ -135,21 +160,11 @@ class Predictor:
             collate_fn=collate,
             **worker_processes(self.workers),
         )
-        shown = out is not None and out.isatty()
-        bar = tqdm(
-            total=len(paths),
-            desc="predict",
-            unit="video",
-            leave=False,
-            file=out or sys.stderr,
-            disable=not shown,
-        )
-        with bar, torch.inference_mode(), autocast(self.config, self.device):
-            for start, batch in zip(range(0, len(paths), videos), loader, strict=True):
+        for start, batch in zip(range(0, len(paths), videos), loader, strict=True):
+            with torch.inference_mode(), autocast(self.config, self.device):
                 found = self._predict(batch, paths, clips)
-                for index in range(start, min(start + videos, len(paths))):
-                    bar.update(1)
-                    yield found[index]
+            for index in range(start, min(start + videos, len(paths))):
+                yield found[index]
 
     def _predict(self, batch: dict[str, Any], paths: list[str], clips: int) -> dict[int, Prediction]:
         """Predict the videos of a batch; by index."""

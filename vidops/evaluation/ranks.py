@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pickle
 from collections.abc import Callable, Iterator
@@ -131,6 +132,42 @@ def on_all_ranks(work: Callable[[int, int], T]) -> list[T]:
         if isinstance(found, _Failed):
             raise found.error
     return cast("list[T]", parts)
+
+
+def interleaved(own: Iterator[T], every: int) -> Iterator[T]:
+    """Bring together, on all ranks, what each rank makes of every size-th item of one list, as it comes.
+
+    Args:
+        own: this rank's results, of the items rank, rank + size, ...
+        every: results of a rank that are brought together at a time.
+
+    Yields:
+        The results of all items in their order.
+
+    Raises:
+        RuntimeError: the ranks have not shared one list.
+        Exception: whatever a rank's results raised, on all ranks.
+
+    Example:
+        >>> list(interleaved(iter("abc"), every=2))
+        ['a', 'b', 'c']
+    """
+    _, size = rank_and_size()
+    if size == 1:
+        yield from own
+        return
+    with joined():
+        lengths = [every]
+        while lengths[-1] == every:
+            parts = on_all_ranks(lambda rank, size: list(itertools.islice(own, every)))
+            lengths = [len(part) for part in parts]
+            if lengths != sorted(lengths, reverse=True) or lengths[0] - lengths[-1] > 1:
+                raise RuntimeError(f"the ranks share no list: they have {lengths} results of {every}")
+            for row in itertools.zip_longest(*parts, fillvalue=_NONE):
+                yield from (result for result in row if result is not _NONE)  # type: ignore[misc]
+
+
+_NONE = object()
 
 
 class _Failed:

@@ -27,6 +27,7 @@ class ResultFile:
 
     Attributes:
         done: whether its last line holds predictions, by path.
+        errors: why it holds none, by path.
 
     Args:
         path: the file; made if need be.
@@ -49,6 +50,7 @@ class ResultFile:
     def __init__(self, path: str | Path, run: str) -> None:
         self.path, self.run = Path(path), run
         self.done: dict[str, bool] = {}
+        self.errors: dict[str, str] = {}
         self._states: dict[str, _State] = {}  # of the videos as their last lines say
         self._left: dict[str, _State] = {}  # of those that are to be done
         if self.path.is_dir():
@@ -116,7 +118,7 @@ class ResultFile:
         if written != len(line):
             os.ftruncate(self._file, end)
             raise OSError(f"{self.path}: no space left for a line")
-        self.done[path], self._states[path] = prediction.error is None, state
+        self._note(path, prediction.error, state)
 
     def _lock(self) -> None:
         try:
@@ -141,13 +143,20 @@ class ResultFile:
     def _take(self, line: bytes, where: str) -> None:
         try:
             entry = json.loads(line)
-            path, run, good = entry["path"], entry["run"], "predictions" in entry
+            path, run = entry["path"], entry["run"]
+            reason = None if "predictions" in entry else str(entry["error"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{where}: is no prediction; choose another file") from error
         if run != self.run:
             raise ValueError(f"{where}: was made with other weights, views or --top; choose another file")
-        self.done[path] = good
-        self._states[path] = (entry["size"], entry["mtime"]) if "size" in entry and "mtime" in entry else None
+        state = (entry["size"], entry["mtime"]) if "size" in entry and "mtime" in entry else None
+        self._note(path, reason, state)
+
+    def _note(self, path: str, error: str | None, state: _State) -> None:
+        self.done[path], self._states[path] = error is None, state
+        self.errors.pop(path, None)
+        if error is not None:
+            self.errors[path] = error
 
 
 def _state(path: str) -> _State:
