@@ -38,8 +38,8 @@ def check_videos(
 ) -> list[BrokenVideo]:
     """Decode every video of a list from its first frame to its last, or with ``quick`` only its first frame.
 
-    A file that is listed twice is read once. A file that brings a worker process down is named like any other
-    broken one.
+    Damage that the decoder does not notice is not found, see `VideoError`. A file that is listed twice is read
+    once. A file that brings a worker process down is named like any other broken one.
 
     Args:
         samples: the videos.

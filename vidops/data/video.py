@@ -28,6 +28,9 @@ _HOLD_BYTES = 64 << 20
 class VideoError(ValueError):
     """A video file that is missing, damaged or empty; the text is one line that names the file.
 
+    What is raised is what the container or the decoder notices. Damage inside a coded picture that leaves it
+    decodable is not seen: the frame comes out with wrong pixels.
+
     Args:
         message: one line, ``path: what is wrong``.
 
@@ -44,7 +47,8 @@ class VideoError(ValueError):
 def num_frames(path: str | os.PathLike[str]) -> int:
     """Count the frames of a video file by decoding it; the container's own count is not trusted.
 
-    The count is remembered for as long as the file's size and time of change stay the same.
+    The count is remembered for as long as the file's size and time of change stay the same. Damage that the
+    decoder does not notice is not seen here either, see `VideoError`.
 
     Args:
         path: a video file.
