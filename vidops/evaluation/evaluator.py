@@ -20,6 +20,7 @@ from vidops.training.checkpoint import is_checkpoint, read_checkpoint, restore
 from vidops.training.checks import check_finite, refuse_broken
 from vidops.training.config import Config, differences
 from vidops.training.loading import build_dataset, evaluation_loader, on_gpu, read_list
+from vidops.training.lost_workers import naming_lost_workers
 
 from .metrics import Report
 from .ranks import gpu_of_rank, on_all_ranks, rank_and_size
@@ -134,7 +135,8 @@ def _measure_part(
     paths: list[str] = []
     shown = out is not None and out.isatty() and rank == 0
     net = net.to(device).eval()
-    with torch.inference_mode(), autocast(config, device), fp32_of_gpus(tf32=config.tf32):
+    lost = naming_lost_workers(lambda: ("evaluate", loader, len(kept)))
+    with lost, torch.inference_mode(), autocast(config, device), fp32_of_gpus(tf32=config.tf32):
         for batch in tqdm(
             loader, desc="evaluate", unit="batch", leave=False, file=out or sys.stderr, disable=not shown
         ):

@@ -18,6 +18,7 @@ from vidops.data import AnnotationList, FrameFolder, Sample
 from vidops.training.checkpoint import read_checkpoint, restore
 from vidops.training.config import validate
 from vidops.training.loading import EvaluationSet, build_dataset, collate, on_gpu, worker_processes
+from vidops.training.lost_workers import naming_lost_workers
 
 from .evaluator import autocast, fp32_of_gpus
 from .ranks import gpu_of_rank, interleaved, rank_and_size
@@ -112,6 +113,8 @@ class Predictor:
     def run(self, paths: Sequence[str | Path], *, out: TextIO | None = None) -> Iterator[Prediction]:
         """Predict videos; one that is missing, broken or not finite stops no other.
 
+        One that crashes its decoder stops all, with an error that names the few that were being read.
+
         Under torchrun every rank calls this with the same videos, of which it predicts its share, and every rank
         is given all predictions; rank 0 alone shows anything.
 
@@ -125,6 +128,7 @@ class Predictor:
 
         Raises:
             ValueError: there is no path.
+            RuntimeError: a process that decodes died.
         """
         if not paths:
             raise ValueError("paths: no video is given")
@@ -160,7 +164,11 @@ class Predictor:
             collate_fn=collate,
             **worker_processes(self.workers),
         )
-        for start, batch in zip(range(0, len(paths), videos), loader, strict=True):
+        batches = iter(loader)
+        for start in range(0, len(paths), videos):
+            done = start // videos
+            with naming_lost_workers(lambda: ("predict", loader, done)):  # noqa: B023 - asked at once
+                batch = next(batches)
             with torch.inference_mode(), autocast(self.config, self.device):
                 found = self._predict(batch, paths, clips)
             for index in range(start, min(start + videos, len(paths))):

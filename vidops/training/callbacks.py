@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, Checkpoint
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from vidops._files import replacing, write_text
@@ -346,3 +347,30 @@ class Terminal(Callback):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+class Place(Callback):
+    """Where a training was when an error ended it, kept from before Lightning forgets it.
+
+    Args:
+        train: loader of the training batches.
+        val: loader of the validation batches.
+    """
+
+    def __init__(self, train: DataLoader[Any], val: DataLoader[Any]) -> None:
+        self.train, self.val = train, val
+        self.place: tuple[str, DataLoader[Any], int] = ("start", train, 0)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Note the epoch and the batch that was waited for."""
+        epoch = f"epoch {trainer.current_epoch + 1}"
+        if trainer.validating:
+            done = trainer.fit_loop.epoch_loop.val_loop.batch_progress.current.completed
+            self.place = f"validation after {epoch}, batch {done + 1}", self.val, done
+            return
+        sampler: Any = self.train.sampler
+        skipped = sampler.skip if sampler.first == trainer.current_epoch else 0
+        done = max(skipped, trainer.fit_loop.epoch_loop.batch_progress.current.completed)
+        self.place = f"{epoch}, batch {done + 1}", self.train, done - skipped

@@ -35,6 +35,7 @@ from .callbacks import (
     BestAndLast,
     BrokenVideos,
     MetricsLog,
+    Place,
     Terminal,
 )
 from .checkpoint import Checkpoint
@@ -43,6 +44,7 @@ from .config import Config, dump
 from .loading import (
     on_gpu,
 )
+from .lost_workers import naming_lost_workers
 from .module import Recognizer
 from .optim import scaled_rate
 from .ranks import Ranks, join
@@ -267,8 +269,11 @@ def _run(trainer: pl.Trainer, module: Recognizer, train: Any, val: Any, earlier:
     """Fit, and turn Lightning's exit on Ctrl-C back into KeyboardInterrupt."""
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if in_main else None
+    progress = Place(train, val)
+    trainer.callbacks.append(progress)  # type: ignore[attr-defined]
     try:
-        trainer.fit(module, train, val, ckpt_path=earlier.path if earlier is not None else None)
+        with naming_lost_workers(lambda: progress.place):
+            trainer.fit(module, train, val, ckpt_path=earlier.path if earlier is not None else None)
     except SystemExit:
         if not trainer.interrupted:
             raise

@@ -1,0 +1,85 @@
+"""A process of a loader that dies: what was being read is named."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("lightning", reason="training needs lightning")
+pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
+pytest.importorskip("av", reason="video files need av")
+
+from vidops.data import VideoDataset
+from vidops.evaluation import evaluate, predict
+from vidops.training import Config, fit
+from vidops.training.loading import read_list
+
+END = "; memory was short, or a video crashes the decoder, which `vidops dataset check` names"
+
+
+def crash_on(monkeypatch: pytest.MonkeyPatch, path: str, epoch: int | None = None) -> None:
+    """Let the process that reads this video die as one whose memory was wanted elsewhere."""
+    read = VideoDataset.__getitem__
+
+    def deadly(self: VideoDataset, key: Any) -> dict[str, Any]:
+        index = key[1] if isinstance(key, tuple) else key
+        if self.samples[index].path == path and (epoch is None or key[0] == epoch):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(self, key)
+
+    monkeypatch.setattr(VideoDataset, "__getitem__", deadly)
+
+
+def named(text: str, where: str) -> list[str]:
+    """Give the files that an error names."""
+    match = re.fullmatch(
+        rf"{where}, reading (.*?)( and \d+ more)?: DataLoader worker .*{re.escape(END)}", text
+    )
+    assert match is not None, text
+    return match[1].split(", ")
+
+
+@pytest.fixture
+def config(make_config: Any) -> Config:
+    made: Config = make_config(epochs=2, data__workers=1, data__batch_size=2, data__eval_batch_size=2)
+    return made
+
+
+def test_of_a_training(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = read_list(config, "train").samples[3].path
+    crash_on(monkeypatch, video, epoch=1)
+    with pytest.raises(RuntimeError) as caught:
+        fit(config)
+    assert video in named(str(caught.value), r"epoch 2, batch \d+")
+    assert (Path(config.output) / "last.ckpt").exists()
+
+
+def test_of_a_validation(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = read_list(config, "val").samples[-1].path
+    crash_on(monkeypatch, video)
+    with pytest.raises(RuntimeError) as caught:
+        fit(config)
+    assert video in named(str(caught.value), r"validation after epoch 1, batch \d+")
+
+
+def test_of_an_evaluation_and_of_predictions(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(config.model_copy(update={"epochs": 1}))
+    weights = Path(config.output) / "best.ckpt"
+    paths = [sample.path for sample in read_list(config, "val").samples]
+    crash_on(monkeypatch, paths[-2])
+    with pytest.raises(RuntimeError) as caught:
+        evaluate(weights)
+    assert paths[-2] in named(str(caught.value), "evaluate")
+    done: list[str] = []
+    with pytest.raises(RuntimeError) as caught:
+        done.extend(prediction.path for prediction in predict(paths, weights, workers=1, batch_size=1))
+    assert paths[-2] in named(str(caught.value), "predict")
+    assert done == paths[: len(done)]
+    assert len(done) >= len(paths) - 5
