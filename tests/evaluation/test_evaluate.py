@@ -148,8 +148,21 @@ def test_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     top1 = json.loads(report.read_text())["top1"]
     assert f"tiny_tsm: top-1 {top1:.2%}, top-5 100.00%" in lines[5]
     assert lines[6] == f"report: {report}"
-    assert main(["evaluate", "--weights", str(run / "best.ckpt"), "epochs=3"]) == 2
-    assert capsys.readouterr().err == "vidops evaluate: error: key=value needs --config\n"
+
+
+def test_keys_change_the_checkpoints_own_recipe(
+    run: Path, motion: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "two.csv").write_text(
+        "".join((motion / "val.csv").read_text().splitlines(keepends=True)[1:3])
+    )
+    report = tmp_path / "r.json"
+    command = ["evaluate", "--weights", str(run / "best.ckpt")]
+    assert main([*command, "--json", str(report), f"data.val={tmp_path / 'two.csv'}"]) == 0
+    assert json.loads(report.read_text())["samples"] == 2
+    capsys.readouterr()
+    assert main([*command, "data.vaal=two.csv"]) == 2
+    assert f"recipe of {run / 'best.ckpt'} with data.vaal=two.csv: " in capsys.readouterr().err
 
 
 def test_command_names_a_missing_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:

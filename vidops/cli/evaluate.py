@@ -24,6 +24,8 @@ examples:
       average the scores of two networks on the same videos, the second one counting 1.5 times
   vidops evaluate --splits s1/report.json s2/report.json s3/report.json
       the mean over three splits, as UCF101 and HMDB51 are reported
+  vidops evaluate --weights runs/rgb/best.ckpt data.root=elsewhere data.val=list.csv
+      measure on other videos; classes.txt beside them names the same classes
   torchrun --nproc-per-node 2 -m vidops evaluate --weights runs/rgb/best.ckpt
       the same figures, computed by two processes
 """
@@ -50,9 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--config", metavar="FILE", help="recipe to measure with; by default the checkpoint's own"
     )
-    how.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="keys of the recipe to change (with --config)"
-    )
+    how.add_argument("overrides", nargs="*", metavar="key=value", help="keys of the recipe to change")
     how.add_argument(
         "--split", choices=["val", "train"], default="val", help="which list of the recipe (default: val)"
     )
@@ -118,8 +118,6 @@ def _check(args: argparse.Namespace) -> None:
     if args.splits is not None:
         others = {"--report": args.report, "--confusion": args.confusion, "--scores": args.scores}
         _refuse("--weights or --fuse", {**others, "--average": args.average})
-    if args.overrides and args.config is None:
-        raise ValueError("key=value needs --config")
     if args.scores is not None:
         from vidops.evaluation.scores import check_scores_name
 
@@ -161,12 +159,17 @@ def _refuse(needed: str, given: dict[str, object]) -> None:
 def _measure(args: argparse.Namespace) -> Report:
     from vidops.evaluation import evaluate
     from vidops.evaluation.ranks import on_all_ranks
-    from vidops.training import load_config
+    from vidops.training import load_config, read_checkpoint
+    from vidops.training.config import override
 
     def prepare(rank: int, size: int) -> Config | None:
         if rank == 0:
             _check(args)
-        return load_config(args.config, args.overrides) if args.config else None
+        if args.config:
+            return load_config(args.config, args.overrides)
+        if args.overrides:
+            return override(read_checkpoint(args.weights).config, args.overrides, f"recipe of {args.weights}")
+        return None
 
     prepared = on_all_ranks(prepare)
     return evaluate(

@@ -254,6 +254,30 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return validate(content, origin)
 
 
+def override(config: Config, overrides: Sequence[str], origin: str) -> Config:
+    """Change keys of a recipe and check it again.
+
+    Args:
+        config: the recipe.
+        overrides: as `load_config` takes them.
+        origin: where the recipe comes from, for errors.
+
+    Returns:
+        Another recipe.
+
+    Raises:
+        ValueError: a key is unknown, of the wrong type or out of range.
+
+    Example:
+        >>> override(load_config("configs/demo/tiny_tsn.yaml"), ["epochs=3"], "tiny_tsn").epochs
+        3
+    """
+    content = config.model_dump()
+    for text in overrides:
+        _override(content, text)
+    return validate(content, f"{origin} with {' '.join(overrides)}")
+
+
 def shipped_recipes() -> Path:
     """Find the folder of recipes that come with vidops: inside an installed package, beside it in a checkout.
 
