@@ -240,6 +240,17 @@ def test_broken_and_empty_classes_are_named_and_nothing_written(tmp_path, video_
     assert (sum(lists.train), sum(lists.val)) == (3, 2)
 
 
+def test_videos_that_are_damaged_further_in_are_left_out(tmp_path, video_bytes, capsys):
+    root = class_videos(tmp_path / "v", video_bytes, a=3, b=3)
+    (root / "a" / "1.mp4").write_bytes(video_bytes[: len(video_bytes) * 4 // 5])
+    assert make_lists(root, out_dir=tmp_path / "quick").broken == []  # its first frame is whole
+    command = ["dataset", "make-list", str(root), "--out", str(tmp_path / "full"), "--workers", "0"]
+    assert main([*command, "--full"]) == 2
+    assert "1 of 6 videos are broken" in capsys.readouterr().err
+    assert main([*command, "--full", "--skip-broken"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["a", "1", "training", "1", "validation"]
+
+
 @pytest.mark.parametrize(
     "key, value", [("share", 0.0), ("share", 1.0), ("seed", -1), ("seed", 1.5), ("workers", -1)]
 )

@@ -99,6 +99,7 @@ def _add_make_list(actions: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
     parser.add_argument("--skip-broken", action="store_true", help="leave out videos that cannot be read")
+    parser.add_argument("--full", action="store_true", help="decode each video to its end, as check does")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     parser.set_defaults(run_action=_make_list)
 
@@ -112,6 +113,7 @@ def _make_list(args: argparse.Namespace) -> int:
         share=args.share,
         seed=args.seed,
         skip_broken=args.skip_broken,
+        full=args.full,
         workers=_workers(args.workers),
         out=sys.stderr,
     )

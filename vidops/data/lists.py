@@ -49,6 +49,7 @@ def make_lists(
     share: float = 0.2,
     seed: int = 0,
     skip_broken: bool = False,
+    full: bool = False,
     workers: int = 0,
     out: TextIO | None = None,
 ) -> Lists:
@@ -68,6 +69,7 @@ def make_lists(
         share: of each class's videos that are for validation, above 0 and below 1.
         seed: of the split.
         skip_broken: leave videos out that cannot be read, instead of refusing.
+        full: decode each video to its end, which finds those that are cut short or damaged, too.
         workers: processes that check the videos; 0 checks in this one.
         out: where progress is shown, as by `check_videos`.
 
@@ -103,7 +105,7 @@ def make_lists(
     if empty:
         raise ValueError(f"{folder}: no videos in the class folders {', '.join(empty)}")
     samples = [Sample(str(p), i) for i, name in enumerate(classes) for p in folders[name]]
-    broken = check_videos(samples, workers, quick=True, out=out)
+    broken = check_videos(samples, workers, quick=not full, out=out)
     if broken and not skip_broken:
         raise ValueError(f"{len(broken)} of {len(samples)} videos are broken: {_first(broken)}")
     unusable = {video.path for video in broken}
