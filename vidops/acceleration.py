@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -109,11 +110,15 @@ def accelerate(model: nn.Module, *, backend: str | None = None) -> AccelerationR
     """Exchange the modules of a network, in place, for vidops' fused ones of the same function.
 
     Exchanged are depthwise ``nn.Conv3d`` of odd kernel sizes up to 9, temporal (k, 1, 1) ones among them, for
-    `vidops.layers.DepthwiseConv3d`; the shift modules of TSM's release, where trying them shows that they do what
-    `vidops.ops.temporal_shift` does; and layers of vidops that were built with ``backend="reference"``. Each stays
-    the same object with the same parameters under the same names: optimizers, hooks, checkpoints and modules that
-    stand at several places keep working. Convolutions that a ``forward`` calls as functions are not seen. What
-    compiled kernels do not have (double backward, torch.func) is gone until `restore`.
+    `vidops.layers.DepthwiseConv3d`; the shift modules of TSM's release, where trying a copy shows that they do what
+    `vidops.ops.temporal_shift` does (what else they do, counting for example, rests until `restore`); and layers of
+    vidops that were built with ``backend="reference"``. Each stays the same object with the same parameters under the
+    same names: optimizers, hooks, checkpoints and modules that stand at several places keep working. Convolutions that
+    a ``forward`` calls as functions are not seen.
+
+    What compiled kernels do not have (double backward, torch.func) is gone until `restore`, and so is
+    ``torch.jit.script``, which cannot read the operators. ``torch.jit.trace``, ``torch.compile`` and ``torch.fx`` go
+    on, in torch.fx with one function call where a convolution was a leaf module.
 
     Args:
         model: any network; it is changed.
@@ -218,7 +223,10 @@ def visible(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]
 def check_model(model: nn.Module, places: dict[nn.Module, list[str]]) -> None:
     """Refuse a network whose code is fixed already."""
     if isinstance(model, torch.jit.ScriptModule):
-        raise TypeError("model is scripted, its code is fixed: accelerate it before torch.jit")
+        raise TypeError(
+            "model is scripted, its code is fixed: accelerate what it was made of, and use torch.jit.trace or"
+            " torch.compile on that"
+        )
     for module, names in places.items():
         # Named, not imported: torch._dynamo takes a second to import.
         if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
@@ -269,7 +277,7 @@ def judge(module: nn.Module) -> Exchange | str | None:
     if type(module).__name__ == "TemporalShift":
         return of_shift(module)
     if isinstance(module, torch.jit.ScriptModule):
-        return "scripted, its code is fixed: accelerate it before torch.jit"
+        return "scripted, its code is fixed: accelerate what it was made of"
     return None
 
 
@@ -311,6 +319,12 @@ def of_convolution(conv: nn.Conv3d) -> Exchange | str:
     return Exchange(DepthwiseConv3d, {})
 
 
+@torch.fx.wrap
+def shifted(x: Tensor, segments: int, fold_div: int, backend: str | None) -> Tensor:
+    """Shift the frames ``(N*T, C, H, W)`` of clips along T, see `vidops.ops.temporal_shift`."""
+    return as_frames(ops.temporal_shift(as_clips(x, segments), fold_div, backend=backend))
+
+
 class ShiftedModule(nn.Module):
     """A module behind a temporal shift of its 2-D activations, as TSM's release has it."""
 
@@ -321,8 +335,7 @@ class ShiftedModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shift ``(N*T, C, H, W)`` along T and apply the module."""
         segments, fold_div = self._names
-        clips = as_clips(x, getattr(self, segments))
-        return self.net(as_frames(ops.temporal_shift(clips, getattr(self, fold_div), backend=self.backend)))
+        return self.net(shifted(x, getattr(self, segments), getattr(self, fold_div), self.backend))
 
 
 # What TSM's release and MMAction2 call the number of segments and the divisor.
@@ -349,8 +362,7 @@ def of_shift(module: nn.Module) -> Exchange | str:
 def shifts_alike(module: nn.Module, segments: int, fold_div: int) -> bool:
     """Try a shift module on numbered activations, with nothing behind it, in both modes."""
     copy.copy(module).__class__ = ShiftedModule  # an error where Python cannot exchange the two classes
-    probe = copy.copy(module)
-    probe.__dict__["_modules"] = {**module._modules, "net": nn.Identity()}
+    probe = copy.deepcopy(module, {id(module.net): nn.Identity()})  # what it counts, it counts there
     for training in (False, True):
         probe.__dict__["training"] = training
         for channels in (2 * fold_div + 3, fold_div - 1):

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.fx
 from torch import Tensor, nn
 
 from .. import ops
 
 MAX_KERNEL = 9
 Triple = tuple[int, int, int]
+
+
+@torch.fx.wrap  # one call of the graph: the number of axes is not known there
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    backend: str | None,
+) -> Tensor:
+    """Convolve a clip ``(N, C, T, H, W)`` or ``(C, T, H, W)``, see `vidops.ops.depthwise_conv3d`."""
+    clip = x if x.dim() == 5 else x[None]
+    y = ops.depthwise_conv3d(
+        clip, weight, bias, stride=stride, padding=padding, dilation=dilation, backend=backend
+    )
+    return y if x.dim() == 5 else y[0]
 
 
 class DepthwiseConv3d(nn.Conv3d):
@@ -85,17 +104,8 @@ class DepthwiseConv3d(nn.Conv3d):
         self.backend = backend
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        clip = input if input.dim() == 5 else input[None]
-        y = ops.depthwise_conv3d(
-            clip,
-            weight,
-            bias,
-            stride=self.stride,
-            padding=0 if self.padding == "valid" else self.padding,
-            dilation=self.dilation,
-            backend=self.backend,
-        )
-        return y if input.dim() == 5 else y[0]
+        padding = 0 if self.padding == "valid" else self.padding
+        return convolve(input, weight, bias, self.stride, padding, self.dilation, self.backend)
 
     def extra_repr(self) -> str:
         """Show the arguments."""

@@ -1,5 +1,7 @@
 """Fused video operators, each on several backends."""
 
+import torch.fx
+
 from .backends import explain, use_backend
 from .depthwise_conv3d import depthwise_conv3d
 from .motion_band_pass import motion_band_pass
@@ -18,3 +20,8 @@ __all__ = [
     "temporal_shift",
     "use_backend",
 ]
+
+# For torch.fx each is one call, as PyTorch's own functions are: it cannot follow their checks.
+for _name in __all__:
+    if _name not in ("explain", "use_backend"):
+        torch.fx.wrap(_name)

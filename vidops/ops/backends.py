@@ -134,7 +134,8 @@ class _Kernel:
 
     ``torch.library.register_autograd`` costs about 15 us a call without and 40 us with gradients, several times the
     operator itself, so eager calls go below the Autograd key through a plain ``autograd.Function`` with the same
-    rule. Compilation and export see the registered operator.
+    rule. Compilation, export and torch.jit.trace see the registered
+    operator.
     """
 
     def __init__(self, name: str, setup_context: Callable[..., None], backward: Callable[..., Any]) -> None:
@@ -158,7 +159,7 @@ class _Kernel:
         )
 
     def __call__(self, *args: Any) -> Any:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
             return self.op(*args)
         if forward_ad._current_level >= 0:
             self._refuse_tangents(args)
