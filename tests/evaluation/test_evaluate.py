@@ -146,7 +146,7 @@ def test_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert [line.split()[0] for line in lines[:5]] == ["class", "right", "left", "down", "up"]
     assert {line.split()[1] for line in lines[1:5]} == {"3"}
     top1 = json.loads(report.read_text())["top1"]
-    assert f"tiny_tsm: top-1 {top1:.2%}, top-5 100.00%" in lines[5]
+    assert f"tiny_tsm: top-1 {top1:.2%}, mean class" in lines[5]
     assert lines[6] == f"report: {report}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, t
 
 from vidops.cli import main
 from vidops.evaluation import Report, Scores, average_splits, fuse, read_scores, save_scores
+from vidops.evaluation.report import markdown, text_table
 
 CLASSES = [f"class {i}" for i in range(7)]
 
@@ -81,6 +83,20 @@ def test_fusion_against_scikit_learn(average: str, weights: list[float] | None) 
     assert report.logits is not None
     np.testing.assert_allclose(scipy.special.softmax(report.logits, axis=1), shares, atol=1e-12)
     assert report.top1 > max(report_of(run).top1 for run in runs)  # what fusing is for
+
+
+def test_runs_of_one_model_are_told_apart() -> None:
+    runs = [replace(scores(seed), origin={"model": "net"}) for seed in (0, 1)]
+    assert fuse(runs, names=["a/rgb.npz", "a/flow.npz"]).origin["model"] == "net (rgb) + net (flow)"
+    assert fuse(runs, names=["rgb/s.npz", "flow/s.npz"]).origin["model"] == "net (rgb) + net (flow)"
+
+
+def test_top5_is_said_of_more_than_five_classes() -> None:
+    assert len(CLASSES) > 5
+    few = Report(["a", "b"], np.eye(2, dtype=int), 1.0, 0.5)
+    for write in (text_table, markdown):
+        assert "top-5" in write(report_of(scores(0)))
+        assert "top-5" not in write(few)
 
 
 def test_one_run_alone_keeps_its_figures() -> None:

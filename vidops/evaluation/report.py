@@ -28,18 +28,23 @@ def text_table(report: Report) -> str:
         class   videos    right   accuracy   most often taken for
         up           4        3     75.00%   down (1)
         down         0        0          -
-        network: top-1 75.00%, top-5 100.00%, mean class 75.00% (over 1 of 2 classes), loss 0.5000 on 4 videos of a.csv
+        network: top-1 75.00%, mean class 75.00% (over 1 of 2 classes), loss 0.5000 on 4 videos of a.csv
     """
     width = max(len(name) for name in [*report.classes, "class"])
     lines = [f"{'class':{width}}   videos    right   accuracy   most often taken for"]
     for name, count, right, accuracy, taken in _rows(report):
         lines.append(f"{name:{width}}   {count:6d}   {right:6d}   {accuracy:>8}   {taken}".rstrip())
     lines.append(
-        f"{report.origin.get('model', 'network')}: top-1 {report.top1:.2%}, top-5 {report.top5:.2%}, mean"
-        f" class {report.mean_class_accuracy:.2%}{_unseen(report)}, loss {report.loss:.4f} on"
+        f"{report.origin.get('model', 'network')}: top-1 {report.top1:.2%},{_top5(report)} mean class"
+        f" {report.mean_class_accuracy:.2%}{_unseen(report)}, loss {report.loss:.4f} on"
         f" {report.samples:,} videos of {report.origin.get('list', 'the list')}"
     )
     return "\n".join(lines)
+
+
+def _top5(report: Report) -> str:
+    """Of five classes or fewer top-5 is always whole, and says nothing."""
+    return f" top-5 {report.top5:.2%}," if len(report.classes) > 5 else ""
 
 
 def markdown(report: Report) -> str:
@@ -62,7 +67,7 @@ def markdown(report: Report) -> str:
     facts += [
         ("videos", f"{report.samples:,}"),
         ("top-1", f"{report.top1:.2%}"),
-        ("top-5", f"{report.top5:.2%}"),
+        *([("top-5", f"{report.top5:.2%}")] if len(report.classes) > 5 else []),
         ("mean class accuracy", f"{report.mean_class_accuracy:.2%}{_unseen(report)}"),
         ("loss", f"{report.loss:.4f}"),
     ]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from vidops._files import replacing
+from vidops._titles import tell_apart
 from vidops.data.samples import VIDEO_SUFFIXES
 
 from .metrics import Report
@@ -182,8 +183,9 @@ def fuse(
         terms.append(logits.log_softmax(1) + weight.log() if average == "softmax" else logits * weight)
     fused = torch.stack(terms)
     scores = fused.logsumexp(0) if average == "softmax" else fused.sum(0)
+    models = [run.origin.get("model", name) for run, name in zip(runs, names, strict=True)]
     origin = {
-        "model": " + ".join(run.origin.get("model", name) for run, name in zip(runs, names, strict=True)),
+        "model": " + ".join(tell_apart(models, names)),
         "weights": ", ".join(
             f"{name} x {share:g}" if weights is not None else name
             for name, share in zip(names, shares, strict=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._titles import tell_apart
 from .figures import COLORS, new_figure, plain
 
 if TYPE_CHECKING:
@@ -186,8 +187,9 @@ def _draw_both(
 
 
 def _names(baseline: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str]:
-    first, second = str(baseline.get("model", "first")), str(other.get("model", "second"))
-    return (first, second) if first != second else (f"{first} (1)", f"{second} (2)")
+    models = [str(baseline.get("model", "first")), str(other.get("model", "second"))]
+    first, second = tell_apart(models, [str(report.get("weights", "")) for report in (baseline, other)])
+    return first, second
 
 
 def _wrap(name: str) -> str:
