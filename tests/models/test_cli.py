@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
+import vidops
 from vidops.cli import main
 
 
@@ -40,3 +43,19 @@ def test_stats(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_pattern(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "zz*"]) == 2
     assert "no model matches 'zz*'; known are bqn_tsm_mobilenetv2" in capsys.readouterr().err
+
+
+def test_warnings_of_vidops_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+
+    def run(args: object) -> int:
+        for file in (vidops.__file__, "/elsewhere/torch/a.py"):
+            found.append(warnings.formatwarning("flow takes minutes", UserWarning, file, 3, "x = 1"))
+        return 0
+
+    monkeypatch.setattr("vidops.cli.models.run", run)
+    before = warnings.formatwarning
+    assert main(["models"]) == 0
+    assert found[0] == "vidops models: warning: flow takes minutes\n"
+    assert found[1].startswith("/elsewhere/torch/a.py:3: UserWarning: flow takes minutes")
+    assert warnings.formatwarning is before

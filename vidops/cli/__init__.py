@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import os
 import pkgutil
 import signal
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
         modules[name] = module
     args = parser.parse_args(argv)
+    format_others = warnings.formatwarning
+    warnings.formatwarning = functools.partial(_format_warning, args.command, format_others)
     try:
         status = int(modules[args.command].run(args))
         sys.stdout.flush()  # or a closed pipe would be told by the interpreter's end
@@ -48,3 +54,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"vidops {args.command}: error: {error}", file=sys.stderr)
         return 2
+    finally:
+        warnings.formatwarning = format_others
+
+
+def _format_warning(
+    command: str,
+    others: Callable[..., str],
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Give a warning of vidops as one line without its place in the code; others as they are."""
+    if os.path.abspath(filename).startswith(os.path.join(_PACKAGE, "")):
+        return f"vidops {command}: warning: {message}\n"
+    return others(message, category, filename, lineno, line)
