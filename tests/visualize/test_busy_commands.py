@@ -46,7 +46,7 @@ def test_filters_of_checkpoints(checkpoint: Path, tmp_path: Path, drawn: list[An
     out = tmp_path / "filters.png"
     assert call("filters", checkpoint, f"again={checkpoint}", "--channel", 2, "-o", out) == 0
     titles = [axes.get_title() for axes in drawn[0].axes]
-    assert titles == ["tiny_tsm, best.ckpt after 2 epochs", "again"]
+    assert titles == ["tiny_tsm, last.ckpt after 2 epochs", "again"]
     weight = restore(read_checkpoint(checkpoint)).conv1.weight.detach()[0, 2]
     for picture in pictures(drawn[0]):
         assert np.allclose(picture[:3, :3], weight / weight.abs().max())
@@ -62,7 +62,7 @@ def test_filters_of_checkpoints(checkpoint: Path, tmp_path: Path, drawn: list[An
         (("busy", "VIDEO", "--weights", "CKPT"), "TSM holds no motion band-pass"),
         (("busy", "no.mp4"), "no.mp4: no such file"),
         (("kernels", "CKPT"), "TSM holds no motion band-pass"),
-        (("filters", "CKPT", "CKPT"), "two networks are named 'tiny_tsm, best.ckpt after 2 epochs'"),
+        (("filters", "CKPT", "CKPT"), "two networks are named 'tiny_tsm, last.ckpt after 2 epochs'"),
         (("filters", "CKPT", "--channel", "3"), "channel must be 0 to 2"),
     ],
 )

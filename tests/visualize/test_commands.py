@@ -61,7 +61,7 @@ def test_frames_as_a_checkpoint_sees_them(
     video: Path, checkpoint: Path, tmp_path: Path, drawn: list[Any]
 ) -> None:
     assert call("frames", video, "--weights", checkpoint, "-o", tmp_path / "a.png") == 0
-    assert drawn[0].get_suptitle() == "val_00000.mp4 as tiny_tsm, best.ckpt after 2 epochs sees it"
+    assert drawn[0].get_suptitle() == "val_00000.mp4 as tiny_tsm, last.ckpt after 2 epochs sees it"
     centre = read_frames(video, range(8))[:, 4:28, 4:28] / np.float32(255)  # 24 of 32 pixels
     shown = [np.asarray(a.images[0].get_array()) for a in drawn[0].axes]
     assert np.array_equal(shown, centre)
@@ -79,7 +79,7 @@ def test_gradcam_of_a_checkpoint(video: Path, checkpoint: Path, tmp_path: Path, 
     assert np.array_equal(laid, over.numpy())
     likeliest = "the likeliest, " if found.predicted else ""
     assert drawn[0].get_suptitle().replace("\n", " ") == (
-        f"val_00000.mp4: Grad-CAM of left ({likeliest}{found.probability:.1%}) at layer2 of tiny_tsm, best.ckpt"
+        f"val_00000.mp4: Grad-CAM of left ({likeliest}{found.probability:.1%}) at layer2 of tiny_tsm, last.ckpt"
         " after 2 epochs"
     )
     assert is_picture(tmp_path / "cam.png")
@@ -140,8 +140,8 @@ def test_tsne_of_a_list(motion: Path, checkpoint: Path, tmp_path: Path, drawn: l
     assert legends == [loaded.classes, [name for name in loaded.classes if name in ("up", "left")]]
     titles = [f.axes[0].get_title().replace("\n", " ") for f in drawn]
     assert titles == [
-        "t-SNE of tiny_tsm, best.ckpt after 2 epochs: 12 videos, perplexity 3.67",
-        "t-SNE of tiny_tsm, best.ckpt after 2 epochs: 6 videos, perplexity 1.67",
+        "t-SNE of tiny_tsm, last.ckpt after 2 epochs: 12 videos, perplexity 3.67",
+        "t-SNE of tiny_tsm, last.ckpt after 2 epochs: 6 videos, perplexity 1.67",
     ]
     assert sum(len(c.get_offsets()) for c in drawn[0].axes[0].collections) == 12
 
