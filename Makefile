@@ -32,6 +32,7 @@ $(VENV)/.ready: $(SOURCES)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade "setuptools>=77" wheel ninja "cmake>=3.22" "pybind11>=2.13"
 	$(VENV)/bin/python -m pip install --quiet $(TORCH) $(TRITON)
+	@echo "building the kernels: some minutes, without a word"
 	$(VENV)/bin/python -m pip install --quiet --no-build-isolation --editable ".[all,dev]"
 	touch $@
 
