@@ -13,7 +13,7 @@ SETTINGS: dict[str, tuple[float, int, int, float, float, list[int] | int]] = {
     "TSM UCF101": (0.001, 64, 25, 5e-4, 0.8, [10, 20]),
     "thesis Something": (0.12, 256, 50, 8e-4, 0.8, 7),
     "thesis Kinetics": (0.08, 512, 100, 2e-4, 0.5, 7),
-    "thesis UCF101": (0.01, 64, 80, 1e-4, 0.5, 0),
+    "thesis UCF101": (0.01, 64, 80, 1e-4, 0.5, 7),
     "thesis tuning": (0.001, 64, 10, 1e-4, 0.8, 0),
     "thesis X3D Something": (0.2, 256, 100, 5e-5, 0.5, 7),
     "thesis X3D Kinetics": (0.4, 256, 256, 5e-5, 0.5, 7),
