@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from typing import Any
 
 import pytest
@@ -204,3 +205,26 @@ def test_frozen_norms_stay_frozen_through_mode_changes(
 def test_norms_to_freeze_have_to_be_there(make_config: Any) -> None:
     with pytest.raises(ValueError, match=re.escape("freeze_norms: is all, but Linear has no batch norm")):
         frozen_norms(nn.Linear(2, 2), "all")
+
+
+def test_the_first_norm_of_each_pathway_stays_free() -> None:
+    """Each pathway is a network with an input of its own."""
+    net = create_model("tiny_bqn", num_classes=4)
+    free = {n for n, m in net.named_modules() if isinstance(m, (nn.BatchNorm2d, nn.BatchNorm3d))} - {
+        n for n, m in net.named_modules() if m in frozen_norms(net, "all_but_first")
+    }
+    assert free == {"busy.bn1", "quiet.bn1"}
+    assert len(frozen_norms(net, "all")) == len(frozen_norms(net, "all_but_first")) + 2
+
+
+def test_frozen_norms_of_weight_zero_are_told(make_config: Any) -> None:
+    """What stands behind them would never pass anything on."""
+    config = make_config(freeze_norms="all_but_first", model__name="tiny_bqn")
+    net = create_model("tiny_bqn", num_classes=4)
+    with pytest.warns(UserWarning, match=r"freeze_norms: .* weight zero.*: lateral\.0\.to_quiet\.norm"):
+        Recognizer(config, net, ["a"] * 4, 3)
+    for norm in frozen_norms(net, "all"):
+        nn.init.ones_(norm.weight)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Recognizer(config, net, ["a"] * 4, 3)

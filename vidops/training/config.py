@@ -139,7 +139,7 @@ class Config(Section):
             left out of the epoch.
         clip_norm: largest norm of a step's gradient over all parameters; a longer one is scaled down.
         freeze_norms: batch norms that keep their statistics, weight and bias: ``none``, ``all``, or
-            ``all_but_first`` as TSN's partial batch norm has it.
+            ``all_but_first`` as TSN's partial batch norm has it, the first of each pathway of a network of two.
         ema: decay of an exponential moving average of the weights, updated every step. Validation and the
             checkpoints' ``state_dict`` have the averaged weights.
         seed: start of all random numbers.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from .checkpoint import KEY, describe
 from .checks import NonFiniteLossError, check_finite, refuse_broken
 from .config import Config
 from .loading import STEP, derive_seed
-from .optim import build_optimizer, build_schedule, frozen_norms
+from .optim import build_optimizer, build_schedule, frozen_norms, zero_norms
 from .ranks import Ranks
 
 # fp16 begins with a scale of 2**16: after so many steps left out in a row it is far below 1.
@@ -60,6 +61,12 @@ class Recognizer(pl.LightningModule):
         self._step_paths: list[str] = []  # files of the batches of the optimizer step under way
         self._skipped = 0
         self._frozen = frozen_norms(net, config.freeze_norms)
+        if zero := zero_norms(net, self._frozen):
+            warnings.warn(
+                f"freeze_norms: {len(zero)} of the frozen batch norms have weight zero and stay so, what is before"
+                f" them adds nothing: {', '.join(zero[:4])}{', ...' if len(zero) > 4 else ''}",
+                stacklevel=2,
+            )
         for norm in self._frozen:
             norm.requires_grad_(False)
         self.train()

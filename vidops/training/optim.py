@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
@@ -24,7 +24,8 @@ def frozen_norms(net: nn.Module, which: str) -> list[nn.Module]:
 
     Args:
         net: the network.
-        which: ``none``, ``all``, or ``all_but_first``, the first in the order in which the network was built.
+        which: ``none``, ``all``, or ``all_but_first``, the first in the order in which the network was built; of a
+            network of several ``pathways`` the first of each, since each has an input of its own.
 
     Returns:
         The batch norms.
@@ -44,7 +45,38 @@ def frozen_norms(net: nn.Module, which: str) -> list[nn.Module]:
         return []
     if not norms:
         raise ValueError(f"freeze_norms: is {which}, but {type(net).__name__} has no batch norm")
-    return norms if which == "all" else norms[1:]
+    if which == "all":
+        return norms
+    parts = [net.get_submodule(name) for name in getattr(net, "pathways", ())] or [net]
+    first = {next((m for m in part.modules() if isinstance(m, _BatchNorm)), None) for part in parts}
+    return [norm for norm in norms if norm not in first]
+
+
+def zero_norms(net: nn.Module, norms: Iterable[nn.Module]) -> list[str]:
+    """List the batch norms that put out nothing but their bias, having weight zero.
+
+    Args:
+        net: the network.
+        norms: of its batch norms those in question.
+
+    Returns:
+        Their names in the network.
+
+    Example:
+        >>> net = nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+        >>> _ = nn.init.zeros_(net[1].weight)
+        >>> zero_norms(net, net)
+        ['1']
+    """
+    asked = set(norms)
+    return [
+        name
+        for name, norm in net.named_modules()
+        if norm in asked
+        and isinstance(norm, _BatchNorm)
+        and norm.weight is not None
+        and not norm.weight.any()
+    ]
 
 
 def parameter_kinds(net: nn.Module) -> dict[str, list[nn.Parameter]]:
