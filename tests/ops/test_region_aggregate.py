@@ -75,3 +75,14 @@ W = torch.zeros(2, 1, 3, 3, 3)
 def test_bad_input(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         ops.region_aggregate(X, **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to run on")
+@pytest.mark.parametrize("kind", ["avg", "max"])
+def test_a_backend_that_cannot_run_is_refused(kind: str) -> None:
+    with pytest.raises(RuntimeError, match="'cuda'"):
+        ops.region_aggregate(X, kind, kernel_size=3, backend="cuda")
+    with pytest.raises(RuntimeError, match="'cuda'"), ops.use_backend("cuda"):
+        ops.region_aggregate(X, kind, kernel_size=3)
+    with pytest.raises(ValueError, match="backend must be one of"):
+        ops.region_aggregate(X, kind, kernel_size=3, backend="tpu")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import check_clip
-from .depthwise_conv3d import _check_triple, depthwise_conv3d
+from .depthwise_conv3d import _check_triple, _operator, depthwise_conv3d
 
 __all__ = ["region_aggregate"]
 
@@ -45,9 +45,9 @@ def region_aggregate(
         ValueError: ``kind`` is unknown, ``weight`` or ``kernel_size`` does not go with it or is not allowed.
         RuntimeError: ``backend`` was asked for and cannot run this call.
 
-    An average is a convolution with equal taps: one pass in every layout, and unlike PyTorch's pooling its gradient
-    repeats to the last bit on a GPU too. The gradient of ``"max"`` there does not, where regions overlap, and raises
-    under ``torch.use_deterministic_algorithms``.
+    To `explain` and `vidops bench` it is ``depthwise_conv3d``. An average is a convolution with equal taps: one pass in
+    every layout, and unlike PyTorch's pooling its gradient repeats to the last bit on a GPU too. The gradient of
+    ``"max"`` there does not, where regions overlap, and raises under ``torch.use_deterministic_algorithms``.
 
     Source: thesis of Huang, eq. 4.3 and the kinds of table 4.6.
 
@@ -77,9 +77,13 @@ def region_aggregate(
         raise ValueError(f"kernel_size must be odd and at most 9 on each axis, got {kernel_size!r}")
     if kind == "avg":
         return depthwise_conv3d(x, x.new_full((x.shape[1], 1, t, h, w), 1 / (t * h * w)), backend=backend)
+    # PyTorch's on every backend, but a backend that cannot run is refused as with the other kinds.
+    padding, ones = (t // 2, h // 2, w // 2), (1, 1, 1)
+    _operator.choose(
+        backend, x.device.type, x, x.new_empty(x.shape[1], 1, t, h, w), None, ones, padding, ones
+    )
     if x.numel() == 0:
         return x.clone()
-    padding = (t // 2, h // 2, w // 2)
     if any(size < k for size, k in zip(x.shape[2:], (t, h, w), strict=True)):  # PyTorch refuses these
         x = F.pad(x, [p for p in reversed(padding) for _ in range(2)], value=float("-inf"))
         padding = (0, 0, 0)
