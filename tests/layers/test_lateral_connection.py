@@ -152,3 +152,14 @@ def test_quiet_features_smaller_than_the_kernel() -> None:
         ValueError, match=r"clip: its quiet features are 3x3 here, too small .* of 7x7; .*quiet_size"
     ):
         LateralConnection(6, 2)(*(x.float() for x in pathways(quiet=(4, 3, 3))))
+
+
+@pytest.mark.parametrize("design", ALL)
+@pytest.mark.parametrize("index", [1, 2])
+def test_clips_that_do_not_belong_together_are_refused(design: str, index: int) -> None:
+    layer = LateralConnection(6, index, design, kernel_size=3)
+    quiet = torch.rand(2, 6, 4, 5, 5)
+    with pytest.raises(ValueError, match="busy and quiet must be as many clips, got 2 and 1"):
+        layer(quiet, quiet[:1])
+    with pytest.raises(ValueError, match="busy and quiet must have 6 channels, got 6 and 5"):
+        layer(quiet, quiet[:, :5])

@@ -139,10 +139,12 @@ class LateralConnection(nn.Module):
         backend: backend of the operators. State-dict keys do not depend on it.
 
     Returns:
-        Calling it on ``(busy, quiet)``, clips ``(N, C, T, H, W)`` of the same C and any two sizes, returns both.
+        Calling it on ``(busy, quiet)``, clips ``(N, C, T, H, W)`` of the same N and C and any two sizes, returns both.
+        Where T differs too, what is added is resampled linearly along time.
 
     Raises:
-        ValueError: an argument is out of range, or the quiet features are no larger than half the kernel.
+        ValueError: an argument is out of range, the two have not the same N and the layer's C, or the quiet features
+            are no larger than half the kernel.
 
     Source: Huang's thesis, eq. 5.5, figure 5.5 and section 5.5.3.
 
@@ -183,6 +185,7 @@ class LateralConnection(nn.Module):
             to_busy = None
         elif turns:
             to_quiet = None
+        self.channels = channels
         self.design = design
         self.kernel_size = kernel_size if to_busy == "band_pass" else 1
         self.to_quiet = (
@@ -196,6 +199,14 @@ class LateralConnection(nn.Module):
 
     def forward(self, busy: Tensor, quiet: Tensor) -> tuple[Tensor, Tensor]:
         """Exchange features of clips ``(N, C, T, H, W)``, each direction from what came in."""
+        if busy.shape[0] != quiet.shape[0]:
+            raise ValueError(
+                f"busy and quiet must be as many clips, got {busy.shape[0]} and {quiet.shape[0]}"
+            )
+        if busy.shape[1] != self.channels or quiet.shape[1] != self.channels:
+            raise ValueError(
+                f"busy and quiet must have {self.channels} channels, got {busy.shape[1]} and {quiet.shape[1]}"
+            )
         if min(quiet.shape[3:]) <= self.kernel_size // 2:
             raise ValueError(
                 f"clip: its quiet features are {quiet.shape[3]}x{quiet.shape[4]} here, too small for a lateral"
