@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tests.ops.common import EVERY_BACKEND, device_for
 from vidops.layers import MotionBandPass
@@ -122,7 +123,10 @@ def test_autocast_keeps_large_gains_in_fp32(dtype: torch.dtype, weights: torch.d
     x = torch.randint(0, 256, (1, 3, 6, 12, 12), generator=torch.Generator().manual_seed(0)).to(weights)
     exact = MotionBandPass.stem(norm="sum", quiet=True)(x.float())
     assert exact[0].abs().max() > torch.finfo(torch.float16).max
-    layer = MotionBandPass.stem(norm="sum", quiet=True).to(weights)
+    layer = MotionBandPass.stem(norm="sum", quiet=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # fp16 weights overflow outside autocast
+        layer.to(weights)
     with torch.autocast("cpu", dtype=dtype), warnings.catch_warnings():
         warnings.simplefilter("error")
         busy, quiet = layer(x)
@@ -133,15 +137,38 @@ def test_autocast_keeps_large_gains_in_fp32(dtype: torch.dtype, weights: torch.d
 
 
 def test_a_large_gain_in_fp16_is_told_once() -> None:
+    """When the layer becomes one of fp16: forward may be compiled, and warns no one then."""
     x = torch.rand(1, 3, 3, 12, 12).half()
-    layer = MotionBandPass.stem(norm="sum").half()
+    layer = MotionBandPass.stem(norm="sum")
     with pytest.warns(UserWarning, match=r"norm='sum'.*may overflow in float16"):
-        layer(x)
+        layer.half()
+    with pytest.warns(UserWarning, match="may overflow in float16"):
+        nn.Sequential(MotionBandPass.stem(norm="sum")).to(torch.float16)
+    torch.set_default_dtype(torch.float16)
+    try:
+        with pytest.warns(UserWarning, match="may overflow in float16"):
+            MotionBandPass.stem(norm="sum")
+    finally:
+        torch.set_default_dtype(torch.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         layer(x)
+        layer.float().half()(x)
         MotionBandPass.stem().half()(x)
         MotionBandPass.stem(norm="sum").bfloat16()(x.bfloat16())
+
+
+def test_weights_of_a_large_gain_in_a_layer_of_gain_1_are_told() -> None:
+    """The norm is not in the state dict; under autocast the layer would run in fp16 and overflow."""
+    sums, units = MotionBandPass.stem(norm="sum"), MotionBandPass.stem()
+    net = nn.Sequential(MotionBandPass.stem())
+    with pytest.warns(UserWarning, match=r"0\.spatial has gain 1589.*norm='sum'"):
+        net.load_state_dict({f"0.{key}": value for key, value in sums.state_dict().items()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sums.load_state_dict(sums.state_dict())
+        units.load_state_dict(MotionBandPass.stem().state_dict())
+        units.load_state_dict(sums.to("meta").state_dict(), assign=True)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ clip64 = functools.partial(clips, dtype=torch.float64, name="tiny_bqn")
 OPTIONS: dict[str, list[Any]] = {
     "num_lateral": [0, 1, 2, 3, 4],
     "lateral": ["bplc", "lc1", "lc2", "lc3", "lc4", "lc5"],
+    "lateral_index": ["connection", "block"],
     "phi": ["identity", "conv", "mlp"],
     "fusion": ["average", "max", "average_before_fc", "concatenate"],
     "quiet": ["complement", "frame"],
@@ -64,6 +65,7 @@ def test_options_change_the_logits() -> None:
                 # Averaging before a linear classifier is averaging after it; and a new MBPM's results sum to zero
                 # over time, so that behind the last block they are lost in the head's average.
                 same |= (option, value) in {("fusion", "average_before_fc"), ("num_lateral", 3)}
+                same |= option == "lateral_index"  # with one after every block the two are one
                 close = torch.allclose(tiny(**{option: value})(clip), plain, rtol=1e-9, atol=1e-9)
                 assert close == same, (option, value)
 
@@ -135,6 +137,18 @@ def test_where_connections_stand(name: str, count: int | None, places: list[int]
 
 
 @pytest.mark.parametrize(
+    ("count", "to_quiet"),
+    [(16, [True, False] * 8), (8, [False] * 8), (4, [True, False, False, False]), (0, [])],
+)
+def test_directions_by_the_number_of_the_block(count: int, to_quiet: list[bool]) -> None:
+    """Equation 5.5 read literally: i is the residual block, here 1, 4, 8 and 14 of four connections."""
+    with torch.device("meta"):
+        net = create_model("bqn_tsm_resnet50", num_lateral=count, lateral_index="block")
+    assert [layer.to_quiet is not None for layer in net.lateral.values()] == to_quiet
+    assert [layer.to_busy is None for layer in net.lateral.values()] == to_quiet
+
+
+@pytest.mark.parametrize(
     ("name", "sizes"),
     [
         ("bqn_tsm_resnet50", {256: 7, 512: 7, 1024: 7, 2048: 3}),
@@ -156,6 +170,7 @@ def test_kernel_sizes_and_sigmas(name: str, sizes: dict[int, int]) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
+        ({"lateral_index": "stage"}, "lateral_index must be one of connection, block, got 'stage'"),
         ({"busy_size": 0}, "busy_size must be a whole number of at least 1, got 0"),
         ({"quiet_size": 80}, "quiet_size must be at most busy_size=64, got 80"),
         ({"quiet_size": 40.0}, "quiet_size must be a whole number"),
@@ -253,7 +268,8 @@ def test_sum_norm_in_fp16_does_not_overflow_silently(how: str) -> None:
         assert all(p.grad.isfinite().all() for p in net.parameters())
     else:
         with pytest.warns(UserWarning, match="may overflow in float16"):
-            busy, _ = net.half().split(100 * clip.half())
+            net.half()
+        busy, _ = net.split(100 * clip.half())
         assert not busy.isfinite().all()
 
 

@@ -13,6 +13,7 @@ from .. import ops
 
 NORMS = ("l1", "sum")
 PADDINGS = ("valid", "replicate")
+LARGE_GAIN = 64.0  # takes values of a thousand past what fp16 holds
 
 
 def laplacian_of_gaussian(kernel_size: int, sigma: float, norm: str = "l1") -> Tensor:
@@ -62,7 +63,8 @@ class MotionBandPass(nn.Module):
     `MotionBandPass.stem` is the module before a network's input, `MotionBandPass.features` the one between stages.
 
     ``norm="sum"`` scales the spatial filter as the thesis does, for weights that were trained that way: its gain is in
-    the hundreds or more. Under autocast it then runs in fp32, and on fp16 clips it warns once.
+    the hundreds or more. Under autocast it then runs in fp32, and a layer that becomes one of fp16 weights warns
+    once. Weights of such a gain that are loaded into a layer of ``norm="l1"`` are told: the state dict has no norm.
 
     Args:
         channels: C, channels of the clips.
@@ -126,6 +128,7 @@ class MotionBandPass(nn.Module):
         self.spatial = nn.Parameter(torch.empty(channels, kernel_size, kernel_size), requires_grad=trainable)
         self.temporal = nn.Parameter(torch.empty(channels, 3), requires_grad=trainable)
         self.reset_parameters()
+        self._warn_of_fp16()
 
     @classmethod
     def stem(cls, channels: int = 3, **options: Any) -> MotionBandPass:
@@ -154,6 +157,33 @@ class MotionBandPass(nn.Module):
         self.spatial.copy_(laplacian_of_gaussian(self.kernel_size, self.sigma, self.norm))
         self.temporal.copy_(torch.tensor([-1.0, 2.0, -1.0], dtype=torch.float64) / 3)
 
+    def _warn_of_fp16(self) -> None:
+        """Warn where the weights come to be fp16; `forward` may be compiled, and then warns no one."""
+        if self.norm == "sum" and self.spatial.dtype == torch.float16 and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "MotionBandPass with norm='sum' has a gain in the hundreds or more and may overflow in float16;"
+                " norm='l1', bfloat16 or autocast do not",
+                stacklevel=2,
+            )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> MotionBandPass:
+        super()._apply(fn, recurse)
+        self._warn_of_fp16()
+        return self
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        loaded = state_dict.get(f"{prefix}spatial")
+        if self.norm != "sum" and isinstance(loaded, Tensor) and loaded.numel() and not loaded.is_meta:
+            gain = loaded.detach().double().abs().flatten(1).sum(1).max().item()
+            if gain > LARGE_GAIN:
+                warnings.warn(
+                    f"{prefix}spatial has gain {gain:.0f}, as norm='sum' gives: with norm={self.norm!r} it may overflow"
+                    " in float16, also under autocast; build the layer with norm='sum'",
+                    stacklevel=2,
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def _run(self, x: Tensor, spatial: Tensor, temporal: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return ops.motion_band_pass(
             x,
@@ -175,13 +205,6 @@ class MotionBandPass(nn.Module):
             with torch.autocast(device, enabled=False):
                 tensors = (t.float() if t.dtype in low else t for t in (x, self.spatial, self.temporal))
                 return self._run(*tensors)
-        if x.dtype == torch.float16 and not self._warned and not torch.compiler.is_compiling():
-            self._warned = True
-            warnings.warn(
-                "MotionBandPass with norm='sum' has a gain in the hundreds or more and may overflow in float16;"
-                " norm='l1', bfloat16 or autocast do not",
-                stacklevel=2,
-            )
         return self._run(x, self.spatial, self.temporal)
 
     def extra_repr(self) -> str:

@@ -15,6 +15,7 @@ from .mbpm import FRAMES
 
 FUSIONS = ("average", "max", "average_before_fc", "concatenate")
 QUIET = ("complement", "frame")
+INDICES = ("connection", "block")
 
 
 class BusyQuietNet(nn.Module):
@@ -25,8 +26,9 @@ class BusyQuietNet(nn.Module):
     quiet frames are reduced by the ratio of the two, so that clips of other sizes keep it.
 
     Lateral connections are numbered from 1 in the order they stand in, and those of an alternating design take turns
-    by that number: odd ones go from the busy to the quiet pathway, even ones back (with one after every block the
-    number is that of the block, as in eq. 5.5).
+    by that number: odd ones go from the busy to the quiet pathway, even ones back. With one after every block the
+    number is that of the block, as in eq. 5.5; with fewer, ``lateral_index="block"`` keeps the block's, and then all
+    may go one way.
 
     Args:
         make: makes a pathway of ``num_classes`` and ``num_segments``: a class of `Backbone`, or a partial of one.
@@ -37,6 +39,8 @@ class BusyQuietNet(nn.Module):
         num_lateral: number of lateral connections: one after every residual block (also None), after every second
             one, after the first block of every stage or of the first few, or 0.
         lateral: design of the connections, ``"bplc"`` or ``"lc1"`` to ``"lc5"``; see `LateralConnection`.
+        lateral_index: what alternating connections take turns by: the number of the ``"connection"`` or of the
+            residual ``"block"``.
         lateral_kernel_sizes: of the connections' MBPM, one for each stage; None for 7, and 3 at the last
             resolution.
         lateral_sigma: initial scale of the connections' MBPM.
@@ -84,6 +88,7 @@ class BusyQuietNet(nn.Module):
         quiet_size: int = 160,
         num_lateral: int | None = None,
         lateral: str = "bplc",
+        lateral_index: str = "connection",
         lateral_kernel_sizes: Sequence[int] | None = None,
         lateral_sigma: float = 0.9,
         fusion: str = "average",
@@ -108,6 +113,7 @@ class BusyQuietNet(nn.Module):
         check_count("quiet_frames", quiet_frames, 1, num_segments, "num_segments")
         check_one_of("fusion", fusion, FUSIONS)
         check_one_of("quiet", quiet, QUIET)
+        check_one_of("lateral_index", lateral_index, INDICES)
         self.num_segments = num_segments
         self.in_channels = in_channels
         self.quiet_frames = quiet_frames
@@ -135,7 +141,7 @@ class BusyQuietNet(nn.Module):
         made = {
             str(place): LateralConnection(
                 blocks[place].width,
-                index,
+                place + 1 if lateral_index == "block" else number,
                 lateral,
                 phi=phi,
                 kernel_size=sizes[blocks[place].stage],
@@ -143,7 +149,7 @@ class BusyQuietNet(nn.Module):
                 norm=norm,
                 backend=backend,
             )
-            for index, place in enumerate(places_of(blocks, num_lateral), 1)
+            for number, place in enumerate(places_of(blocks, num_lateral), 1)
         }
         LateralConnection(
             1, 1, lateral, phi=phi, sigma=lateral_sigma, norm=norm
