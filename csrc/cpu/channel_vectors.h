@@ -16,6 +16,7 @@ template <class T>
 struct View {
   T* data;
   Clip shape;
+  T* frame(int64_t n, int64_t c, int64_t t) const { return data + n * shape.sN + c * shape.sC + t * shape.sT; }
 };
 template <class T>
 View<T> view(const Tensor& tensor) {

@@ -1,16 +1,16 @@
 // depthwise_conv3d on the CPU: vectors of neighbouring channels, one position after another.
 //
-// Floor: a multiply-add a tap and element. At 27 taps (3x3x3) and 147 (3x7x7) that is 3 to 15 times what moving the
-// clip costs, so the kernel is a register-tiled direct convolution (depthwise_conv3d_tile.h): a tile of neighbouring
-// results of a row, for one vector of channels, walks over the rows of the input under its kt * kh rows of taps. Those
-// rows are in scratch, a vector of channels after the other: a ring of as many frames as a result needs is transposed
-// there from the planar layouts, about six instructions for a vector, or copied from channels last, where neighbouring
-// positions are so far apart that they push each other out of the first-level cache. So one kernel serves every layout,
-// stride, dilation and padding.
+// Floor: a multiply-add a tap and element, at 27 taps (3x3x3) and 147 (3x7x7) 2 to 12 times what moving the clip costs.
+// For 1x54x16x56x56 and 3x3x3 that is 73 M multiply-adds, 85 M with the last vector of channels filled up, 0.7 ms for a
+// core of 128 a ns, beside 11 MB read and written. So the kernel is a register-tiled direct convolution over scratch
+// that has a vector of channels for a position, amid zeros: transposed there from the planar layouts, about six
+// instructions for a vector, or copied from channels last. Without stride and dilation over space that is
+// depthwise_conv3d_planes.h, else the rows of whole frames here, with a tile that takes any step
+// (depthwise_conv3d_tile.h).
 //
 // Results do not depend on the number of threads: each is one sum in the order of the taps. Backward, the input's
 // gradient is the same convolution with the taps reversed, or with a stride one for each residue of it. The taps'
-// gradients are sums over a share of the clip, in fp32 over at most kTerms products a lane, in fp64 above, and over
+// gradients are sums over a share of the clip, in fp32 over at most kProducts products a lane, in fp64 above, and over
 // shares in the order of memory; the number of shares depends on the shape alone.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -23,47 +23,26 @@
 #include "common/namespace.h"
 #include "cpu/channel_vectors.h"
 #include "cpu/depthwise_conv3d_plan.h"
+#include "cpu/depthwise_conv3d_planes.h"
 #include "cpu/depthwise_conv3d_tile.h"
 
 namespace vidops {
 namespace {
 
-constexpr int64_t kTerms = 128;  // products a lane sums in fp32 before fp64 takes over
-constexpr int64_t kFew = 8;      // gradients a lane sums for the bias in fp32: it has nothing else to hide behind
-constexpr int64_t kShares = 32;  // of the clips and channels that sum their gradients apart
-
 constexpr int64_t kMostRows = kMaxKernel * kMaxKernel;
 
 // The convolution in one direction.
 template <class A>
-struct Plan {
-  std::vector<Phase> t, h, w;
-  int64_t t_in, h_in, w_in, t_out, h_out, w_out, kt, kh, kw;
+struct Plan : Axes {
   int64_t width;  // of a packed tap: channels padded to whole vectors
   const A* taps;
   std::vector<std::vector<int64_t>> weights;  // of every phase of w: where a row's taps are
-  std::vector<TileFunction<A>> tiles;
-  int64_t left = 0, pitch = 0;  // of a row in scratch: zeros in front of it, and its length with them
+  int64_t left = 0, pitch = 0;                // of a row in scratch: zeros in front of it, and its length with them
 
-  Plan(const ConvGeometry& g, bool transposed, const A* taps, int64_t width)
-      : t(phases(g.t, transposed)),
-        h(phases(g.h, transposed)),
-        w(phases(g.w, transposed)),
-        t_in(transposed ? g.t.out : g.t.in),
-        h_in(transposed ? g.h.out : g.h.in),
-        w_in(transposed ? g.w.out : g.w.in),
-        t_out(transposed ? g.t.in : g.t.out),
-        h_out(transposed ? g.h.in : g.h.out),
-        w_out(transposed ? g.w.in : g.w.out),
-        kt(g.t.taps),
-        kh(g.h.taps),
-        kw(g.w.taps),
-        width(width),
-        taps(taps) {
+  Plan(const Axes& axes, const A* taps, int64_t width) : Axes(axes), width(width), taps(taps) {
     for (const Phase& phase : w) {
       weights.emplace_back();
       for (const int64_t tap : phase.taps) weights.back().push_back(tap * width);
-      tiles.push_back(tile_function<A>(phase.taps.size(), phase.slides()));
       for (const int64_t offset : phase.offsets) {
         left = std::max(left, -offset);
         pitch = std::max(pitch, (round_up(results(phase), kTile) - 1) * phase.in_step + offset + 1);
@@ -73,30 +52,11 @@ struct Plan {
   }
   // Results of a row in a phase.
   int64_t results(const Phase& phase) const { return (w_out - phase.first + phase.step - 1) / phase.step; }
-  // Frames of the input that one frame of the result can need.
-  int64_t window() const {
-    int64_t most = 1;
-    for (const Phase& phase : t) {
-      if (!phase.offsets.empty()) most = std::max(most, phase.offsets.back() - phase.offsets.front() + 1);
-    }
-    return std::min(most, t_in);
-  }
   TapColumns columns(size_t phase) const {
     const Phase& p = w[phase];
     return {static_cast<int64_t>(p.taps.size()), p.in_step, p.offsets.data(), weights[phase].data()};
   }
 };
-
-// f(tap, input) for every tap of an axis that result o meets.
-template <class F>
-void each_tap(const std::vector<Phase>& axis, int64_t o, int64_t size, F&& f) {
-  const Phase& phase = axis[o % axis.size()];
-  const int64_t i = o / static_cast<int64_t>(axis.size()) * phase.in_step;
-  for (size_t k = 0; k < phase.taps.size(); ++k) {
-    const int64_t at = i + phase.offsets[k];
-    if (at >= 0 && at < size) f(phase.taps[k], at);
-  }
-}
 
 // Row (t, h) of the result for the vector of channels from c on; row(frame, h) is where a row of the input starts.
 template <class A, class Row>
@@ -113,18 +73,18 @@ void conv_row(const Plan<A>& plan, int64_t t, int64_t h, int64_t c, Row&& row, V
     const int64_t first = plan.w[q].first, apart = plan.w[q].step;
     const int64_t count = plan.results(plan.w[q]);
     for (int64_t i = 0; i < count; i += kTile) {
-      plan.tiles[q](rows, n, columns, i, std::min<int64_t>(kTile, count - i), bias, y + (first + i * apart) * kLanes<A>,
-                    apart);
+      tile(rows, n, columns, i, std::min<int64_t>(kTile, count - i), bias, y + (first + i * apart) * kLanes<A>, apart);
     }
   }
 }
 
 template <class T>
-void convolve(const ConvGeometry& g, bool transposed, const std::vector<acc_t<T>>& taps, const View<T>& x,
-              const View<T>& y, const acc_t<T>* bias) {
+void convolve_vectors(const Axes& axes, const T* weight, const View<T>& x, const View<T>& y, const acc_t<T>* bias) {
   using A = acc_t<T>;
   constexpr int64_t lanes = kLanes<T>;
-  const Plan<A> plan(g, transposed, taps.data(), static_cast<int64_t>(taps.size()) / g.taps);
+  const int64_t width = channel_groups<T>(x.shape.C) * lanes;
+  const std::vector<A> taps = packed_taps(weight, x.shape.C, axes.kt * axes.kh * axes.kw, width);
+  const Plan<A> plan(axes, taps.data(), width);
   const Clip &cx = x.shape, &cy = y.shape;
   const int64_t groups = channel_groups<T>(cx.C), wanted = 2 * static_cast<int64_t>(torch::stable::get_num_threads());
   const int64_t shares = std::clamp<int64_t>(wanted / (cx.N * groups), 1, plan.t_out);
@@ -161,7 +121,7 @@ struct Sums {
   Sums(int64_t count, Wide<A>* many) : few(count), many(many) {}
   // Makes room for `more` products a lane.
   void expect(int64_t more) {
-    if (terms + more > kTerms) flush();
+    if (terms + more > kProducts) flush();
     terms += more;
   }
   void flush() {
@@ -170,21 +130,21 @@ struct Sums {
   }
 };
 
-// Adds the products of row (t, h) of the gradient, tap by tap, unless there is no function, and its own sum last.
+// Adds the products of row (t, h) of the gradient, tap by tap where they are wanted, and its own sum last.
 template <class A, class Row>
-void row_products(const Plan<A>& plan, ProductFunction<A> function, const A* g, int64_t t, int64_t h, Row&& row,
-                  int64_t count, Sums<A>& sums) {
+void row_products(const Plan<A>& plan, bool wanted, const A* g, int64_t t, int64_t h, Row&& row, int64_t count,
+                  Sums<A>& sums) {
   constexpr int64_t lanes = kLanes<A>;
   const TapColumns columns = plan.columns(0);
-  for (int64_t w = 0; w < count; w += kTerms) {
-    const int64_t end = std::min(w + kTerms, count);
+  for (int64_t w = 0; w < count; w += kProducts) {
+    const int64_t end = std::min(w + kProducts, count);
     sums.expect(end - w);
     for (int64_t i = w; i < end; i += kFew) {
       Vec<A> sum{};
       for (int64_t j = i; j < std::min(i + kFew, end); ++j) sum += load(g + j * lanes);
       add_wide<A>(sums.many[plan.kt * plan.kh * plan.kw], sum);
     }
-    if (!function) continue;
+    if (!wanted) continue;
     each_tap(plan.t, t, plan.t_in, [&](int64_t i, int64_t frame) {
       const A* rows[kMaxKernel];
       int64_t n = 0, first = 0;
@@ -192,21 +152,20 @@ void row_products(const Plan<A>& plan, ProductFunction<A> function, const A* g, 
         if (n == 0) first = j;
         rows[n++] = row(frame, line);
       });
-      function(g, rows, n, columns, w, end, sums.few.data() + (i * plan.kh + first) * plan.kw);
+      tap_products(g, rows, n, columns, w, end, sums.few.data() + (i * plan.kh + first) * plan.kw);
     });
   }
 }
 
 template <class T>
-void products(const ConvGeometry& geometry, const View<T>& grad, const View<T>& x, T* dweight, T* dbias) {
+void multiply_vectors(const Axes& axes, const View<T>& grad, const View<T>& x, T* dweight, T* dbias) {
   using A = acc_t<T>;
   constexpr int64_t lanes = kLanes<T>;
   const Clip &cx = x.shape, &cg = grad.shape;
-  const int64_t taps = geometry.taps, groups = channel_groups<T>(cx.C);
+  const int64_t taps = axes.kt * axes.kh * axes.kw, groups = channel_groups<T>(cx.C);
   const int64_t shares = std::clamp<int64_t>(kShares / (cx.N * groups), 1, cg.T);
   std::vector<Wide<T>> totals(cx.N * groups * shares * (taps + 1));
-  const Plan<A> plan(geometry, false, nullptr, 0);
-  const ProductFunction<A> function = product_function<A>(geometry.w.taps, plan.w[0].slides());
+  const Plan<A> plan(axes, nullptr, 0);
   torch::stable::parallel_for(0, cx.N * groups * shares, 1, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t n = item / (groups * shares), share = item % shares, c = item / shares % groups * lanes;
@@ -216,32 +175,34 @@ void products(const ConvGeometry& geometry, const View<T>& grad, const View<T>& 
       for (int64_t t = cg.T * share / shares; t < cg.T * (share + 1) / shares; ++t) {
         const A* g = gradient(t);
         for (int64_t h = 0; h < cg.H; ++h) {
-          row_products(plan, dweight ? function : nullptr, g + h * cg.W * lanes, t, h, row, cg.W, sums);
+          row_products(plan, dweight != nullptr, g + h * cg.W * lanes, t, h, row, cg.W, sums);
         }
       }
       sums.flush();
     }
   });
-  torch::stable::parallel_for(0, cx.C, 16, [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) {
-      for (int64_t k = dweight ? 0 : taps; k < taps + (dbias ? 1 : 0); ++k) {
-        double sum = 0;
-        for (int64_t n = 0; n < cx.N; ++n) {
-          for (int64_t s = 0; s < shares; ++s) {
-            sum += totals[((n * groups + c / lanes) * shares + s) * (taps + 1) + k][c % lanes];
-          }
-        }
-        (k < taps ? dweight[c * taps + k] : dbias[c]) = static_cast<T>(static_cast<A>(sum));
-      }
-    }
+  sum_parts(cx, taps, shares, dweight, dbias, [&](int64_t n, int64_t part, int64_t c, int64_t k) {
+    return totals[((n * groups + c / lanes) * shares + part) * (taps + 1) + k][c % lanes];
   });
 }
 
+// ---- calls
+
 template <class T>
-std::vector<acc_t<T>> taps_of(const Tensor& weight, const ConvGeometry& g) {
-  const Tensor w = torch::stable::contiguous(weight);
-  return packed_taps(static_cast<const T*>(w.data_ptr()), g.channels, g.taps,
-                     channel_groups<T>(g.channels) * kLanes<T>);
+void convolve(const ConvGeometry& g, bool transposed, const Tensor& weight, const View<T>& x, const View<T>& y,
+              const acc_t<T>* bias) {
+  const Axes axes(g, transposed);
+  const Tensor dense = torch::stable::contiguous(weight);
+  const T* taps = static_cast<const T*>(dense.data_ptr());
+  const bool planes = planes_serve(axes, x.shape);
+  (planes ? convolve_planes<T> : convolve_vectors<T>)(axes, taps, x, y, bias);
+}
+
+template <class T>
+void multiply(const ConvGeometry& g, const View<T>& grad, const View<T>& x, T* dweight, T* dbias) {
+  const Axes axes(g, false);
+  const bool planes = planes_serve(axes, x.shape);
+  (planes ? multiply_planes<T> : multiply_vectors<T>)(axes, grad, x, dweight, dbias);
 }
 
 Tensor depthwise_conv3d(Tensor x, Tensor weight, std::optional<Tensor> bias, std::vector<int64_t> stride,
@@ -258,7 +219,7 @@ Tensor depthwise_conv3d(Tensor x, Tensor weight, std::optional<Tensor> bias, std
       const Tensor b = torch::stable::contiguous(*bias);
       for (int64_t c = 0; c < g.channels; ++c) start[c] = load1(static_cast<const T*>(b.data_ptr()) + c);
     }
-    convolve<T>(g, false, taps_of<T>(weight, g), view<T>(x), view<T>(y), start.data());
+    convolve<T>(g, false, weight, view<T>(x), view<T>(y), start.data());
   });
   return y;
 }
@@ -270,8 +231,8 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv3d_backward(Tensor grad, Tensor
   const ConvGeometry g = conv_geometry(x, weight, stride, padding, dilation);
   check_conv_gradient(grad, x, g);
   x = native_clip(x);
-  grad = native_clip(grad);
   const Clip cx = describe(x);
+  grad = native_clip(grad);
   Tensor dx = need_x ? empty_clip(x, cx, cx.T, cx.layout) : torch::stable::new_empty(x, {0});
   const int64_t kt = g.t.taps, kh = g.h.taps, kw = g.w.taps;
   Tensor dw = need_weight ? torch::stable::new_empty(x, {cx.C, 1, kt, kh, kw}) : torch::stable::new_empty(x, {0});
@@ -284,10 +245,10 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv3d_backward(Tensor grad, Tensor
     using T = typename decltype(tag)::type;
     if (need_x) {
       const std::vector<acc_t<T>> none(channel_groups<T>(g.channels) * kLanes<T>);
-      convolve<T>(g, true, taps_of<T>(weight, g), view<T>(grad), view<T>(dx), none.data());
+      convolve<T>(g, true, weight, view<T>(grad), view<T>(dx), none.data());
     }
     if (need_weight || need_bias) {
-      products<T>(g, view<T>(grad), view<T>(x), need_weight ? static_cast<T*>(dw.data_ptr()) : nullptr,
+      multiply<T>(g, view<T>(grad), view<T>(x), need_weight ? static_cast<T*>(dw.data_ptr()) : nullptr,
                   need_bias ? static_cast<T*>(db.data_ptr()) : nullptr);
     }
   });

@@ -1,12 +1,17 @@
 // What one call of depthwise_conv3d needs besides the tensors: which taps meet what along each axis, and the taps.
 #pragma once
 
+#include <torch/csrc/stable/ops.h>
+
 #include <vector>
 
 #include "common/conv3d_geometry.h"
 #include "common/vec.h"
 
 namespace vidops {
+
+constexpr int64_t kFew = 2;      // gradients a lane sums for the bias in fp32: it has nothing else to hide behind
+constexpr int64_t kShares = 32;  // of the clips and channels that sum their gradients apart
 
 // Every step-th result along an axis, first, first + step, ...: its i-th one collects tap taps[k] from input
 // i * in_step + offsets[k]. The offsets ascend.
@@ -38,6 +43,62 @@ inline std::vector<Phase> phases(const ConvAxis& a, bool transposed) {
     }
   }
   return found;
+}
+
+// The axes of the convolution in one direction.
+struct Axes {
+  std::vector<Phase> t, h, w;
+  int64_t t_in, h_in, w_in, t_out, h_out, w_out, kt, kh, kw;
+
+  Axes(const ConvGeometry& g, bool transposed)
+      : t(phases(g.t, transposed)),
+        h(phases(g.h, transposed)),
+        w(phases(g.w, transposed)),
+        t_in(transposed ? g.t.out : g.t.in),
+        h_in(transposed ? g.h.out : g.h.in),
+        w_in(transposed ? g.w.out : g.w.in),
+        t_out(transposed ? g.t.in : g.t.out),
+        h_out(transposed ? g.h.in : g.h.out),
+        w_out(transposed ? g.w.in : g.w.out),
+        kt(g.t.taps),
+        kh(g.h.taps),
+        kw(g.w.taps) {}
+  // Frames of the input that one frame of the result can need.
+  int64_t window() const {
+    int64_t most = 1;
+    for (const Phase& phase : t) {
+      if (!phase.offsets.empty()) most = std::max(most, phase.offsets.back() - phase.offsets.front() + 1);
+    }
+    return std::min(most, t_in);
+  }
+};
+
+// f(tap, input) for every tap of an axis that result o meets.
+template <class F>
+void each_tap(const std::vector<Phase>& axis, int64_t o, int64_t size, F&& f) {
+  const Phase& phase = axis[o % axis.size()];
+  const int64_t i = o / static_cast<int64_t>(axis.size()) * phase.in_step;
+  for (size_t k = 0; k < phase.taps.size(); ++k) {
+    const int64_t at = i + phase.offsets[k];
+    if (at >= 0 && at < size) f(phase.taps[k], at);
+  }
+}
+
+// Gradients of taps and bias, null where not wanted, from their `parts` in each clip: part(n, i, channel, tap) is a
+// share of one, and that of tap `taps` of the bias.
+template <class T, class F>
+void sum_parts(const Clip& x, int64_t taps, int64_t parts, T* dweight, T* dbias, F&& part) {
+  torch::stable::parallel_for(0, x.C, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) {
+      for (int64_t k = dweight ? 0 : taps; k < taps + (dbias ? 1 : 0); ++k) {
+        double sum = 0;
+        for (int64_t n = 0; n < x.N; ++n) {
+          for (int64_t i = 0; i < parts; ++i) sum += part(n, i, c, k);
+        }
+        (k < taps ? dweight[c * taps + k] : dbias[c]) = static_cast<T>(static_cast<acc_t<T>>(sum));
+      }
+    }
+  });
 }
 
 // Taps [tap][channel] in accumulation type, channels padded to whole vectors.

@@ -22,6 +22,10 @@ inline __attribute__((always_inline)) void lane_tile(const LaneTerm<A>* terms, i
                                                      int64_t kw, int64_t row, int64_t column, Put&& put) {
   constexpr int64_t lanes = kLanes<A>;
   Vec<A> sum[R] = {};
+  if constexpr (requires { put.start; }) {
+#pragma GCC unroll 16
+    for (int p = 0; p < R; ++p) sum[p] = put.start;
+  }
   for (int64_t n = 0; n < count; ++n) {
     const A *taps = terms[n].taps, *x = terms[n].x + (row * step + column) * lanes;
     for (int64_t u = 0; u < kh; ++u, taps += kw * lanes, x += step * lanes) {
@@ -50,8 +54,8 @@ inline __attribute__((always_inline)) void lane_tile(const LaneTerm<A>* terms, i
   for (int p = 0; p < R; ++p) put(row, column + p, sum[p]);
 }
 
-// put(i, j, v): v is the sum over terms, u and w of taps[u, w] * x[i + u, j + w], for all i < rows and j < columns.
-// Some are given twice, with the same value.
+// put(i, j, v): v is put.start, where there is one, and the sum over terms, u and w of taps[u, w] * x[i + u, j + w],
+// for all i < rows and j < columns. Some are given twice, with the same value.
 template <int KW, class A, class Put>
 void lane_conv(const LaneTerm<A>* terms, int64_t count, int64_t step, int64_t kh, int64_t kw, int64_t rows,
                int64_t columns, Put&& put) {
@@ -66,6 +70,8 @@ void lane_conv(const LaneTerm<A>* terms, int64_t count, int64_t step, int64_t kh
   }
 }
 
+// The window of pixels under a row of taps slides along, so that each is loaded once a row of taps.
+//
 // sums[u * kw + v] += sum over i < rows and j < columns of g[i, j] * x[i + u, j + v], lane by lane, for NU rows u.
 template <int KW, int NU, class A>
 inline __attribute__((always_inline)) void lane_products_of(const A* g, int64_t g_step, const A* x, int64_t step,
@@ -76,13 +82,22 @@ inline __attribute__((always_inline)) void lane_products_of(const A* g, int64_t 
     for (int64_t j0 = 0; j0 < columns; j0 += some_columns) {
       Vec<A> sum[NU][KW] = {};
       for (int64_t i = i0; i < std::min(rows, i0 + some_rows); ++i) {
-        for (int64_t j = j0; j < std::min(columns, j0 + some_columns); ++j) {
-          const Vec<A> grad = load(g + (i * g_step + j) * lanes);
-          const A* from = x + (i * step + j) * lanes;
+        const A *grads = g + (i * g_step + j0) * lanes, *from = x + (i * step + j0) * lanes;
+        Vec<A> window[NU][KW];
+#pragma GCC unroll 4
+        for (int u = 0; u < NU; ++u) {
+#pragma GCC unroll 16
+          for (int v = 1; v < KW; ++v) window[u][v] = load(from + (u * step + v - 1) * lanes);
+        }
+        for (int64_t j = 0; j < std::min(columns - j0, some_columns); ++j, grads += lanes, from += lanes) {
+          const Vec<A> grad = load(grads);
 #pragma GCC unroll 4
           for (int u = 0; u < NU; ++u) {
 #pragma GCC unroll 16
-            for (int v = 0; v < KW; ++v) sum[u][v] += grad * load(from + (u * step + v) * lanes);
+            for (int v = 0; v + 1 < KW; ++v) window[u][v] = window[u][v + 1];
+            window[u][KW - 1] = load(from + (u * step + KW - 1) * lanes);
+#pragma GCC unroll 16
+            for (int v = 0; v < KW; ++v) sum[u][v] += grad * window[u][v];
           }
         }
       }
@@ -106,7 +121,7 @@ void lane_products(const A* g, int64_t g_step, const A* x, int64_t step, int64_t
       }
     }
   } else {
-    constexpr int some = kVectorBytes < 64 ? 1 : KW <= 3 ? 3 : 2;
+    constexpr int some = kVectorBytes < 64 ? 1 : KW <= 3 ? 3 : KW <= 7 ? 2 : 1;
     int64_t u = 0;
     for (; u + some <= kh; u += some) {
       lane_products_of<KW, some>(g, g_step, x + u * step * lanes, step, kw, rows, columns, sums + u * kw);

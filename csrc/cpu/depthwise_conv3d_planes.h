@@ -1,0 +1,278 @@
+// depthwise_conv3d without stride and dilation over space.
+//
+// A thread takes a band of rows of one place, a vector of channels, through all frames; in channels last of up to four
+// neighbouring places, so that whole lines of memory are read and written. The rows are copied or transposed amid zeros
+// into a ring of as many frames as a result needs, which stays in the second-level cache. The register tile of
+// lane_conv.h goes over it with a term for each frame, and the results leave in about the order of memory.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include "cpu/channel_vectors.h"
+#include "cpu/depthwise_conv3d_plan.h"
+#include "cpu/lane_conv.h"
+
+namespace vidops {
+
+constexpr int64_t kRing = int64_t{512} << 10;  // bytes of rows that a thread keeps
+constexpr int64_t kFewProducts = 32;           // of short rows that a lane sums in fp32
+
+inline bool channels_adjacent(const Clip& c) { return c.C > 1 && c.sC == 1; }
+
+// Rows of some places' frames amid zeros, the last `slots` frames that were asked for.
+template <class T>
+class PaddedFrames {
+  using A = acc_t<T>;
+  static constexpr int64_t lanes = kLanes<T>;
+
+ public:
+  // A plane has `rows` rows of `columns` pixels; pixel (0, 0) is `up` and `left` of the first of start's band.
+  PaddedFrames(const View<T>& x, int64_t places, int64_t slots, int64_t rows, int64_t columns, int64_t up, int64_t left)
+      : x_(x),
+        places_(places),
+        step_(columns),
+        up_(up),
+        left_(left),
+        first_(std::max<int64_t>(0, -left)),
+        count_(std::min(columns, x.shape.W - left) - first_),
+        size_(rows * columns * lanes),
+        held_(slots, -1),
+        planes_(slots * places * size_) {
+    std::fill_n(planes_.get(), slots * places * size_, A(0));
+  }
+
+  // From here on frames of clip n, of places from `place` on, in the band of `rows` rows of the plane from `row` on.
+  void start(int64_t n, int64_t place, int64_t row, int64_t rows) {
+    n_ = n, place_ = place, row_ = row, rows_ = rows;
+    std::fill(held_.begin(), held_.end(), -1);
+  }
+
+  // The plane of the i-th place.
+  const A* operator()(int64_t frame, int64_t i) {
+    const int64_t slot = frame % static_cast<int64_t>(held_.size());
+    A* planes = planes_.get() + slot * places_ * size_;
+    if (held_[slot] != frame) {
+      fill(frame, planes);
+      held_[slot] = frame;
+    }
+    return planes + i * size_;
+  }
+
+ private:
+  void fill(int64_t frame, A* planes) const {
+    const Clip& c = x_.shape;
+    const int64_t above = row_ + up_, low = std::clamp<int64_t>(-above, 0, rows_);
+    const int64_t high = std::clamp<int64_t>(c.H - above, low, rows_);
+    const auto each_place = [&](auto&& f) {
+      for (int64_t i = 0, channel = place_ * lanes; i < places_ && channel < c.C; ++i, channel += lanes) {
+        f(planes + i * size_, x_.frame(n_, channel, frame), std::min<int64_t>(lanes, c.C - channel));
+      }
+    };
+    each_place([&](A* to, const T*, int64_t) {
+      std::fill_n(to, low * step_ * lanes, A(0));
+      std::fill_n(to + high * step_ * lanes, (rows_ - high) * step_ * lanes, A(0));
+    });
+    if (!channels_adjacent(c)) {
+      Clip part = c;
+      part.P = (high - low) * c.W;
+      return each_place([&](A* to, const T* from, int64_t channels) {
+        gather_channels(from + (above + low) * c.W * c.sP, part, channels, to + (low * step_ + first_) * lanes, step_);
+      });
+    }
+    for (int64_t row = low; row < high; ++row) {
+      each_place([&](A* to, const T* from, int64_t channels) {
+        from += ((above + row) * c.W + first_ + left_) * c.sP, to += (row * step_ + first_) * lanes;
+        for (int64_t p = 0; p < count_; ++p, from += c.sP, to += lanes) {
+          __builtin_prefetch(from + c.sT, 0, 2);
+          store(to, load_part(from, channels));
+        }
+      });
+    }
+  }
+
+  const View<T>& x_;
+  const int64_t places_, step_, up_, left_, first_, count_, size_;
+  std::vector<int64_t> held_;
+  const Scratch<A> planes_;
+  int64_t n_ = 0, place_ = 0, row_ = 0, rows_ = 0;
+};
+
+// How the places and rows of a convolution's results are divided.
+template <class T>
+struct Bands {
+  static constexpr int64_t size = kLanes<T>;
+  int64_t places, block, blocks, step, slots, band, bands;
+
+  Bands(const Axes& axes, const Clip& x, const Clip& y)
+      : places(channel_groups<T>(x.C)),
+        block(channels_adjacent(x) || channels_adjacent(y) ? std::min<int64_t>(4, places) : 1),
+        blocks((places + block - 1) / block),
+        step(axes.w_out + axes.kw - 1),
+        slots(axes.window()) {
+    const int64_t row = slots * block * step * size * static_cast<int64_t>(sizeof(acc_t<T>));
+    bands = (axes.h_out - 1) / std::max<int64_t>(8, kRing / row - (axes.kh - 1)) + 1;
+    band = (axes.h_out - 1) / bands + 1;
+  }
+  PaddedFrames<T> frames(const Axes& axes, const View<T>& x) const {
+    return {x, block, slots, band + axes.kh - 1, step, axes.h[0].offsets[0], axes.w[0].offsets[0]};
+  }
+  // One piece of work: places from `place` on, `count` rows from `row` on, frames from t0 to t1, all of the result.
+  struct Item {
+    int64_t n, place, places, row, count, t0, t1;
+  };
+  int64_t items(int64_t clips) const { return clips * blocks * bands; }
+  Item item(int64_t i, int64_t shares, const Axes& axes) const {
+    const int64_t share = i % shares, row = i / shares % bands * band, b = i / shares / bands % blocks;
+    return {i / shares / bands / blocks,         b * block,
+            std::min(block, places - b * block), row,
+            std::min(band, axes.h_out - row),    axes.t_out * share / shares,
+            axes.t_out * (share + 1) / shares};
+  }
+};
+
+// Where results go, from `start` on: at rows and pixels of those steps, `count` lanes of each vector.
+template <class A>
+struct PutResults {
+  A* to;
+  int64_t row, pixel, count = kLanes<A>;
+  Vec<A> start{};
+  void operator()(int64_t i, int64_t j, Vec<A> v) const __attribute__((always_inline)) {
+    store_part(to + i * row + j * pixel, v, count);
+  }
+};
+
+template <class A>
+__attribute__((noinline)) void convolve_lanes(const LaneTerm<A>* terms, int64_t count, int64_t step, int64_t kh,
+                                              int64_t kw, int64_t rows, int64_t columns, const PutResults<A>& put) {
+  with_tap_rows(kw, [&](auto size) { lane_conv<size>(terms, count, step, kh, kw, rows, columns, put); });
+}
+
+// Taps [place][frame of taps][tap][lane] in the order of a term's.
+template <class T>
+std::vector<acc_t<T>> plane_taps(const Axes& axes, const T* weight, int64_t channels) {
+  constexpr int64_t size = kLanes<T>;
+  const int64_t kt = axes.kt, kh = axes.kh, kw = axes.kw;
+  std::vector<acc_t<T>> packed((channels + size - 1) / size * size * kt * kh * kw);
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t i = 0; i < kt; ++i) {
+      for (int64_t u = 0; u < kh; ++u) {
+        for (int64_t v = 0; v < kw; ++v) {
+          packed[((c / size * kt + i) * kh * kw + u * kw + v) * size + c % size] =
+              load1(weight + ((c * kt + i) * kh + axes.h[0].taps[u]) * kw + axes.w[0].taps[v]);
+        }
+      }
+    }
+  }
+  return packed;
+}
+
+template <class T>
+void convolve_planes(const Axes& axes, const T* weight, const View<T>& x, const View<T>& y, const acc_t<T>* bias) {
+  using A = acc_t<T>;
+  constexpr int64_t size = kLanes<T>, some = 8;  // rows at a time
+  const std::vector<A> taps = plane_taps<T>(axes, weight, x.shape.C);
+  const Bands<T> bands(axes, x.shape, y.shape);
+  const int64_t items = bands.items(x.shape.N), threads = torch::stable::get_num_threads();
+  const int64_t shares = threads == 1 ? 1 : std::clamp<int64_t>(4 * threads / items, 1, axes.t_out);
+  torch::stable::parallel_for(0, items * shares, 1, [&](int64_t begin, int64_t end) {
+    PaddedFrames<T> frames = bands.frames(axes, x);
+    const Scratch<A> rows(some * axes.w_out * size);
+    for (int64_t i = begin; i < end; ++i) {
+      const auto item = bands.item(i, shares, axes);
+      frames.start(item.n, item.place, item.row, item.count + axes.kh - 1);
+      for (int64_t t = item.t0; t < item.t1; ++t) {
+        for (int64_t q = 0; q < item.places; ++q) {
+          const int64_t place = item.place + q, channel = place * size;
+          LaneTerm<A> terms[kMaxKernel];
+          int64_t n_terms = 0;
+          each_tap(axes.t, t, axes.t_in, [&](int64_t tap, int64_t frame) {
+            terms[n_terms++] = {frames(frame, q), taps.data() + (place * axes.kt + tap) * axes.kh * axes.kw * size};
+          });
+          const int64_t channels = std::min(size, x.shape.C - channel), sP = y.shape.sP;
+          PutResults<A> put{rows.get(), axes.w_out * size, size, size, load(bias + channel)};
+          for (int64_t r = 0; r < item.count; r += some) {
+            const int64_t now = std::min(some, item.count - r);
+            T* to = y.frame(item.n, channel, t) + (item.row + r) * axes.w_out * sP;
+            const bool direct = std::is_same_v<T, A> && channels_adjacent(y.shape);
+            if constexpr (std::is_same_v<T, A>) {
+              if (direct) put = {to, axes.w_out * sP, sP, channels, put.start};
+            }
+            convolve_lanes(terms, n_terms, bands.step, axes.kh, axes.kw, now, axes.w_out, put);
+            if (!direct) scatter_channels(rows.get(), channels, now * axes.w_out, to, y.shape);
+            for (int64_t j = 0; j < n_terms; ++j) terms[j].x += some * bands.step * size;
+          }
+        }
+      }
+    }
+  });
+}
+
+// Adds a plane's rows, a few vectors at a time in A.
+template <class A>
+void add_rows(Wide<A>& total, const A* plane, int64_t step, int64_t rows, int64_t columns) {
+  for (int64_t i = 0; i < rows; ++i, plane += step) {
+    for (int64_t j = 0; j < columns; j += kFew) {
+      Vec<A> sum{};
+      for (int64_t k = j; k < std::min(j + kFew, columns); ++k) sum += load(plane + k * kLanes<A>);
+      add_wide<A>(total, sum);
+    }
+  }
+}
+
+// Gradients of taps and bias; an absent one is null.
+template <class T>
+void multiply_planes(const Axes& axes, const View<T>& grad, const View<T>& x, T* dweight, T* dbias) {
+  using A = acc_t<T>;
+  constexpr int64_t size = kLanes<T>;
+  const Bands<T> bands(axes, x.shape, grad.shape);
+  const int64_t in_space = axes.kh * axes.kw, taps = axes.kt * in_space, sums_each = taps + 1;
+  const int64_t items = bands.items(x.shape.N);
+  const int64_t shares = std::clamp<int64_t>(kShares / items, 1, axes.t_out);
+  const int64_t some = std::max<int64_t>(1, kFewProducts / axes.w_out);  // rows summed before fp64
+  std::vector<double> partial(items * shares * bands.block * sums_each * size);
+  torch::stable::parallel_for(0, items * shares, 1, [&](int64_t begin, int64_t end) {
+    PaddedFrames<T> frames = bands.frames(axes, x);
+    PaddedFrames<T> gradient(grad, bands.block, 1, bands.band, bands.step, 0, 0);
+    std::vector<Wide<A>> sums(bands.block * sums_each);
+    for (int64_t i = begin; i < end; ++i) {
+      const auto item = bands.item(i, shares, axes);
+      frames.start(item.n, item.place, item.row, item.count + axes.kh - 1);
+      gradient.start(item.n, item.place, item.row, item.count);
+      std::fill(sums.begin(), sums.end(), Wide<A>{});
+      for (int64_t t = item.t0; t < item.t1; ++t) {
+        for (int64_t q = 0; q < item.places; ++q) {
+          const A* g = gradient(t, q);
+          if (dbias) add_rows(sums[q * sums_each + taps], g, bands.step * size, item.count, axes.w_out);
+          if (!dweight) continue;
+          each_tap(axes.t, t, axes.t_in, [&](int64_t tap, int64_t frame) {
+            const A* plane = frames(frame, q);
+            with_tap_rows(axes.kw, [&](auto columns) {
+              for (int64_t r = 0; r < item.count; r += some) {
+                const int64_t from = r * bands.step * size;
+                lane_products<columns>(g + from, bands.step, plane + from, bands.step, axes.kh, axes.kw,
+                                       std::min(some, item.count - r), axes.w_out,
+                                       sums.data() + q * sums_each + tap * in_space);
+              }
+            });
+          });
+        }
+      }
+      double* to = partial.data() + i * bands.block * sums_each * size;
+      for (size_t k = 0; k < sums.size(); ++k) std::memcpy(to + k * size, &sums[k], sizeof(sums[k]));
+    }
+  });
+  const int64_t parts = bands.bands * shares;
+  sum_parts(x.shape, taps, parts, dweight, dbias, [&](int64_t n, int64_t part, int64_t c, int64_t k) {
+    const int64_t place = c / size, item = (n * bands.blocks + place / bands.block) * parts + part;
+    return partial[((item * bands.block + place % bands.block) * sums_each + k) * size + c % size];
+  });
+}
+
+// Whether this serves a convolution of x. Transposing copies whole rows only.
+inline bool planes_serve(const Axes& axes, const Clip& x) {
+  if (axes.h.size() > 1 || axes.w.size() > 1 || !axes.h[0].slides() || !axes.w[0].slides()) return false;
+  const int64_t left = axes.w[0].offsets[0];
+  return channels_adjacent(x) || (left <= 0 && x.W - left <= axes.w_out + axes.kw - 1);
+}
+
+}  // namespace vidops
