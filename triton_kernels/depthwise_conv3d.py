@@ -105,9 +105,11 @@ def depthwise_conv3d_kernel(
         start = source + (frame.to(tl.int64) * x_t + line.to(tl.int64) * (W * x_p))
         for k in tl.static_range(KW):
             column, in_width = _read(first_w, k, W, SW, DW, TRANSPOSED)
-            seen = tl.load(start + column.to(tl.int64) * x_p, mask=there & in_width, other=0)
+            met = there & in_width
+            seen = tl.load(start + column.to(tl.int64) * x_p, mask=met, other=0)
             tap = tl.load(taps + (row * KW + k), mask=c < C, other=0)
-            total += widen(tap) * widen(seen)
+            # A tap that is not finite must not meet the zeros around the clip, as below no such gradient.
+            total = tl.where(met, total + widen(tap) * widen(seen), total)
     result = y + clip * y_n + t.to(tl.int64) * y_t + c * y_c + p.to(tl.int64) * y_p
     tl.store(result, narrow(total, y.dtype.element_ty), mask=inside)
 
@@ -143,8 +145,9 @@ def depthwise_conv3d_weight_kernel(
             first_w = _first(w, SW, PW, False)
             for k in tl.static_range(KW):
                 column, in_width = _read(first_w, k, W, SW, DW, False)
-                seen = tl.load(start + column.to(tl.int64) * x_p, mask=there & in_width, other=0)
-                made = made + (sums[k] + slope * widen(seen),)
+                met = there & in_width
+                seen = tl.load(start + column.to(tl.int64) * x_p, mask=met, other=0)
+                made = made + (tl.where(met, sums[k] + slope * widen(seen), sums[k]),)
         else:
             for k in tl.static_range(KW):
                 made = made + (sums[k],)

@@ -29,7 +29,7 @@ struct PlaneTerm {
 };
 
 // Elements from one row of a planar plane to the next for results of `columns`: rows may be read to a whole vector's
-// end, and what is read must be finite where products are summed. A multiple of a vector.
+// end. A multiple of a vector.
 template <class A>
 int64_t plane_step(int64_t columns, int64_t kw) {
   constexpr int64_t lanes = kLanes<A>;
@@ -115,8 +115,17 @@ void plane_conv(const PlaneTerm<A>* terms, int64_t count, int64_t step, int64_t 
   }
 }
 
+// The lanes below `count`, others zero whatever they hold.
+template <class A>
+inline __attribute__((always_inline)) Vec<A> first_lanes(Vec<A> v, int64_t count) {
+  Vec<A> index;
+  for (int i = 0; i < kLanes<A>; ++i) index[i] = static_cast<A>(i);
+  return index < broadcast<Vec<A>>(static_cast<A>(count)) ? v : Vec<A>{};
+}
+
 // sums[v * kh + u] += sum over i < rows and j < columns of g[i, j] * x[i + u, j + v], lane by lane. Both planes have
-// rows of `step`; g is zero from `columns` to the end of the vector there.
+// rows of `step`; g is zero from `columns` to the end of the vector there, where x is taken to be zero as well: it may
+// hold what is not finite.
 template <int KH, int NV, class A>
 inline __attribute__((always_inline)) void plane_products_of(const A* g, const A* x, int64_t step, int64_t kh,
                                                              int64_t rows, int64_t columns, Wide<A>* sums) {
@@ -125,12 +134,15 @@ inline __attribute__((always_inline)) void plane_products_of(const A* g, const A
     const int64_t i1 = std::min(rows, i0 + kProducts), some = kProducts / (i1 - i0) * lanes;
     for (int64_t j0 = 0; j0 < columns; j0 += some) {
       Vec<A> sum[NV][KH] = {};
-      for (int64_t j = j0; j < std::min(columns, j0 + some); j += lanes) {
+      const auto strip = [&](int64_t j, auto whole) __attribute__((always_inline)) {
         // Row by row of x, so that a vector of it is loaded once for all rows of taps.
         const auto row = [&](int64_t r, int low, int high) __attribute__((always_inline)) {
           Vec<A> in[NV];
 #pragma GCC unroll 16
-          for (int v = 0; v < NV; ++v) in[v] = load(x + r * step + j + v);
+          for (int v = 0; v < NV; ++v) {
+            in[v] = load(x + r * step + j + v);
+            if constexpr (!whole) in[v] = first_lanes<A>(in[v], columns - j);
+          }
 #pragma GCC unroll 16
           for (int u = 0; u < KH; ++u) {
             if (u < low || u >= high) continue;
@@ -146,7 +158,11 @@ inline __attribute__((always_inline)) void plane_products_of(const A* g, const A
         }
         for (; r < i1; ++r) row(r, 0, KH);
         for (; r < end; ++r) row(r, static_cast<int>(r - i1 + 1), KH);
-      }
+      };
+      const int64_t j1 = std::min(columns, j0 + some);
+      int64_t j = j0;
+      for (; j + lanes <= j1; j += lanes) strip(j, std::true_type{});
+      if (j < j1) strip(j, std::false_type{});
 #pragma GCC unroll 16
       for (int v = 0; v < NV; ++v) {
 #pragma GCC unroll 16

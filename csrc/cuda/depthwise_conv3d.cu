@@ -12,6 +12,9 @@
 // frame of the input meeting the kt gradients it made in registers, with a sum a tap; threads sum hundreds of products
 // in fp32, a block adds its threads in a fixed tree, and a second small kernel adds the blocks in fp64. No atomics.
 //
+// The zeros around a clip are part of the walks, and their products with what is not finite are no part of a result: a
+// block with such a tap, and a thread for the frames with such a gradient, goes tap by tap and leaves them out.
+//
 // Compiled are 3x3x3 with a stride of 1 or 2 in height and 3x7x7, in fp32 and the 2-byte types; everything else, and
 // fp64, takes plain loops, as does the input's gradient under strides.
 //
@@ -92,8 +95,9 @@ template <class T>
 void convolve(ConvArgs3d a, const DeviceScope& device, const T* x, const T* weight, const T* bias, T* y) {
   // A warp's width of 9 x 9 x 9 taps does not fit the shared memory of a block.
   const int64_t taps = static_cast<int64_t>(a.taps.t) * a.taps.h * a.taps.w * sizeof(device_acc_t<T>);
-  while (taps << a.lanes_log2 > 48 << 10) --a.lanes_log2;
-  const size_t shared = taps << a.lanes_log2;
+  const auto shared_bytes = [&] { return (taps << a.lanes_log2) + static_cast<int64_t>(sizeof(int32_t)); };
+  while (shared_bytes() > 48 << 10) --a.lanes_log2;
+  const size_t shared = shared_bytes();
   if constexpr (sizeof(T) < 8) {
     const bool walks = a.stride.t == 1 && is(a.dilation, 1, 1, 1) && !(a.transposed && !is(a.stride, 1, 1, 1));
     if (walks && is(a.taps, 3, 3, 3) && a.stride.h == 1) {

@@ -7,13 +7,45 @@
 namespace vidops {
 namespace {
 
+// Where tap k of result o reads: input o * stride + k * dilation - padding, or transposed the gradient of which input o
+// was read by tap k; -1 for none.
+__device__ __forceinline__ int32_t read_at(int32_t o, int32_t k, int32_t stride, int32_t padding, int32_t dilation,
+                                           int32_t size, bool transposed) {
+  int32_t at = transposed ? o + padding - k * dilation : o * stride + k * dilation - padding;
+  if (transposed) at = at < 0 || at % stride != 0 ? -1 : at / stride;
+  return at < size ? at : -1;
+}
+
+// Result (t, h, w) of a clip's channel, tap by tap and only those that there are; `taps` are those of the lane.
+template <class T>
+__device__ __forceinline__ device_acc_t<T> conv_element(const ConvArgs3d& a, const T* from, const device_acc_t<T>* taps,
+                                                        device_acc_t<T> sum, int32_t t, int32_t h, int32_t w,
+                                                        bool transposed) {
+  for (int32_t i = 0; i < a.taps.t; ++i) {
+    const int32_t f = read_at(t, i, a.stride.t, a.padding.t, a.dilation.t, a.in.t, transposed);
+    if (f < 0) continue;
+    for (int32_t j = 0; j < a.taps.h; ++j) {
+      const int32_t r = read_at(h, j, a.stride.h, a.padding.h, a.dilation.h, a.in.h, transposed);
+      if (r < 0) continue;
+      const T* line = from + f * a.from.frame + static_cast<int64_t>(r) * a.in.w * a.from.position;
+      for (int32_t k = 0; k < a.taps.w; ++k) {
+        const int32_t p = read_at(w, k, a.stride.w, a.padding.w, a.dilation.w, a.in.w, transposed);
+        if (p < 0) continue;
+        sum += taps[((i * a.taps.h + j) * a.taps.w + k) << a.lanes_log2] * element(line + p * a.from.position);
+      }
+    }
+  }
+  return sum;
+}
+
 // Stride 1 in time, S in height, any in width; dilation 1. A thread makes V rows of one column, all frames.
 template <class T, int KT, int KH, int KW, int S, int V>
 __global__ void __launch_bounds__(kConvThreads, KH* KW > 9 ? 3 : 4)
     conv_walk_kernel(const __grid_constant__ ConvArgs3d a, const T* __restrict__ x, const T* __restrict__ weight,
                      const T* __restrict__ bias, T* __restrict__ y) {
   using A = device_acc_t<T>;
-  const A* taps = shared_taps(a, weight, a.transposed);
+  bool odd;
+  const A* taps = shared_taps(a, weight, a.transposed, &odd);
   const int32_t lane = static_cast<int32_t>(threadIdx.x) & ((1 << a.lanes_log2) - 1);
   const int64_t c = (static_cast<int64_t>(blockIdx.y) << a.lanes_log2) + lane;
   const uint32_t flat = blockIdx.x * (kConvThreads >> a.lanes_log2) + (threadIdx.x >> a.lanes_log2);
@@ -26,6 +58,15 @@ __global__ void __launch_bounds__(kConvThreads, KH* KW > 9 ? 3 : 4)
   for (int64_t n = blockIdx.z; n < a.clips; n += gridDim.z) {
     const T* from = x + n * a.from.clip + c * a.from.channel;
     T* to = y + n * a.to.clip + c * a.to.channel + (static_cast<int64_t>(h) * a.out.w + w) * a.to.position;
+    if (odd) {
+      for (int32_t t = 0; t < a.out.t; ++t) {
+        for (int32_t v = 0; v < min(V, a.out.h - h); ++v) {
+          to[t * a.to.frame + v * a.out.w * a.to.position] =
+              static_cast<T>(conv_element(a, from, taps, start, t, h + v, w, false));
+        }
+      }
+      continue;
+    }
     A sum[KT][V];
 #pragma unroll
     for (int i = 0; i < KT; ++i) {
@@ -70,15 +111,6 @@ __global__ void __launch_bounds__(kConvThreads, KH* KW > 9 ? 3 : 4)
   }
 }
 
-// Where tap k of result o reads: input o * stride + k * dilation - padding, or transposed the gradient of which input o
-// was read by tap k; -1 for none.
-__device__ __forceinline__ int32_t read_at(int32_t o, int32_t k, int32_t stride, int32_t padding, int32_t dilation,
-                                           int32_t size, bool transposed) {
-  int32_t at = transposed ? o + padding - k * dilation : o * stride + k * dilation - padding;
-  if (transposed) at = at < 0 || at % stride != 0 ? -1 : at / stride;
-  return at < size ? at : -1;
-}
-
 // Any kernel, stride and dilation: a thread makes one element a frame of the grid, and reads what it needs.
 template <class T>
 __global__ void __launch_bounds__(kConvThreads, 4)
@@ -96,22 +128,7 @@ __global__ void __launch_bounds__(kConvThreads, 4)
     const uint32_t n = item / a.out.t;
     const int32_t t = static_cast<int32_t>(item - n * a.out.t);
     const T* from = x + n * a.from.clip + c * a.from.channel;
-    A sum = start;
-    for (int32_t i = 0; i < a.taps.t; ++i) {
-      const int32_t f = read_at(t, i, a.stride.t, a.padding.t, a.dilation.t, a.in.t, a.transposed);
-      if (f < 0) continue;
-      for (int32_t j = 0; j < a.taps.h; ++j) {
-        const int32_t r = read_at(h, j, a.stride.h, a.padding.h, a.dilation.h, a.in.h, a.transposed);
-        if (r < 0) continue;
-        const T* line = from + f * a.from.frame + static_cast<int64_t>(r) * a.in.w * a.from.position;
-        for (int32_t k = 0; k < a.taps.w; ++k) {
-          const int32_t p = read_at(w, k, a.stride.w, a.padding.w, a.dilation.w, a.in.w, a.transposed);
-          if (p < 0) continue;
-          sum +=
-              taps[(((i * a.taps.h + j) * a.taps.w + k) << a.lanes_log2) + lane] * element(line + p * a.from.position);
-        }
-      }
-    }
+    const A sum = conv_element(a, from, taps + lane, start, t, h, w, a.transposed);
     y[n * a.to.clip + c * a.to.channel + t * a.to.frame + flat * a.to.position] = static_cast<T>(sum);
   }
 }

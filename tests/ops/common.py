@@ -117,3 +117,33 @@ def compare(
         zip(results[backend], results["reference"], results["exact"], strict=True)
     ):
         assert_close(out, same, exact, f"output {i}" if i < len(outs) else f"gradient {i - len(outs)}")
+
+
+def compare_not_finite(
+    function: Callable[..., Tensor],
+    definition: Callable[..., Tensor],
+    inputs: dict[str, Tensor],
+    where: str,
+    place: tuple[int, ...],
+    value: float,
+    device: str,
+    layout: str,
+) -> None:
+    """What one value of ``inputs[where]`` makes infinite or NaN in result and gradients is what it does by definition.
+
+    ``inputs`` holds x and whatever else the functions take, in their order, and the gradient of the result, ``grad``.
+    """
+    given = {name: t.clone() for name, t in inputs.items()}
+    given[where][place] = value
+    given["x"] = in_layout(given["x"], layout)
+    grad = move(in_layout(given.pop("grad"), layout), device)
+    results = []
+    for f in (function, definition):
+        leaves = [move(t.clone(), device).requires_grad_() for t in given.values()]
+        y = f(*leaves)
+        results.append([y, *torch.autograd.grad(y, leaves, grad)])
+    for name, ours, expected in zip(("y", *given), *results, strict=True):
+        what = f"{value} in {where}{list(place)}: {name}"
+        assert torch.equal(ours.isfinite(), expected.isfinite()), what
+        if value != value:  # sums of infinities are NaN or infinite by the order they are taken in
+            assert torch.equal(ours.isnan(), expected.isnan()), what

@@ -17,6 +17,7 @@ from tests.ops.common import (
     FAST,
     LAYOUTS,
     compare,
+    compare_not_finite,
     device_for,
     in_layout,
     random_examples,
@@ -40,13 +41,16 @@ def by_hand(x: Tensor, weight: Tensor, bias: Tensor, stride: Any, padding: Any, 
         for s, k, m, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
     ]
     y = bias.view(1, -1, 1, 1, 1).expand(*x.shape[:2], *out).clone()
-    for o in itertools.product(*map(range, out)):
-        for tap in itertools.product(*map(range, kernel)):
-            at = [a * m - p + b * d for a, m, p, b, d in zip(o, stride, padding, tap, dilation, strict=True)]
-            if all(0 <= a < s for a, s in zip(at, size, strict=True)):
-                y[:, :, o[0], o[1], o[2]] += (
-                    weight[:, 0, tap[0], tap[1], tap[2]] * x[:, :, at[0], at[1], at[2]]
-                )
+    for tap in itertools.product(*map(range, kernel)):
+        results, reads = [], []
+        for o, s, k, m, p, d in zip(out, size, tap, stride, padding, dilation, strict=True):
+            there = [i for i in range(o) if 0 <= i * m - p + k * d < s]
+            first, count = (there[0], len(there)) if there else (0, 0)
+            at = first * m - p + k * d if there else 0
+            results.append(slice(first, first + count))
+            reads.append(slice(at, at + (count - 1) * m + 1 if count else at, m))
+        made = weight[(slice(None), 0, *tap)].view(-1, 1, 1, 1) * x[(slice(None), slice(None), *reads)]
+        y[(slice(None), slice(None), *results)] += made
     return y
 
 
@@ -168,6 +172,29 @@ def test_random_calls(backend: str) -> None:
         )
 
     check()
+
+
+@pytest.mark.parametrize("backend", [b for b in FAST if b != "cpu"])
+@pytest.mark.parametrize("layout", ["NCTHW", "NTCHW", "NTHWC"])
+@pytest.mark.parametrize(
+    ("kernel", "stride"), [((3, 3, 3), (1, 1, 1)), ((3, 7, 7), (1, 1, 1)), ((3, 3, 5), (2, 2, 2))], ids=str
+)
+def test_what_is_not_finite_meets_no_padding(backend: str, layout: str, kernel: Any, stride: Any) -> None:
+    device = device_for(backend, "depthwise_conv3d")
+    interpreted = backend == "triton" and device == "cpu"
+    if interpreted and (kernel[1] == 7 or layout == "NTCHW"):
+        pytest.skip("the interpreter takes seconds a call")
+    x, weight, bias = make((1, 3, 3, 4, 5) if interpreted else (1, 20, 4, 6, 9), kernel)
+    padding = tuple(k // 2 for k in kernel)
+    out = reference.depthwise_conv3d(x, weight, stride=stride, padding=padding)
+    inputs = {"x": x, "weight": weight, "bias": bias, "grad": make(tuple(out.shape), (1, 1, 1), seed=1)[0]}
+    function = functools.partial(ops.depthwise_conv3d, stride=stride, backend=backend)
+    # PyTorch's own convolution gives a gradient that is not finite the zeros around the clip, in some layouts.
+    definition = functools.partial(by_hand, stride=stride, padding=padding, dilation=(1, 1, 1))
+    for where in ("x", "weight", "grad"):
+        first, last = (0,) * 5, tuple(s - 1 for s in inputs[where].shape)  # of every axis
+        for place, value in ((first, float("inf")), (last, float("nan"))):
+            compare_not_finite(function, definition, inputs, where, place, value, device, layout)
 
 
 X = torch.zeros(1, 4, 3, 5, 5)

@@ -15,9 +15,9 @@ from tests.ops.common import (
     FAST,
     LAYOUTS,
     compare,
+    compare_not_finite,
     device_for,
     in_layout,
-    move,
     random_examples,
 )
 from vidops import ops, reference
@@ -25,6 +25,7 @@ from vidops.ops.backends import OPERATORS
 
 STEM = {"stride": 3, "temporal_padding": "valid"}
 FEATURES = {"stride": 1, "temporal_padding": "replicate"}
+INF, NAN = float("inf"), float("nan")
 
 
 def make(
@@ -184,29 +185,28 @@ def test_a_still_clip_gives_nothing(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("where", ["x", "grad", "spatial", "temporal"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("layout", ["NCTHW", "NTCHW", "NTHWC"])
 def test_what_is_not_finite_reaches_what_it_reaches_in_the_reference(
-    backend: str, where: str, value: float
+    backend: str, where: str, layout: str
 ) -> None:
     device = device_for(backend, "motion_band_pass")
-    for options, layout in ((STEM, "NCTHW"), (FEATURES, "NTHWC"), (FEATURES, "NCTHW")):
-        named = dict(zip(("x", "spatial", "temporal"), make((1, 3, 6, 6, 9), 5), strict=True))
+    interpreted = backend == "triton" and device == "cpu"
+    if interpreted and layout == "NTCHW":
+        pytest.skip("the interpreter takes seconds a call")
+    for options, channels, k in ((STEM, 3, 5), (FEATURES, 3 if interpreted else 20, 3)):
+        if interpreted and (options is STEM) == (layout == "NTHWC"):
+            continue
+        named = dict(zip(("x", "spatial", "temporal"), make((1, channels, 6, 6, 9), k, seed=2), strict=True))
         frames = 2 if options is STEM else 6
-        named["grad"] = make((1, 3, frames, 6, 9), 1, seed=1)[0]
-        place = {"x": (0, 1, 3, 1, 6), "grad": (0, 1, 1, 1, 6), "spatial": (1, 0, 3), "temporal": (1, 2)}
-        named[where][place[where]] = value
-        results = []
-        for name in (backend, "reference"):
-            clip = in_layout(named["x"], layout)
-            leaves = [
-                move(t.clone(), device).requires_grad_() for t in (clip, named["spatial"], named["temporal"])
-            ]
-            y = ops.motion_band_pass(*leaves, **options, backend=name)
-            results.append([y, *torch.autograd.grad(y, leaves, named["grad"].to(device))])
-        for name, a, b in zip(("y", "dx", "dspatial", "dtemporal"), *results, strict=True):
-            assert torch.equal(a.isfinite(), b.isfinite()), name
-            if value != value:  # sums of infinities are NaN or infinite by the order they are taken in
-                assert torch.equal(a.isnan(), b.isnan()), name
+        named["grad"] = make((1, channels, frames, 6, 9), 1, seed=1)[0]
+        sizes = named[where].shape
+        middle, last = tuple(s // 2 for s in sizes), tuple(s - 1 for s in sizes)
+        for place, value in (((0,) * len(sizes), INF), (last, INF), (middle, NAN)):
+            function, definition = (
+                functools.partial(ops.motion_band_pass, **options, backend=name)
+                for name in (backend, "reference")
+            )
+            compare_not_finite(function, definition, named, where, place, value, device, layout)
 
 
 @pytest.mark.parametrize("backend", FAST)
