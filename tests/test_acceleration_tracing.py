@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.test_acceleration import TemporalShift, depthwise
 from vidops.acceleration import accelerate, restore
-from vidops.layers import DepthwiseConv3d, MixTConv
+from vidops.layers import DepthwiseConv3d, MixTConv, MotionBandPass
 from vidops.layers import TemporalShift as Shift
 
 
@@ -107,7 +107,7 @@ def test_trying_a_shift_leaves_it_as_it_was(later: int) -> None:
 
 def test_fx_of_operators_in_layers() -> None:
     """Whoever calls an operator by ``vidops.ops`` traces it as one call."""
-    net = nn.Sequential(Shift(3), MixTConv(6))
+    net = nn.Sequential(Shift(3), MixTConv(6), MotionBandPass.features(6, kernel_size=3))
     assert torch.equal(torch.fx.symbolic_trace(net)(a_clip()), net(a_clip()))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -51,3 +52,10 @@ def test_bad_arguments(options: dict[str, Any], text: str) -> None:
 
 def test_repr_names_the_backend() -> None:
     assert "groups=4, backend='reference'" in repr(DepthwiseConv3d(4, 4, 3, backend="reference"))
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 3, 4, 4), (5, 3, 4, 4), (4, 3, 4), (1, 1, 4, 3, 4, 4)])
+def test_bad_clips_are_told_by_their_own_shape(shape: tuple[int, ...]) -> None:
+    text = re.escape(f"clip must be (N, 4, T, H, W) or (4, T, H, W), got {shape}")
+    with pytest.raises(ValueError, match=text):
+        DepthwiseConv3d(4, 4, 3)(torch.rand(shape))

@@ -190,5 +190,7 @@ def test_bad_arguments_are_named(options: dict[str, Any], argument: str) -> None
 
 
 def test_a_clip_of_other_channels_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"spatial must have shape \(4, 9, 9\)"):
+    with pytest.raises(
+        ValueError, match=r"clip must have 3 channels, \(N, C, T, H, W\), got \(1, 4, 3, 9, 9\)"
+    ):
         MotionBandPass.stem()(torch.rand(1, 4, 3, 9, 9))

@@ -24,6 +24,11 @@ def convolve(
     backend: str | None,
 ) -> Tensor:
     """Convolve a clip ``(N, C, T, H, W)`` or ``(C, T, H, W)``, see `vidops.ops.depthwise_conv3d`."""
+    channels = weight.shape[0]
+    if x.dim() not in (4, 5) or x.shape[x.dim() - 4] != channels:
+        raise ValueError(
+            f"clip must be (N, {channels}, T, H, W) or ({channels}, T, H, W), got {tuple(x.shape)}"
+        )
     clip = x if x.dim() == 5 else x[None]
     y = ops.depthwise_conv3d(
         clip, weight, bias, stride=stride, padding=padding, dilation=dilation, backend=backend

@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 from .. import ops
@@ -53,6 +54,14 @@ def laplacian_of_gaussian(kernel_size: int, sigma: float, norm: str = "l1") -> T
     if total == 0:
         raise ValueError(f"sigma {sigma} and kernel_size {kernel_size} give a filter whose sum is zero")
     return weight / total if norm == "sum" else weight * total.sign() / weight.abs().sum()
+
+
+@torch.fx.wrap
+def of_channels(x: Tensor, channels: int) -> Tensor:
+    """Return a clip of so many channels, refuse another."""
+    if x.dim() == 5 and x.shape[1] != channels:
+        raise ValueError(f"clip must have {channels} channels, (N, C, T, H, W), got {tuple(x.shape)}")
+    return x
 
 
 class MotionBandPass(nn.Module):
@@ -197,6 +206,7 @@ class MotionBandPass(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Filter a clip ``(N, C, T, H, W)``."""
+        x = of_channels(x, self.channels)
         if self.norm != "sum":
             return self._run(x, self.spatial, self.temporal)
         device = x.device.type
