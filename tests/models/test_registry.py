@@ -123,3 +123,10 @@ def test_registering_twice_or_against_the_card_fails() -> None:
     with pytest.raises(ValueError, match="num_segments defaults to 4, its card's input_size has 8"):
         register_model(TSN, paper="p", source="s", input_size=(3, 8, 64, 64))(other)
     assert not is_model("other")
+
+
+@pytest.mark.parametrize("option", ["num_classes", "num_segments"])
+@pytest.mark.parametrize("value", ["10", 2.5, True])
+def test_numbers_of_another_kind_are_named(option: str, value: object) -> None:
+    with pytest.raises(TypeError, match=f"{option} must be an int, got {type(value).__name__}"):
+        create_model("tiny_tsn", **{option: value})

@@ -151,7 +151,7 @@ def create_model(
 
     Raises:
         ValueError: no model has that name, or an argument is out of range.
-        TypeError: the model has no such option.
+        TypeError: the model has no such option, or a number is no int.
 
     Example:
         >>> type(create_model("tiny_mstnet", num_classes=4)).__name__
@@ -163,6 +163,9 @@ def create_model(
             raise TypeError(f"{name} has no option {option!r}; its options are {', '.join(card.options)}")
     num_classes = card.num_classes if num_classes is None else num_classes
     num_segments = card.num_segments if num_segments is None else num_segments
+    for argument, number in (("num_classes", num_classes), ("num_segments", num_segments)):
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f"{argument} must be an int, got {type(number).__name__}")
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
     if num_segments < 1:

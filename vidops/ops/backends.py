@@ -358,6 +358,7 @@ def explain(operator: str, x: Tensor, *args: Any) -> str:
         A table as text, one line a backend.
 
     Raises:
+        TypeError: ``x`` is no tensor.
         ValueError: there is no operator of that name.
 
     Example:
@@ -365,6 +366,10 @@ def explain(operator: str, x: Tensor, *args: Any) -> str:
         >>> print(vidops.explain("temporal_shift", torch.randn(1, 8, 4, 7, 7)))  # doctest: +ELLIPSIS
         temporal_shift on cpu...
     """
+    if operator == "region_aggregate":
+        raise ValueError("region_aggregate is run by depthwise_conv3d: ask for that")
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a Tensor, got {type(x).__name__}")
     if operator not in OPERATORS:
         raise ValueError(f"operator must be one of {', '.join(sorted(OPERATORS))}, got {operator!r}")
     op, device = OPERATORS[operator], x.device.type

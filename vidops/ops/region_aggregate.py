@@ -56,6 +56,8 @@ def region_aggregate(
         >>> y = vidops.ops.region_aggregate(torch.randn(1, 4, 8, 14, 14), "avg", kernel_size=(3, 7, 7))
     """
     check_clip(x)
+    if not isinstance(kind, str):
+        raise TypeError(f"kind must be a str, got {type(kind).__name__}")
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     if kind == "conv":
