@@ -85,6 +85,8 @@ def test_several_runs_of_a_setting_have_seeds_of_their_own(motion: Path, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--kinds", "fixed,new"], "kinds must be some of trained, fixed, got fixed, new"),
+        (["--kinds", "both", "epochs=0"], "epochs"),
         (["--kernels", "4"], "kernel_sizes must be odd and at least 1, got 4"),
         (["--sigmas", "0"], "sigmas must be above 0, got 0"),
         (["--sigmas", "1,1"], "sigmas must be given, each once, got 1.0, 1.0"),

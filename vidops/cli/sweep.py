@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--kinds",
-        type=lambda text: text.split(","),
+        type=lambda text: ["trained", "fixed"] if text == "both" else text.split(","),
         default=["trained", "fixed"],
         metavar="A,B",
         help="trained, fixed or both: whether the filters learn (default: both)",
@@ -76,9 +76,11 @@ def run(args: argparse.Namespace) -> int:
         out=sys.stdout,
     )
     best = max(trials, key=lambda trial: trial.top1)
+    equal = sum(trial.top1 == best.top1 for trial in trials)
+    among = f" ({equal} of {len(trials)} settings; the first)" if equal > 1 else ""
     print(
-        f"highest top-1 {best.top1:.2%}: sigma {best.sigma:g}, {best.kernel_size} x {best.kernel_size}, {best.kind};"
-        f" table: {Path(args.out) / TABLE}; picture: {Path(args.out) / PICTURE}"
+        f"highest top-1 {best.top1:.2%}{among}: sigma {best.sigma:g}, {best.kernel_size} x {best.kernel_size},"
+        f" {best.kind}; table: {Path(args.out) / TABLE}; picture: {Path(args.out) / PICTURE}"
     )
     return 0
 
