@@ -297,6 +297,20 @@ def test_weights_of_the_backbone_start_both_pathways(share: bool, tmp_path: Any)
     assert torch.equal(single.layer1[0].conv1.weight, tsm.layer1[0].conv1.weight)
 
 
+@pytest.mark.parametrize("part", ["all", "features"])
+def test_weights_of_one_pathway_are_told_how_to_load(part: str, tmp_path: Any) -> None:
+    net = create_model("tiny_bqn", num_segments=4)
+    torch.save(net.busy.state_dict(), tmp_path / "one.pt")
+    with pytest.raises(
+        ValueError, match=r"not weights of this BusyQuietNet.*part='backbone' loads it into each"
+    ):
+        load_weights(net, tmp_path / "one.pt", part=part)
+    assert not load_weights(net, tmp_path / "one.pt", part="backbone").missing
+    torch.save({"other": torch.zeros(2)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"unexpected other$"):
+        load_weights(net, tmp_path / "other.pt", part=part)
+
+
 def test_a_pathway_by_itself() -> None:
     """`component` shows a network the frames that BQN's pathways see."""
     clip = clip64(1, 4, 64)

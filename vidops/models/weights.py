@@ -275,6 +275,10 @@ def advice(
         and all(line.startswith(classifier) for line in reshaped)
     ):
         return "; its classes are others: part='features' leaves out the classifier"
+    own = model.state_dict()
+    for pathway in getattr(model, "pathways", ()):
+        if part != "backbone" and unexpected and all(f"{pathway}.{key}" in own for key in unexpected):
+            return "; it is of one pathway: part='backbone' loads it into each"
     away = outside(model, "backbone") if hasattr(model, "classifier_name") else None
     if away and part != "backbone" and not unexpected and all(away(key) for key in missing + reshaped):
         return "; it has no temporal layers: part='backbone' leaves them and the classifier as they are"
