@@ -12,6 +12,9 @@
 // gradient is the same convolution with the taps reversed, or with a stride one for each residue of it. The taps'
 // gradients are sums over a share of the clip, in fp32 over at most kProducts products a lane, in fp64 above, and over
 // shares in the order of memory; the number of shares depends on the shape alone.
+//
+// The zeros of scratch must not meet what is not finite: taps that are not, go over whole frames with a tile that
+// leaves zeros out, and taps' gradients that are not, are summed again without them.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -36,10 +39,12 @@ template <class A>
 struct Plan : Axes {
   int64_t width;  // of a packed tap: channels padded to whole vectors
   const A* taps;
+  bool careful;                               // with what is not finite: the zeros beside a row are no part of a sum
   std::vector<std::vector<int64_t>> weights;  // of every phase of w: where a row's taps are
   int64_t left = 0, pitch = 0;                // of a row in scratch: zeros in front of it, and its length with them
 
-  Plan(const Axes& axes, const A* taps, int64_t width) : Axes(axes), width(width), taps(taps) {
+  Plan(const Axes& axes, const A* taps, int64_t width, bool careful)
+      : Axes(axes), width(width), taps(taps), careful(careful) {
     for (const Phase& phase : w) {
       weights.emplace_back();
       for (const int64_t tap : phase.taps) weights.back().push_back(tap * width);
@@ -54,7 +59,7 @@ struct Plan : Axes {
   int64_t results(const Phase& phase) const { return (w_out - phase.first + phase.step - 1) / phase.step; }
   TapColumns columns(size_t phase) const {
     const Phase& p = w[phase];
-    return {static_cast<int64_t>(p.taps.size()), p.in_step, p.offsets.data(), weights[phase].data()};
+    return {static_cast<int64_t>(p.taps.size()), p.in_step, w_in, p.offsets.data(), weights[phase].data()};
   }
 };
 
@@ -73,7 +78,8 @@ void conv_row(const Plan<A>& plan, int64_t t, int64_t h, int64_t c, Row&& row, V
     const int64_t first = plan.w[q].first, apart = plan.w[q].step;
     const int64_t count = plan.results(plan.w[q]);
     for (int64_t i = 0; i < count; i += kTile) {
-      tile(rows, n, columns, i, std::min<int64_t>(kTile, count - i), bias, y + (first + i * apart) * kLanes<A>, apart);
+      (plan.careful ? careful_tile<A> : tile<A>)(rows, n, columns, i, std::min<int64_t>(kTile, count - i), bias,
+                                                 y + (first + i * apart) * kLanes<A>, apart);
     }
   }
 }
@@ -84,7 +90,7 @@ void convolve_vectors(const Axes& axes, const T* weight, const View<T>& x, const
   constexpr int64_t lanes = kLanes<T>;
   const int64_t width = channel_groups<T>(x.shape.C) * lanes;
   const std::vector<A> taps = packed_taps(weight, x.shape.C, axes.kt * axes.kh * axes.kw, width);
-  const Plan<A> plan(axes, taps.data(), width);
+  const Plan<A> plan(axes, taps.data(), width, !all_finite(taps.data(), static_cast<int64_t>(taps.size())));
   const Clip &cx = x.shape, &cy = y.shape;
   const int64_t groups = channel_groups<T>(cx.C), wanted = 2 * static_cast<int64_t>(torch::stable::get_num_threads());
   const int64_t shares = std::clamp<int64_t>(wanted / (cx.N * groups), 1, plan.t_out);
@@ -152,20 +158,21 @@ void row_products(const Plan<A>& plan, bool wanted, const A* g, int64_t t, int64
         if (n == 0) first = j;
         rows[n++] = row(frame, line);
       });
-      tap_products(g, rows, n, columns, w, end, sums.few.data() + (i * plan.kh + first) * plan.kw);
+      (plan.careful ? careful_products<A> : tap_products<A>)(g, rows, n, columns, w, end,
+                                                             sums.few.data() + (i * plan.kh + first) * plan.kw);
     });
   }
 }
 
 template <class T>
-void multiply_vectors(const Axes& axes, const View<T>& grad, const View<T>& x, T* dweight, T* dbias) {
+void multiply_vectors(const Axes& axes, bool careful, const View<T>& grad, const View<T>& x, T* dweight, T* dbias) {
   using A = acc_t<T>;
   constexpr int64_t lanes = kLanes<T>;
   const Clip &cx = x.shape, &cg = grad.shape;
   const int64_t taps = axes.kt * axes.kh * axes.kw, groups = channel_groups<T>(cx.C);
   const int64_t shares = std::clamp<int64_t>(kShares / (cx.N * groups), 1, cg.T);
   std::vector<Wide<T>> totals(cx.N * groups * shares * (taps + 1));
-  const Plan<A> plan(axes, nullptr, 0);
+  const Plan<A> plan(axes, nullptr, 0, careful);
   torch::stable::parallel_for(0, cx.N * groups * shares, 1, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t n = item / (groups * shares), share = item % shares, c = item / shares % groups * lanes;
@@ -194,15 +201,20 @@ void convolve(const ConvGeometry& g, bool transposed, const Tensor& weight, cons
   const Axes axes(g, transposed);
   const Tensor dense = torch::stable::contiguous(weight);
   const T* taps = static_cast<const T*>(dense.data_ptr());
-  const bool planes = planes_serve(axes, x.shape);
+  const bool planes = planes_serve(axes, x.shape) && all_finite(taps, g.channels * g.taps);
   (planes ? convolve_planes<T> : convolve_vectors<T>)(axes, taps, x, y, bias);
 }
 
 template <class T>
 void multiply(const ConvGeometry& g, const View<T>& grad, const View<T>& x, T* dweight, T* dbias) {
   const Axes axes(g, false);
-  const bool planes = planes_serve(axes, x.shape);
-  (planes ? multiply_planes<T> : multiply_vectors<T>)(axes, grad, x, dweight, dbias);
+  if (planes_serve(axes, x.shape)) {
+    multiply_planes<T>(axes, grad, x, dweight, dbias);
+  } else {
+    multiply_vectors<T>(axes, false, grad, x, dweight, dbias);
+  }
+  // Gradients of the result that are not finite have met the zeros around the clip.
+  if (dweight && !all_finite(dweight, g.channels * g.taps)) multiply_vectors<T>(axes, true, grad, x, dweight, nullptr);
 }
 
 Tensor depthwise_conv3d(Tensor x, Tensor weight, std::optional<Tensor> bias, std::vector<int64_t> stride,

@@ -18,9 +18,9 @@ struct TapRow {
   const A* w;  // the row's first tap, tap after tap at TapColumns' offsets
 };
 
-// How the taps of a row lie: tap k at weights[k] meets position first * in_step + offsets[k].
+// How the taps of a row lie: tap k at weights[k] meets position first * in_step + offsets[k], of `positions`.
 struct TapColumns {
-  int64_t count, in_step;
+  int64_t count, in_step, positions;
   const int64_t *offsets, *weights;
 };
 
@@ -45,6 +45,23 @@ void tile(const TapRow<A>* rows, int64_t n, const TapColumns& columns, int64_t f
   }
 }
 
+// The same without the zeros beside a row, for taps that may not be finite.
+template <class A>
+void careful_tile(const TapRow<A>* rows, int64_t n, const TapColumns& columns, int64_t first, int64_t count,
+                  Vec<A> bias, A* y, int64_t apart) {
+  for (int64_t r = 0; r < count; ++r) {
+    Vec<A> sum = bias;
+    for (int64_t i = 0; i < n; ++i) {
+      for (int64_t k = 0; k < columns.count; ++k) {
+        const int64_t at = (first + r) * columns.in_step + columns.offsets[k];
+        if (at < 0 || at >= columns.positions) continue;
+        sum += load(rows[i].w + columns.weights[k]) * load(rows[i].x + at * kLanes<A>);
+      }
+    }
+    store(y + r * apart * kLanes<A>, sum);
+  }
+}
+
 // sums[a * K + k] += sum over positions begin <= i < end of g[i] * x_a[i * in_step + offsets[k]], for `rows` rows of x
 // under K taps each.
 template <class A>
@@ -64,6 +81,21 @@ void tap_products(const A* g, const A* const* x, int64_t rows, const TapColumns&
       }
       for (; i < end; ++i) sum[0] += load(g + i * kLanes<A>) * load(from + i * step * kLanes<A>);
       sums[a * columns.count + k] += (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    }
+  }
+}
+
+// The same without the zeros beside a row, for gradients that may not be finite.
+template <class A>
+void careful_products(const A* g, const A* const* x, int64_t rows, const TapColumns& columns, int64_t begin,
+                      int64_t end, Vec<A>* sums) {
+  for (int64_t a = 0; a < rows; ++a) {
+    for (int64_t k = 0; k < columns.count; ++k) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t at = i * columns.in_step + columns.offsets[k];
+        if (at < 0 || at >= columns.positions) continue;
+        sums[a * columns.count + k] += load(g + i * kLanes<A>) * load(x[a] + at * kLanes<A>);
+      }
     }
   }
 }
