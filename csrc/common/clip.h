@@ -49,15 +49,16 @@ inline Clip describe(const Tensor& x) {
   return c;
 }
 
-// An uninitialised dense clip of T frames, otherwise shaped like `like`, in the given layout.
+// An uninitialised dense clip of T frames, otherwise shaped like `like`, in the given layout. NTCHW frames of one pixel
+// get the strides of NTHWC, which they are as well: any others look channels last to one part of PyTorch alone.
 inline Tensor empty_clip(const Tensor& like, const Clip& shape, int64_t T, Layout layout) {
   const int64_t C = shape.C, P = shape.P, W = shape.W;
   const int64_t sizes[5] = {shape.N, C, T, shape.H, W};
   int64_t strides[5] = {C * T * P, T * P, P, W, 1};
-  if (layout == Layout::kNTCHW) {
-    strides[1] = P, strides[2] = C * P;
-  } else if (layout == Layout::kNTHWC) {
+  if (layout == Layout::kNTHWC || (layout == Layout::kNTCHW && P == 1)) {
     strides[1] = 1, strides[2] = C * P, strides[3] = W * C, strides[4] = C;
+  } else if (layout == Layout::kNTCHW) {
+    strides[1] = P, strides[2] = C * P;
   }
   int32_t dtype = 0, device_type = 0, device_index = 0;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));

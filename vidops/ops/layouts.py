@@ -27,13 +27,16 @@ def layout_of(x: Tensor) -> str:
 def clip_strides(shape: tuple[int, int, int, int, int], layout: str) -> tuple[int, int, int, int, int]:
     """Strides of a dense clip of ``shape`` in ``layout``, in elements.
 
+    NTCHW frames of one pixel are NTHWC as well, and get its strides: with 1 as those of height and width PyTorch calls
+    such a clip channels last in one place and not in another, and its CPU batch norm then returns wrong gradients.
+
     Example:
         >>> clip_strides((1, 8, 4, 5, 5), "NTHWC")
         (800, 1, 200, 40, 8)
     """
     _, c, t, h, w = shape
     p = h * w
-    if layout == "NTHWC":
+    if layout == "NTHWC" or (layout == "NTCHW" and p == 1):
         return (c * t * p, 1, c * p, w * c, c)
     if layout == "NTCHW":
         return (c * t * p, p, c * p, w, 1)
