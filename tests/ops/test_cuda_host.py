@@ -149,6 +149,11 @@ def test_every_kernel_has_run() -> None:
                 torch.randn(s, dtype=dtype).requires_grad_() for s in ((1, 2, 2, 3, 4), (2, 1, *kernel))
             )
             ops.depthwise_conv3d(x, weight, stride=stride, backend="cuda_host").sum().backward()
+        for k in (1, 3, 5, 7, 9):
+            x, *taps = (
+                torch.randn(s, dtype=dtype).requires_grad_() for s in ((1, 2, 3, 5, 6), (2, k, k), (2, 3))
+            )
+            ops.motion_band_pass(x, *taps, stride=1, backend="cuda_host").sum().backward()
         for size, layout in itertools.product((3, 8), ("NCTHW", "NTHWC")):
             x = in_layout(torch.randn(1, size, 1, 2, size, dtype=dtype), layout).requires_grad_()
             y = ops.resize(x, (3, 2 * size), backend="cuda_host")

@@ -166,19 +166,21 @@ def check_in_channels(in_channels: int) -> None:
         raise ValueError(f"in_channels must be a whole number of at least 1, got {in_channels!r}")
 
 
-def start_convolutions(net: nn.Module) -> None:
-    """Draw the weights of a network's convolutions after He et al., by what they put out; biases start at zero.
+def start_convolutions(net: nn.Module, kind: type[nn.Conv2d] | type[nn.Conv3d]) -> None:
+    """Draw the weights of a network's convolutions of one kind after He et al.; their biases start at zero.
+
+    Others keep their weights: a temporal convolution within a 2-D backbone starts as its own layer says.
 
     Source: He et al., Delving Deep into Rectifiers, eq. 14, as all of ResNet, MobileNetV2 and X3D have it.
 
     Example:
         >>> conv = nn.Conv2d(1, 1000, 1)
-        >>> start_convolutions(conv)
+        >>> start_convolutions(conv, nn.Conv2d)
         >>> 0.9 < float(conv.weight.detach().std()) / (2 / 1000) ** 0.5 < 1.1
         True
     """
     for module in net.modules():
-        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+        if isinstance(module, kind):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

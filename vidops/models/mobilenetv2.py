@@ -142,7 +142,7 @@ class MobileNetV2(Backbone):
         self.features = nn.Sequential(*features)
         last = nn.Linear(pooled, num_classes)
         self.classifier = nn.Sequential(nn.Dropout(dropout), last)
-        start_convolutions(self)
+        start_convolutions(self, nn.Conv2d)
         start_linear(last, 0.01)
 
     def forward_stem(self, x: Tensor) -> Tensor:

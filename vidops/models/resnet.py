@@ -209,7 +209,7 @@ class ResNet(Backbone):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
-        start_convolutions(self)
+        start_convolutions(self, nn.Conv2d)
 
     def forward_stem(self, x: Tensor) -> Tensor:
         """Compute what the first block takes, from frames ``(B, in_channels, H, W)``."""

@@ -84,7 +84,7 @@ class X3D(Backbone):
         self.num_segments = num_segments
         self.in_channels = in_channels
         self.build(num_classes, dropout, backend, **{**X3D_M, **shape})
-        start_convolutions(self)
+        start_convolutions(self, nn.Conv3d)
         start_linear(self.head.proj, 0.01)
         for module in self.modules():
             if isinstance(module, Bottleneck):

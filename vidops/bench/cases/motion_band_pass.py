@@ -141,6 +141,7 @@ BENCHMARK = Benchmark(
         Workload("res3_1x512x8x28x28", "cpu", _stage("res3", 1)),
         Workload("res4_1x1024x8x14x14", "cpu", _stage("res4", 1)),
         Workload("res5_1x2048x8x7x7", "cpu", _stage("res5", 1)),
+        Workload("1x8x4x8x8", "cpu", _params((1, 8, 4, 8, 8), 3), directions=("call", "call_grad")),
         *(
             Workload(
                 name,
@@ -156,7 +157,7 @@ BENCHMARK = Benchmark(
     ),
     small=(
         _params((3, 5, 5, 7, 9), 5, 2, quiet=True),
-        _params((2, 20, 6, 20, 18), 7),
+        _params((2, 20, 3, 10, 18), 7),
         _params((1, 3, 9, 12, 13), 9, 3, "valid"),
         _params((2, 3, 4, 2, 2), 3, 1, "valid", quiet=True),
         _params((1, 6, 3, 1, 1), 1),
