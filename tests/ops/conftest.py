@@ -9,6 +9,8 @@ import torch
 
 # Without a GPU one Triton case in so many is quick; the others are marked slow.
 _SHARE = 8
+# And of each test's cases of an operator so many run at all: a case takes up to 20 s, on a GPU milliseconds.
+_CASES = 6
 _SLOW = ("test_random_calls", "test_opcheck")
 
 
@@ -24,17 +26,30 @@ def _repeats(item: pytest.Item) -> bool:
     return params["dtype"] != torch.float32 and params["layout"] not in ("NCTHW", "NTHWC")
 
 
+def _sample(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Of each test's cases of an operator, the first, the last and some between them."""
+    cases: dict[tuple[str, object], list[pytest.Item]] = {}
+    for item in items:
+        operator = item.callspec.params.get("operator")  # type: ignore[attr-defined]
+        cases.setdefault((item.nodeid.split("[")[0], operator), []).append(item)
+    chosen = []
+    for found in cases.values():
+        last, some = len(found) - 1, min(_CASES, len(found))
+        chosen += [found[last * i // max(some - 1, 1)] for i in range(some)]
+    return chosen
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if torch.cuda.is_available():
         return
-    left_out: set[pytest.Item] = set()
-    for item in items:
-        callspec = getattr(item, "callspec", None)
-        if not callspec or callspec.params.get("backend") != "triton":
+    interpreted = [
+        i for i in items if hasattr(i, "callspec") and i.callspec.params.get("backend") == "triton"
+    ]
+    left_out = set(interpreted) - set(_sample([item for item in interpreted if not _repeats(item)]))
+    for item in interpreted:
+        if item in left_out:
             continue
-        if _repeats(item):
-            left_out.add(item)
-        elif item.name.startswith(_SLOW) or zlib.crc32(item.name.encode()) % _SHARE:
+        if item.name.startswith(_SLOW) or zlib.crc32(item.name.encode()) % _SHARE:
             item.add_marker(pytest.mark.slow)
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
