@@ -44,6 +44,8 @@ __global__ void __launch_bounds__(kConvThreads, KH* KW > 9 ? 3 : 4)
     conv_walk_kernel(const __grid_constant__ ConvArgs3d a, const T* __restrict__ x, const T* __restrict__ weight,
                      const T* __restrict__ bias, T* __restrict__ y) {
   using A = device_acc_t<T>;
+  // Unrolled whole, the rows of 3x7x7 hold 147 taps in registers, more than there are.
+  constexpr int kUnrolled = KH * KW > 9 ? 1 : (V - 1) * S + KH;
   bool odd;
   const A* taps = shared_taps(a, weight, a.transposed, &odd);
   const int32_t lane = static_cast<int32_t>(threadIdx.x) & ((1 << a.lanes_log2) - 1);
@@ -78,7 +80,7 @@ __global__ void __launch_bounds__(kConvThreads, KH* KW > 9 ? 3 : 4)
       const int32_t f = t - a.padding.t + KT - 1;
       if (within(f, a.in.t)) {
         const T* frame = from + f * a.from.frame;
-#pragma unroll
+#pragma unroll kUnrolled
         for (int r = 0; r < (V - 1) * S + KH; ++r) {
           const bool row = within(first_h + r, a.in.h);
           const T* line = frame + (static_cast<int64_t>(first_h + r) * a.in.w + first_w) * a.from.position;
