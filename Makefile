@@ -15,6 +15,8 @@ else
 BIN   := $(VENV)/bin/
 READY := $(VENV)/.ready
 endif
+# What reads the sources alone needs no kernels: an environment that is there will do.
+TOOLS := $(if $(wildcard $(BIN)ruff),,$(READY))
 PY := $(BIN)$(if $(strip $(VENV)),python,$(PYTHON))
 
 SOURCES := pyproject.toml setup.py _build_backend.py CMakeLists.txt $(wildcard csrc/*.cpp csrc/*/*)
@@ -51,13 +53,13 @@ learn: $(READY) ## train every tiny temporal network on the motion dataset and c
 bench: $(READY) ## measure the kernels against eager PyTorch
 	$(PY) -m vidops bench
 
-check: $(READY) ## lint, formats, types
+check: $(TOOLS) ## lint, formats, types
 	$(BIN)ruff check .
 	$(BIN)ruff format --check .
 	$(BIN)mypy
 	$(BIN)clang-format --dry-run --Werror $(CPP)
 
-format: $(READY) ## put everything into its format
+format: $(TOOLS) ## put everything into its format
 	$(BIN)ruff check --fix .
 	$(BIN)ruff format .
 	$(BIN)clang-format -i $(CPP)

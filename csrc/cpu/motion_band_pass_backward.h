@@ -142,10 +142,11 @@ class BackwardPlace {
     }
   }
 
-  // d temporal: D times each of the three frames.
+  // d temporal: D times each of the three frames. It is the sum of a whole plane's products whose parts are large and
+  // cancel, so that fp64 takes over after few of them; that costs little beside the convolution.
   void multiply_frames(int64_t t) {
     const A* d = folded_[t % 3].get();
-    const int64_t some_pixels = kProducts * lanes / size, sP = x_.shape.sP;
+    const int64_t some_pixels = 16 * lanes / size, sP = x_.shape.sP;
     const T* frames[3];
     for (int64_t j = 0; j < 3; ++j) frames[j] = x_.frame(n_, place_ * size, call_.frame(t, j));
     for (int64_t first = 0; first < x_.shape.P; first += some_pixels) {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ops.common import EVERY_BACKEND, device_for
+from tests.ops.common import EVERY_BACKEND, device_for, interpreted
 from vidops import ops
 from vidops.layers import MixTConv
 
@@ -69,7 +69,7 @@ def test_is_the_definition(options: dict[str, Any], backend: str) -> None:
 @pytest.mark.parametrize("backend", ["reference", "cpu", "cuda", "triton"])
 @pytest.mark.parametrize("options", CONFIGURATIONS, ids=str)
 def test_gradients(options: dict[str, Any], backend: str) -> None:
-    if backend == "triton" and not torch.cuda.is_available():
+    if interpreted(backend):
         pytest.skip("triton: gradcheck in the interpreter takes minutes")
     device = device_for(backend, "temporal_conv")
     torch.manual_seed(0)

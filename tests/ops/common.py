@@ -34,11 +34,17 @@ def device_for(backend: str, operator: str) -> str:
     return device
 
 
+def interpreted(backend: str) -> bool:
+    """Whether Triton's interpreter runs the kernels: seconds a call, so tests give it fewer and smaller ones."""
+    return backend == "triton" and not torch.cuda.is_available()
+
+
 def random_examples(backend: str, device: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Hypothesis settings of a random test: the same examples every time, fewer where a backend is emulated."""
     emulated = backend != "cpu" and device == "cpu"
+    examples = 6 if interpreted(backend) else 15 if emulated else 80
     return settings(
-        max_examples=15 if emulated else 80, deadline=None, derandomize=True, database=None,
+        max_examples=examples, deadline=None, derandomize=True, database=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
 

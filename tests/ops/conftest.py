@@ -9,8 +9,8 @@ import torch
 
 # Without a GPU one Triton case in so many is quick; the others are marked slow.
 _SHARE = 8
-# And of each test's cases of an operator so many run at all: a case takes up to a minute, on a GPU milliseconds.
-_CASES = 3
+# And of each test's cases of an operator so many run at all: a case takes seconds, on a GPU milliseconds.
+_CASES = 4
 _SLOW = ("test_random_calls", "test_opcheck")
 
 

@@ -17,7 +17,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import vidops
-from tests.ops.common import DTYPES, EVERY_BACKEND, FAST, LAYOUTS, compare, device_for, in_layout, move
+from tests.ops.common import (
+    DTYPES,
+    EVERY_BACKEND,
+    FAST,
+    LAYOUTS,
+    compare,
+    device_for,
+    in_layout,
+    interpreted,
+    move,
+)
 from vidops.bench import load_benchmarks
 from vidops.bench.check import tensors_of
 from vidops.ops.layouts import layout_of
@@ -47,7 +57,7 @@ def largest(operator: str, backend: str) -> int:
     """
     small = BENCHMARKS[operator].small
     sizes = [sum(t.numel() for t in inputs(operator, i)) for i in range(len(small))]
-    if backend == "triton" and not torch.cuda.is_available():
+    if interpreted(backend):
         sizes = [size if size < 10_000 else 0 for size in sizes]
     return sizes.index(max(sizes))
 
@@ -159,7 +169,7 @@ def test_gradcheck(operator: str, backend: str) -> None:
     case = tiny(operator)
     given = tuple(leaves(inputs(operator, case, torch.float64, device)))
     function = functools.partial(call, operator, case, backend=backend)
-    assert torch.autograd.gradcheck(function, given, fast_mode=backend == "triton" and device == "cpu")
+    assert torch.autograd.gradcheck(function, given, fast_mode=interpreted(backend))
     if backend == "reference":
         assert torch.autograd.gradgradcheck(function, given)
 

@@ -18,6 +18,7 @@ from tests.ops.common import (
     compare,
     device_for,
     in_layout,
+    interpreted,
     move,
     random_examples,
 )
@@ -122,7 +123,7 @@ def test_special_cases(backend: str, groups: Any, t: int, layout: str, padding: 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_sizes_of_real_networks(backend: str, layout: str, dtype: torch.dtype) -> None:
     device = device_for(backend, "temporal_conv")
-    if backend == "triton" and device == "cpu":
+    if interpreted(backend):
         pytest.skip("triton: too large for the interpreter")
     for c, hw in ((64, 56), (512, 7)):
         groups = tuple((c // 4, k, 1) for k in (1, 3, 5, 7))
@@ -170,7 +171,7 @@ def test_gradcheck(backend: str, padding: str) -> None:
     groups = ((2, 1, 1), (2, 3, 2), (1, 5, 1))
     inputs = tuple(t.to(device).requires_grad_() for t in make(groups, 6, (2, 1), 1, torch.float64))
     function = functools.partial(ops.temporal_conv, groups=groups, stride=2, padding=padding, backend=backend)
-    assert torch.autograd.gradcheck(function, inputs, fast_mode=backend == "triton" and device == "cpu")
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=interpreted(backend))
     if backend == "reference":
         assert torch.autograd.gradgradcheck(function, inputs)
 
@@ -197,8 +198,7 @@ GROUP = st.tuples(st.integers(0, 9), st.sampled_from([1, 3, 5, 7, 9]), st.intege
 @pytest.mark.parametrize("backend", FAST)
 def test_random_calls(backend: str) -> None:
     device = device_for(backend, "temporal_conv")
-    interpreted = backend == "triton" and device == "cpu"
-    side = 3 if interpreted else 9
+    side = 3 if interpreted(backend) else 9
 
     @random_examples(backend, device)
     @given(

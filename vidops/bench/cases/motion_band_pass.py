@@ -156,8 +156,9 @@ BENCHMARK = Benchmark(
         ),
     ),
     small=(
+        _params((2, 3, 4, 4, 5), 3, 2, quiet=True),
+        _params((2, 20, 6, 20, 18), 7),
         _params((3, 5, 5, 7, 9), 5, 2, quiet=True),
-        _params((2, 20, 3, 10, 18), 7),
         _params((1, 3, 9, 12, 13), 9, 3, "valid"),
         _params((2, 3, 4, 2, 2), 3, 1, "valid", quiet=True),
         _params((1, 6, 3, 1, 1), 1),
