@@ -52,11 +52,11 @@ def usual(record: dict[str, Any]) -> str:
 
 
 def table(report: dict[str, Any], name: str) -> str:
-    """Markdown of every right kernel of a report."""
+    """Markdown of the right kernels of a report that have a target; the report itself holds the others."""
     machine, versions = report["machine"], report["machine"]["versions"]
     rows: dict[tuple[str, ...], dict[int | None, dict[str, Any]]] = {}
     for r in report["results"]:
-        if r["kind"] == "kernel" and r["status"] == "ok":
+        if r["kind"] == "kernel" and r["status"] == "ok" and r["targets"]:
             case = f"{r['workload']} {r['dtype']} {DIRECTIONS[r['direction']]}"
             rows.setdefault((r["operator"], r["variant"], case, r["layout"]), {})[r["threads"]] = r
     threads = sorted({n for records in rows.values() for n in records if n})

@@ -27,11 +27,11 @@ constexpr int64_t kGrain = 16 << 10;  // elements a thread should have at least
 template <class A>
 struct Terms {
   std::vector<int64_t> begin{0};
-  std::vector<int64_t> index;
+  std::vector<int32_t> index;
   std::vector<A> weight;
   bool pairs = false;  // always two terms a result: where it reads one element, half of it twice
 
-  void add(int64_t i, double w) { index.push_back(i), weight.push_back(static_cast<A>(w)); }
+  void add(int64_t i, double w) { index.push_back(static_cast<int32_t>(i)), weight.push_back(static_cast<A>(w)); }
   void close() { begin.push_back(static_cast<int64_t>(index.size())); }
 };
 
@@ -113,7 +113,7 @@ struct Rows {
 
   void planar(T* to) {
     const int64_t count = static_cast<int64_t>(result.size());
-    const int64_t* index = columns.index.data();
+    const int32_t* index = columns.index.data();
     const A* weight = columns.weight.data();
     for (int64_t o = 0; o < count; ++o) {
       if (columns.pairs) {
@@ -129,7 +129,31 @@ struct Rows {
     for (; o < count; ++o) store1(to + o, result[o]);
   }
 
-  void channels_last(T* to) {
+  // Row `o` of the result where every result has two terms: straight from the two rows, vector by vector.
+  void channels_last_pairs(const T* frame, int64_t o, T* to) const {
+    const T* top = frame + rows.index[2 * o] * width * step;
+    const T* bottom = frame + rows.index[2 * o + 1] * width * step;
+    const A above = rows.weight[2 * o], below = rows.weight[2 * o + 1];
+    const auto column = [&](int64_t at, int64_t count) {
+      return load_part(top + at, count) * above + load_part(bottom + at, count) * below;
+    };
+    for (size_t p = 0; p + 1 < columns.begin.size(); ++p, to += inner) {
+      const int64_t left = columns.index[2 * p] * step, right = columns.index[2 * p + 1] * step;
+      const A before = columns.weight[2 * p], after = columns.weight[2 * p + 1];
+      int64_t c = 0;
+      for (; c + kLanes<T> <= inner; c += kLanes<T>) {
+        const Vec<T> near = load(top + left + c) * above + load(bottom + left + c) * below;
+        const Vec<T> far = load(top + right + c) * above + load(bottom + right + c) * below;
+        store(to + c, near * before + far * after);
+      }
+      if (c < inner) {
+        const int64_t rest = inner - c;
+        store_part(to + c, column(left + c, rest) * before + column(right + c, rest) * after, rest);
+      }
+    }
+  }
+
+  void channels_last(T* to) const {
     for (size_t o = 0; o + 1 < columns.begin.size(); ++o, to += inner) {
       for (int64_t c = 0; c < inner; c += kLanes<T>) {
         Vec<T> sum{};
@@ -145,26 +169,34 @@ struct Rows {
 template <class T>
 void resample(const Tensor& x, const Clip& cx, const Tensor& y, const Clip& cy, bool backward) {
   using A = acc_t<T>;
-  const bool last = cx.layout == Layout::kNTHWC;
+  const bool last = cx.layout == Layout::kNTHWC, frames_first = cx.layout == Layout::kNTCHW;
   const auto terms = [&](int64_t from, int64_t to) {
     return backward ? backward_terms<A>(to, from) : forward_terms<A>(from, to);
   };
   const Terms<A> rows = terms(cx.H, cy.H), columns = terms(cx.W, cy.W);
+  const bool pairs = rows.pairs && columns.pairs;
   const T* source = static_cast<const T*>(x.data_ptr());
   T* result = static_cast<T*>(y.data_ptr());
   const int64_t inner = last ? cx.C : 1, planes = last ? 1 : cx.C;
-  torch::stable::parallel_for(
-      0, cx.N * planes * cx.T * cy.H, std::max<int64_t>(1, kGrain / (inner * std::max(cx.W, cy.W))),
-      [&](int64_t begin, int64_t end) {
-        Rows<T> of(rows, columns, cx, last);
-        for (int64_t item = begin; item < end; ++item) {
-          const int64_t o = item % cy.H, t = item / cy.H % cx.T, c = item / (cy.H * cx.T) % planes;
-          const int64_t n = item / (cy.H * cx.T * planes);
-          of.sum_rows(source + n * cx.sN + c * cx.sC + t * cx.sT, o);
-          T* to = result + n * cy.sN + c * cy.sC + t * cy.sT + o * cy.W * cy.sP;
-          last ? of.channels_last(to) : of.planar(to);
-        }
-      });
+  torch::stable::parallel_for(0, cx.N * planes * cx.T * cy.H,
+                              std::max<int64_t>(1, kGrain / (inner * std::max(cx.W, cy.W))),
+                              [&](int64_t begin, int64_t end) {
+                                Rows<T> of(rows, columns, cx, last);
+                                for (int64_t item = begin; item < end; ++item) {
+                                  const int64_t o = item % cy.H, n = item / (cy.H * cx.T * planes);
+                                  const int64_t outer = item / cy.H % (cx.T * planes);  // planes in the order of memory
+                                  const int64_t t = frames_first ? outer / planes : outer % cx.T;
+                                  const int64_t c = frames_first ? outer % planes : outer / cx.T;
+                                  const T* frame = source + n * cx.sN + c * cx.sC + t * cx.sT;
+                                  T* to = result + n * cy.sN + c * cy.sC + t * cy.sT + o * cy.W * cy.sP;
+                                  if (last && pairs) {
+                                    of.channels_last_pairs(frame, o, to);
+                                    continue;
+                                  }
+                                  of.sum_rows(frame, o);
+                                  last ? of.channels_last(to) : of.planar(to);
+                                }
+                              });
 }
 
 Tensor run(const Tensor& input, int64_t height, int64_t width, bool backward) {

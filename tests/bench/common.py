@@ -16,6 +16,9 @@ def options(**more: Any) -> Options:
 def kernel(**more: Any) -> dict[str, Any]:
     return {
         "status": "ok",
+        "operator": "temporal_conv",
+        "workload": "tiny",
+        "dtype": "float32",
         "kind": "kernel",
         "variant": "cpu",
         "device": "cpu",

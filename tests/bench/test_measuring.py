@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.bench.common import kernel
-from vidops.bench import load_benchmarks
+from vidops.bench import Target, load_benchmarks
 from vidops.bench import machine as machine_module
 from vidops.bench.judge import FOREIGN_LOAD_LIMIT, relate
 from vidops.bench.machine import LoadMeter, cache_bytes, describe, peak_growth
@@ -36,6 +36,20 @@ def test_targets_are_judged() -> None:
     assert verdicts(record, eager(8.1), eager(2.0, "conv2d"))[0] == "met"
     assert record["best"]["eager"] == {"variant": "conv2d", "ratio": 2.0}
     assert verdicts(kernel())[0] == "not judged"
+
+
+def test_gradients_are_judged_against_their_own_forward() -> None:
+    target = Target("backward", "own forward", 4.0)
+    assert target.text() == "backward <= 4 x own forward"
+    forward = kernel(seconds=1.0)
+    for seconds, verdict in ((4.0, "met"), (4.1, "missed")):
+        record = kernel(direction="backward", seconds=seconds)
+        relate([record], [target], [kernel(layout="NTHWC", seconds=9.0), eager(9.0), forward])
+        assert record["own_forward_multiple"] == seconds
+        assert [t["verdict"] for t in record["targets"]] == [verdict]
+    alone = kernel(direction="backward")
+    relate([alone], [target], [kernel(threads=2), kernel(status="wrong", reason="off")])
+    assert [(t["verdict"], t["why"]) for t in alone["targets"]] == [("not judged", "its forward did not run")]
 
 
 def test_a_busy_machine_is_not_judged() -> None:

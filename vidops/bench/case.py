@@ -29,7 +29,8 @@ class Target:
         direction: ``"forward"``, ``"backward"``, ``"call"`` or ``"call_grad"``.
         metric: ``"speedup"`` (baseline time / kernel time, at least ``limit``), or at most ``limit`` of
             ``"floor"`` (multiples of the least possible time), ``"copy"`` (multiples of
-            ``empty_like(x).copy_(x)``) or ``"seconds"``.
+            ``empty_like(x).copy_(x)``), ``"own forward"`` (multiples of the same kernel's forward, in the same
+            layout) or ``"seconds"``.
         limit: the figure.
         against: the baseline of a speed-up, by name; None for the fastest one.
         layouts: memory layouts that it holds for; empty for all.
@@ -43,7 +44,8 @@ class Target:
 
     def __post_init__(self) -> None:
         """Check the words."""
-        if self.direction not in DIRECTIONS or self.metric not in ("speedup", "floor", "copy", "seconds"):
+        metrics = ("speedup", "floor", "copy", "own forward", "seconds")
+        if self.direction not in DIRECTIONS or self.metric not in metrics:
             raise ValueError(f"target {self} has an unknown direction or metric")
 
     def met(self, value: float) -> bool:

@@ -200,6 +200,7 @@ def run(
                     data = None  # the old tensors go before the new ones come
                     data = Data(group.benchmark, group.workload, getattr(torch, group.dtype))
                 records = _measure(group, data, rates[key], options)
+                relate(records, group.workload.targets, report["results"])
             report["results"] += records
             if finished:
                 finished(records)
@@ -283,7 +284,6 @@ def _measure(group: Group, data: Data, rates: Rates, options: Options) -> list[R
         record["peak_bytes"] = grown
         record["extra_bytes"] = None if grown is None else max(0, grown - data.result_bytes(direction))
         records.append(record)
-    relate(records, group.workload.targets)
     return records
 
 

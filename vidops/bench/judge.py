@@ -14,12 +14,13 @@ FOREIGN_LOAD_LIMIT = 0.3  # cores that others may keep busy while CPU targets ar
 Record = dict[str, Any]
 
 
-def relate(records: Sequence[Record], targets: Sequence[Target]) -> None:
+def relate(records: Sequence[Record], targets: Sequence[Target], before: Sequence[Record] = ()) -> None:
     """Add to each kernel's record its ratios to the baselines, and its targets with what became of them.
 
     Args:
         records: of one group.
         targets: of its workload.
+        before: of the groups that ran before, for what a kernel's forward took.
 
     Example:
         >>> common = {"status": "ok", "direction": "forward", "device": "cuda", "layout": "NCTHW"}
@@ -41,6 +42,7 @@ def relate(records: Sequence[Record], targets: Sequence[Target]) -> None:
             continue
         if record["status"] == "ok":
             own = record["seconds"]
+            record["own_forward_multiple"] = _of_own_forward(record, before)
             record["ratios"] = {name: t / own for (_, name), t in times.items()}
             record["best"] = {
                 kind: {"variant": name, "ratio": t / own} for kind, (t, name) in fastest.items()
@@ -53,6 +55,26 @@ def relate(records: Sequence[Record], targets: Sequence[Target]) -> None:
         ]
 
 
+_KEYS = {
+    "floor": "floor_multiple",
+    "copy": "copy_multiple",
+    "own forward": "own_forward_multiple",
+    "seconds": "seconds",
+}
+_SAME = ("operator", "workload", "device", "dtype", "threads", "variant", "layout")
+
+
+def _of_own_forward(record: Record, before: Sequence[Record]) -> float | None:
+    """How many times its own forward a kernel's gradients take; None where that did not run in the same report."""
+    if record["direction"] != "backward":
+        return None
+    for other in before:
+        forward = (other["kind"], other["direction"], other["status"]) == ("kernel", "forward", "ok")
+        if forward and all(other[key] == record[key] for key in _SAME):
+            return float(record["seconds"] / other["seconds"])
+    return None
+
+
 def _judge(target: Target, record: Record) -> dict[str, Any]:
     value: float | None = None
     if record["status"] == "ok":
@@ -60,13 +82,13 @@ def _judge(target: Target, record: Record) -> dict[str, Any]:
             best = record["best"].get("eager", {}).get("ratio")
             value = record["ratios"].get(target.against) if target.against else best
         else:
-            key = {"floor": "floor_multiple", "copy": "copy_multiple", "seconds": "seconds"}[target.metric]
-            value = record.get(key)
+            value = record.get(_KEYS[target.metric])
     judged = {"text": target.text(), "metric": target.metric, "limit": target.limit, "value": value}
     if record["status"] != "ok":
         return {**judged, "verdict": "missed", "why": record["reason"]}
     if value is None:
-        return {**judged, "verdict": "not judged", "why": "its baseline did not run"}
+        missing = "forward" if target.metric == "own forward" else "baseline"
+        return {**judged, "verdict": "not judged", "why": f"its {missing} did not run"}
     why = _disturbed(record)
     if why:
         return {**judged, "verdict": "not judged", "why": why}

@@ -67,8 +67,8 @@ def comparison(
         Score("Something-Something v1", 48, 54.3, 82.0),
         Score("Kinetics-400", 48, 76.8, 92.4),
         Score("Kinetics-400", 72, 77.3, 93.2),
-        Score("UCF101", 24, 97.6),
-        Score("HMDB51", 24, 77.6),
+        Score("UCF101", None, 97.6),
+        Score("HMDB51", None, 77.6),
     ),
     figures=(
         sizes(65.9, 224, 224),

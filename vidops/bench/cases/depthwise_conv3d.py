@@ -57,7 +57,7 @@ def _products(params: Params, direction: str) -> int:
     return n * c * taps * results * (2 if direction == "backward" else 1)
 
 
-_BACKWARD = (Target("backward", "speedup", 10.0),)
+_BACKWARD = (Target("backward", "speedup", 10.0), Target("backward", "own forward", 4.0))
 _HALVED = {"stride": (1, 2, 2)}
 
 # Widths and sizes of X3D-M, 16 frames of 224 x 224; the first block of a stage halves the size.
