@@ -1,7 +1,7 @@
 """In-tree PEP 517 backend: setuptools, and the one place that decides what of the native code gets built.
 
-The decision is made from the environment (`VIDOPS_BUILD`, `TORCH_CUDA_ARCH_LIST`, `MAX_JOBS`), from the tools
-that are present and from the torch that is installed. setup.py carries it out.
+The decision is made from the environment (`VIDOPS_BUILD`, `VIDOPS_CPU_LEVELS`, `TORCH_CUDA_ARCH_LIST`,
+`MAX_JOBS`), from the tools that are present and from the torch that is installed. setup.py carries it out.
 """
 
 from __future__ import annotations
@@ -302,9 +302,16 @@ def current_plan() -> tuple[Plan, Torch | None]:
     return make_plan(mode, torch, missing_tools(torch), find_nvcc(), sources), torch
 
 
-def levels(machine: str = platform.machine()) -> list[str]:
-    """Return the instruction-set levels to build on a machine, lowest first."""
-    return ["baseline", "avx2", "avx512"] if machine in ("x86_64", "AMD64") else ["baseline"]
+def levels(machine: str = platform.machine(), environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the instruction-set levels to build on a machine, lowest first: all, or ``VIDOPS_CPU_LEVELS``."""
+    known = ["baseline", "avx2", "avx512"] if machine in ("x86_64", "AMD64") else ["baseline"]
+    text = environ.get("VIDOPS_CPU_LEVELS") or ",".join(known)
+    chosen = [name for name in re.split(r"[\s,;]+", text) if name]
+    if unknown := [name for name in chosen if name not in known]:
+        raise BuildError(f"VIDOPS_CPU_LEVELS={text!r}: {unknown[0]!r} is not one of {', '.join(known)}")
+    if "baseline" not in chosen:
+        raise BuildError(f"VIDOPS_CPU_LEVELS={text!r} lacks baseline, which every CPU runs")
+    return [name for name in known if name in chosen]
 
 
 # ---- PEP 517 and 660 hooks
@@ -314,6 +321,7 @@ def _native_requirements() -> list[str]:
     """Return what pip must bring for the native build; never torch where one is installed."""
     try:
         max_jobs()
+        levels()
         if build_mode() == "none" or sys.platform != "linux":
             return []
         if find_compiler() is None:

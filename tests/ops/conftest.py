@@ -10,7 +10,7 @@ import torch
 # Without a GPU one Triton case in so many is quick; the others are marked slow.
 _SHARE = 8
 # And of each test's cases of an operator so many run at all: a case takes seconds, on a GPU milliseconds.
-_CASES = 4
+_CASES = 3
 _SLOW = ("test_random_calls", "test_opcheck")
 
 

@@ -28,7 +28,10 @@ SOURCES = (
     *("csrc", "vidops", "triton_kernels", "configs"),
 )
 # What would change the outcome if the caller's shell had set it.
-SETTINGS = ("VIDOPS_BUILD", "VIDOPS_CPU_LEVEL", "VIDOPS_BACKEND", "TORCH_CUDA_ARCH_LIST", "PYTHONPATH", "CXX")
+SETTINGS = (
+    *("VIDOPS_BUILD", "VIDOPS_CPU_LEVEL", "VIDOPS_CPU_LEVELS", "VIDOPS_BACKEND"),
+    *("TORCH_CUDA_ARCH_LIST", "PYTHONPATH", "CXX"),
+)
 
 
 def environment(**changes: str) -> dict[str, str]:

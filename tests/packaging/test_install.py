@@ -86,14 +86,14 @@ def test_sdist_to_wheel_to_environment_beside_torch(checkout, venv, tmp_path):
 def test_editable_then_strict_then_none(checkout, venv, tmp_path):
     environment_ = venv()
     environment_.share_packages()
-    result = environment_.pip(*INSTALL, "-e", checkout, cwd=tmp_path)
+    result = environment_.pip(*INSTALL, "-e", checkout, cwd=tmp_path, VIDOPS_CPU_LEVELS="baseline")
     assert result.returncode == 0, result.stdout
     status, report, errors = run_info(environment_.python, tmp_path)
     assert (status, errors, report["folder"]) == (0, "", str(checkout / "vidops"))
     assert use_kernels(environment_.python, tmp_path).parent == checkout / "triton_kernels"
 
     strict = ("--config-settings", "editable_mode=strict", "-e", checkout)
-    result = environment_.pip(*INSTALL, *strict, cwd=tmp_path)
+    result = environment_.pip(*INSTALL, *strict, cwd=tmp_path, VIDOPS_CPU_LEVELS="baseline")
     assert result.returncode == 0, result.stdout
     status, report, errors = run_info(environment_.python, tmp_path)
     assert (status, errors) == (0, "")
@@ -148,7 +148,7 @@ def test_compiler_error_fails_the_install(checkout, venv, tmp_path):
     (checkout / "csrc" / "schema.cpp").write_text("int broken = ;\n", encoding="utf-8")
     environment_ = venv()
     environment_.share_packages()
-    result = environment_.pip(*INSTALL, checkout, cwd=tmp_path)
+    result = environment_.pip(*INSTALL, checkout, cwd=tmp_path, VIDOPS_CPU_LEVELS="baseline")
     assert result.returncode != 0
     assert "schema.cpp:1:14: error:" in result.stdout  # the compiler's own words
     assert len(lines_with(result.stdout, "error: compiling the kernels of vidops failed")) == 1

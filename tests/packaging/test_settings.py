@@ -255,5 +255,9 @@ def test_compiler_of_the_user_comes_first(backend, tmp_path, monkeypatch):
 
 
 def test_levels_by_machine(backend):
-    assert backend.levels("x86_64") == ["baseline", "avx2", "avx512"]
-    assert backend.levels("aarch64") == ["baseline"]
+    assert backend.levels("x86_64", {}) == ["baseline", "avx2", "avx512"]
+    assert backend.levels("aarch64", {}) == ["baseline"]
+    assert backend.levels("x86_64", {"VIDOPS_CPU_LEVELS": "avx2, baseline"}) == ["baseline", "avx2"]
+    for text, why in (("baseline,sse9", "'sse9' is not one of baseline, avx2"), ("avx2", "lacks baseline")):
+        with pytest.raises(backend.BuildError, match=f"VIDOPS_CPU_LEVELS='{text}'.*{why}"):
+            backend.levels("x86_64", {"VIDOPS_CPU_LEVELS": text})
