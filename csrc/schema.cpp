@@ -24,6 +24,15 @@ VIDOPS_LIBRARY(VIDOPS_NAMESPACE, m) {
   m.def(
       "temporal_conv_backward(Tensor grad, Tensor x, Tensor weight, int[] groups, int stride, str padding, "
       "bool need_x, bool need_weight, bool need_bias) -> (Tensor, Tensor, Tensor)");
+  m.def("temporal_descriptor(Tensor features) -> Tensor");
+  m.def("temporal_descriptor_backward(Tensor grad, Tensor features) -> Tensor");
+  m.def(
+      "temporal_projection(Tensor x, Tensor basis, float ridge, int outputs) -> "
+      "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "temporal_projection_backward(Tensor? grad_coefficients, Tensor? grad_projection, Tensor? grad_residual, "
+      "Tensor? grad_residual_mean, Tensor? grad_energy, Tensor? grad_error, Tensor x, Tensor basis, float ridge, "
+      "bool need_x, bool need_basis) -> (Tensor, Tensor)");
   m.def("temporal_shift(Tensor x, int fold) -> Tensor");
   m.def("temporal_shift_backward(Tensor grad, int fold) -> Tensor");
 }

@@ -35,20 +35,14 @@ struct Terms {
   void close() { begin.push_back(static_cast<int64_t>(index.size())); }
 };
 
-// Where result d reads, in units of 1 / (2 * out), as an exact number.
-int64_t place_of(int64_t d, int64_t in, int64_t out) {
-  return std::clamp<int64_t>((2 * d + 1) * in - out, 0, 2 * out * (in - 1));
-}
-
 template <class A>
 Terms<A> forward_terms(int64_t in, int64_t out) {
   Terms<A> terms;
   terms.pairs = true;
   for (int64_t d = 0; d < out; ++d) {
-    const int64_t place = place_of(d, in, out), low = place / (2 * out), rest = place % (2 * out);
-    const double share = rest ? static_cast<double>(rest) / (2 * out) : 0.5;
-    terms.add(low, 1 - share);
-    terms.add(low + (rest != 0), share);
+    const AxisTap tap = axis_tap(d, in, out);
+    terms.add(tap.low, 1 - tap.share);
+    terms.add(tap.high, tap.share);
     terms.close();
   }
   return terms;

@@ -136,6 +136,7 @@ class Benchmark:
         traffic: ``traffic(direction, inputs, outputs)``: bytes that must move, from the tensors; None: every
             input is read once and every result written once.
         clips: which inputs are clips, whose memory layout varies.
+        batched: which inputs hold one entry a clip along their first axis.
     """
 
     operator: str
@@ -148,6 +149,7 @@ class Benchmark:
     products: Callable[[Params, str], int] = _no_products
     traffic: Callable[[str, Tensors, Tensors], int] | None = None
     clips: tuple[int, ...] = (0,)
+    batched: tuple[int, ...] = (0,)
 
 
 def load_benchmarks() -> dict[str, Benchmark]:

@@ -8,20 +8,25 @@ from .motion_band_pass import motion_band_pass
 from .region_aggregate import region_aggregate
 from .resize import resize
 from .temporal_conv import temporal_conv
+from .temporal_descriptor import temporal_descriptor
+from .temporal_projection import Projection, temporal_projection
 from .temporal_shift import temporal_shift
 
 __all__ = [
+    "Projection",
     "depthwise_conv3d",
     "explain",
     "motion_band_pass",
     "region_aggregate",
     "resize",
     "temporal_conv",
+    "temporal_descriptor",
+    "temporal_projection",
     "temporal_shift",
     "use_backend",
 ]
 
 # For torch.fx each is one call, as PyTorch's own functions are: it cannot follow their checks.
 for _name in __all__:
-    if _name not in ("explain", "use_backend"):
+    if _name not in ("Projection", "explain", "use_backend"):
         torch.fx.wrap(_name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["clip_strides", "empty_clip", "layout_of"]
+__all__ = ["clip_strides", "empty_clip", "empty_images", "layout_of"]
 
 
 def layout_of(x: Tensor) -> str:
@@ -54,3 +54,19 @@ def empty_clip(like: Tensor, frames: int | None = None, layout: str | None = Non
     n, c, t, h, w = like.shape
     shape = (n, c, t if frames is None else frames, h, w)
     return like.new_empty_strided(shape, clip_strides(shape, layout or layout_of(like)))
+
+
+def empty_images(like: Tensor, channels: int) -> Tensor:
+    """Uninitialised images ``(N, channels, H, W)`` of the clip ``like``, channels last in memory if it is.
+
+    Example:
+        >>> import torch
+        >>> empty_images(torch.empty(1, 2, 4, 5, 5), 3).stride()
+        (75, 25, 5, 1)
+    """
+    n, _, _, h, w = like.shape
+    p = h * w
+    strides = (
+        (channels * p, 1, w * channels, channels) if layout_of(like) == "NTHWC" else (channels * p, p, w, 1)
+    )
+    return like.new_empty_strided((n, channels, h, w), strides)
