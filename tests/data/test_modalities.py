@@ -9,6 +9,7 @@ import torch
 from vidops.data import SpatialCrops
 from vidops.data.modalities import (
     DynamicImages,
+    SqueezedImages,
     StackDifferences,
     StackFlow,
     dynamic_image,
@@ -17,6 +18,7 @@ from vidops.data.modalities import (
     input_channels,
     rank_pooling_coefficients,
     rgb_difference,
+    squeezed_image,
     stack_flow,
 )
 from vidops.data.transforms import RandomResizeCrop, TrainCrops
@@ -83,6 +85,31 @@ def test_frames_that_do_not_change_give_nothing_and_not_amplified_rounding(lengt
 def test_time_reversed_dynamic_image_is_another():
     frames = noise(6, 8, 8, 3)
     assert not torch.equal(dynamic_image(frames), dynamic_image(frames[::-1].copy()))
+
+
+def test_squeezed_image_restores_its_frames_best():
+    frames = noise(5, 6, 7, 3)
+    flat = frames.reshape(5, -1).astype(float)
+    left, values, right = np.linalg.svd(flat, full_matrices=False)
+    image = values[0] * right[0] * np.sign(left[:, 0].sum())
+    expected = np.rint((image - image.min()) / (image.max() - image.min()) * 255).reshape(6, 7, 3)
+    found = squeezed_image(frames)
+    assert found.shape == (1, 6, 7, 3)
+    assert np.abs(found[0].numpy() - expected).max() <= 1e-6
+    other = np.random.default_rng(5).normal(size=(5, 1))
+    for column, best in ((left[:, :1], True), (other, False)):  # any other column leaves more
+        coefficients = np.linalg.lstsq(column, flat, rcond=None)[0]
+        rest = np.square(flat - column @ coefficients).sum()
+        assert (rest <= np.square(values[1:]).sum() * (1 + 1e-9)) == best
+
+
+def test_a_squeezed_still_is_the_frame_and_black_stays_black():
+    frame = noise(1, 8, 9, 3)
+    frame[0, 0, 0], frame[0, 0, 1] = 0, 255
+    assert torch.equal(squeezed_image(np.repeat(frame, 4, axis=0))[0], torch.from_numpy(frame[0]))
+    assert int(squeezed_image(np.zeros((4, 3, 3, 3), np.uint8)).max()) == 0
+    both = squeezed_image(np.concatenate([noise(6, 4, 4, 3), noise(6, 4, 4, 3) // 2]), 6)
+    assert both.flatten(1).amax(1).tolist() == [255, 255]
 
 
 @pytest.mark.parametrize("stack, segments", [(1, 1), (2, 3), (5, 2)])
@@ -162,9 +189,10 @@ def test_ten_test_crops_mirror_flow_as_flow():
         assert torch.equal(mirrored, flip_flow(plain))
 
 
-def test_dynamic_images_transform():
+def test_transforms_to_one_picture_a_segment():
     frames = noise(12, 5, 6, 3)
     assert torch.equal(DynamicImages(6)(frames, np.random.default_rng(0)), dynamic_image(frames, 6))
+    assert torch.equal(SqueezedImages(6)(frames, np.random.default_rng(0)), squeezed_image(frames, 6))
 
 
 @pytest.mark.parametrize(
@@ -174,6 +202,8 @@ def test_dynamic_images_transform():
         (lambda: stack_flow(noise(6, 2, 2, 3), 5), ValueError, "frames: 6 are no multiple of the 5"),
         (lambda: dynamic_image(noise(7, 2, 2, 3), 6), ValueError, "frames: 7 are no multiple of the 6"),
         (lambda: dynamic_image(noise(1, 2, 2, 3)), ValueError, "length must be at least 2, got 1"),
+        (lambda: squeezed_image(noise(7, 2, 2, 3), 6), ValueError, "frames: 7 are no multiple of the 6"),
+        (lambda: SqueezedImages(1), ValueError, "at least 2 for squeezed_image, got 1"),
         (lambda: rgb_difference(noise(6, 2, 2, 3).astype(float), 5), TypeError, "frames must be a uint8"),
         (lambda: rgb_difference(noise(6, 2, 2, 2), 5), ValueError, r"shape \(T, H, W, 3\)"),
         (lambda: rank_pooling_coefficients(0), ValueError, "length must be a whole number of at least 1"),

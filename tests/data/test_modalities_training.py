@@ -1,4 +1,4 @@
-"""Recipes whose network sees flow, RGB differences or dynamic images."""
+"""Recipes whose network sees flow, RGB differences, dynamic or squeezed images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytest.importorskip("av", reason="PyAV is not installed")
 from vidops.data import DenseSampling, UniformSampling, VideoDataset, make_motion, read_frames
 from vidops.data.flow import FlowSettings
 from vidops.data.flow_store import FlowStore
-from vidops.data.modalities import dynamic_image, rgb_difference
+from vidops.data.modalities import dynamic_image, rgb_difference, squeezed_image
 from vidops.data.transforms import Normalize
 from vidops.evaluation import evaluate, predict
 from vidops.training import fit
@@ -27,7 +27,7 @@ from vidops.training.reading import build_dataset, read_list
 pytestmark = pytest.mark.filterwarnings("ignore:.*lacks the flow of some videos")
 
 FAST = FlowSettings(short_side=24, num_warp=1, num_iter=1)
-CHANNELS = {"rgb": 3, "rgb_diff": 6, "flow": 4, "dynamic_image": 3}
+CHANNELS = {"rgb": 3, "rgb_diff": 6, "flow": 4, "dynamic_image": 3, "squeezed_image": 3}
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +40,17 @@ def motion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def recipe(motion: Path, modality: str, output: Path | str = "x", /, **data: object) -> Config:
+def recipe(
+    motion: Path, modality: str, output: Path | str = "x", /, *, channels: int | None = None, **data: object
+) -> Config:
     stack = {} if modality == "rgb" else {"stack": 2}
     root = {"flow_root": str(motion.parent / "flow")} if modality == "flow" else {}
     content = {
-        "model": {"name": "tiny_tsm", "num_segments": 2, "options": {"in_channels": CHANNELS[modality]}},
+        "model": {
+            "name": "tiny_tsm",
+            "num_segments": 2,
+            "options": {"in_channels": channels or CHANNELS[modality]},
+        },
         "data": {
             "root": str(motion),
             "train": "train.csv",
@@ -105,12 +111,27 @@ def test_a_difference_clip_is_made_of_consecutive_frames(motion):
     assert torch.allclose(dataset[0]["clip"], expected, atol=1e-6)
 
 
-def test_dynamic_images_are_of_whole_frames(motion):
+def test_runs_of_flow_fields_are_a_time_step_each(motion):
+    """What TeSNet squeezes: consecutive fields of two channels."""
+    config = recipe(motion, "flow", short_side=24, stack=1, frames_per_segment=3, channels=2)
+    dataset = clips(config)
+    wanted = UniformSampling(2, training=False, frames_per_segment=3)(7)
+    store = FlowStore(motion.parent / "flow", videos=motion)
+    fields = torch.from_numpy(store.read(dataset.samples[1].path, wanted)[..., :2].astype(np.float32))
+    clip = dataset[1]["clip"]
+    assert clip.shape == (2, 6, 24, 24)
+    torch.testing.assert_close(clip, (fields.permute(3, 0, 1, 2) - 128) / 255 / 0.226, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("modality", "made"), [("dynamic_image", dynamic_image), ("squeezed_image", squeezed_image)]
+)
+def test_pictures_are_of_whole_frames(motion, modality, made):
     """The rescaling sees the whole picture, then the crop is cut."""
-    dataset = clips(recipe(motion, "dynamic_image"))
+    dataset = clips(recipe(motion, modality))
     path = dataset.samples[0].path
     frames = read_frames(path, UniformSampling(2, training=False, frames_per_segment=2)(8))
-    whole = dynamic_image(frames, 2)[:, 4:28, 4:28]
+    whole = made(frames, 2)[:, 4:28, 4:28]
     normalize = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert torch.equal(dataset[0]["clip"], normalize(whole, np.random.default_rng(0)))
 
@@ -211,7 +232,7 @@ def test_a_video_without_flow_that_is_broken_is_named(motion, tmp_path):
         (
             "rgb_diff",
             {"frames_per_segment": 3},
-            "data.frames_per_segment: is for data.modality=rgb; data.stack",
+            "data.frames_per_segment: is for data.modality=rgb, or flow of data.stack=1; data.stack says it",
         ),
         ("flow", {"mean": [0, 0, 0]}, "data.mean, data.std: are of colours, not for data.modality=flow"),
         (
@@ -222,7 +243,7 @@ def test_a_video_without_flow_that_is_broken_is_named(motion, tmp_path):
         (
             "flow",
             {"modality": "depth"},
-            "data.modality: must be 'rgb', 'rgb_diff', 'flow' or 'dynamic_image'",
+            "data.modality: must be 'rgb', 'rgb_diff', 'flow', 'dynamic_image' or 'squeezed_image'",
         ),
         ("flow", {"modality": "rgb", "stack": None, "flow_root": None}, "in_channels: must be 3 for"),
     ],

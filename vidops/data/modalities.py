@@ -1,4 +1,4 @@
-"""Inputs other than RGB frames: RGB differences, dynamic images and stacked optical flow.
+"""Inputs other than RGB frames: RGB differences, dynamic and squeezed images, stacked optical flow.
 
 A network gets one input of C channels a segment, clip (C, T, H, W) with T the number of segments. Each input is
 made from several consecutive frames, which a sampling with `frames_per_segment` picks:
@@ -8,10 +8,11 @@ made from several consecutive frames, which a sampling with `frames_per_segment`
 | ``rgb`` | 1 | 3 | `transforms.Normalize` |
 | ``rgb_diff`` | k + 1 | 3k | crops, then `StackDifferences` |
 | ``dynamic_image`` | k | 3 | `DynamicImages`, then crops and `transforms.Normalize` |
+| ``squeezed_image`` | k | 3 | `SqueezedImages`, then crops and `transforms.Normalize` |
 | ``flow`` | k flow fields | 2k | crops with ``mirror=flip_flow``, then `StackFlow`; the fields are `FlowStore`'s |
 
-k is ``stack``. Flow fields travel as pictures of three channels, x, y and a blank one, as TSM's release stores
-them, so that every crop works on them.
+k is ``stack``. Flow of k = 1 may be sampled in runs of several fields, a time step each. Flow fields travel as
+pictures of three channels, x, y and a blank one, as TSM's release stores them, so that every crop works on them.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import torch
 from .transforms import _as_frames, _positive
 from .video import Frames
 
-MODALITIES = ("rgb", "rgb_diff", "flow", "dynamic_image")
-STACKS = {"rgb": 1, "rgb_diff": 5, "flow": 5, "dynamic_image": 6}
+MODALITIES = ("rgb", "rgb_diff", "flow", "dynamic_image", "squeezed_image")
+STACKS = {"rgb": 1, "rgb_diff": 5, "flow": 5, "dynamic_image": 6, "squeezed_image": 6}
 FLOW_ZERO = 128
 MEAN_STD = 0.226  # of ImageNet's three channels, the std of single-channel inputs in TSN and TSM
 
@@ -58,7 +59,7 @@ def input_channels(modality: str, stack: int) -> int:
         stack: k, see `frames_per_segment`.
 
     Returns:
-        3 for RGB and dynamic images, 3k for RGB differences, 2k for flow.
+        3 for RGB, dynamic and squeezed images, 3k for RGB differences, 2k for flow.
 
     Raises:
         ValueError: the modality is unknown or the stack is out of range.
@@ -74,7 +75,7 @@ def input_channels(modality: str, stack: int) -> int:
 def _check(modality: str, stack: int) -> None:
     if modality not in MODALITIES:
         raise ValueError(f"modality must be one of {', '.join(MODALITIES)}, got {modality!r}")
-    least = 2 if modality == "dynamic_image" else 1
+    least = 2 if modality in ("dynamic_image", "squeezed_image") else 1
     if isinstance(stack, bool) or not isinstance(stack, int) or stack < least:
         raise ValueError(f"stack must be a whole number of at least {least} for {modality}, got {stack!r}")
     if modality == "rgb" and stack != 1:
@@ -155,12 +156,54 @@ def dynamic_image(frames: Frames | torch.Tensor, length: int | None = None) -> t
         >>> dynamic_image(frames)[0, 0, :, 0].tolist()
         [0, 255]
     """
+    segments = _pictures(frames, length)
+    weights = torch.from_numpy(rank_pooling_coefficients(segments.shape[1]))
+    return torch.stack([_pooled(segment, weights) for segment in segments])
+
+
+def squeezed_image(frames: Frames | torch.Tensor, length: int | None = None) -> torch.Tensor:
+    """Sum up consecutive frames in the one picture from which they can best be restored, each by a factor of its own.
+
+    The temporal squeeze pooling of D = 1 column A' in closed form: of all columns a the one whose residuals
+    x - a y have the least sum of squares, which is the first singular vector of the frames, and its coefficients
+    y = a'x. The trained layer, `TemporalSqueezePool`, learns to predict such columns, with the loss of eq. 3.5, which
+    is not squared. Each picture is rescaled as `dynamic_image` does; frames of one value alone give 0 everywhere.
+
+    Args:
+        frames: uint8 (T * length, H, W, 3).
+        length: consecutive frames that make one picture; None makes one of all.
+
+    Returns:
+        uint8 (T, H, W, 3), rounded; brighter where the frames are.
+
+    Raises:
+        TypeError: the frames are not uint8.
+        ValueError: their number is not a multiple of ``length``, or that is below 2.
+
+    Source: Huang's thesis, eq. 3.4 and 3.5, with one squeezed image as in table 3.12.
+
+    Example:
+        >>> frames = np.zeros((2, 1, 3, 3), np.uint8)
+        >>> frames[:, 0, 1], frames[:, 0, 2] = 100, 200  # nothing moves: the frame itself
+        >>> squeezed_image(frames)[0, 0, :, 0].tolist()
+        [0, 128, 255]
+    """
+    return torch.stack([_squeezed(segment) for segment in _pictures(frames, length)])
+
+
+def _squeezed(frames: torch.Tensor) -> torch.Tensor:
+    flat = frames.flatten(1).double()
+    column = torch.linalg.eigh(flat @ flat.T).eigenvectors[:, -1]  # of the largest eigenvalue
+    return _pooled(frames, column * column.sum().sign())
+
+
+def _pictures(frames: Frames | torch.Tensor, length: int | None) -> torch.Tensor:
+    """Check frames of which one picture a segment is made, and divide them into segments."""
     frames = _as_frames(frames)
     length = len(frames) if length is None else length
     if length < 2:
         raise ValueError(f"length must be at least 2, got {length}")
-    weights = torch.from_numpy(rank_pooling_coefficients(length))
-    return torch.stack([_pooled(segment, weights) for segment in _segments(frames, length)])
+    return _segments(frames, length)
 
 
 def _pooled(frames: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -220,6 +263,26 @@ class DynamicImages:
     def __call__(self, frames: Frames | torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
         """Return uint8 pictures (T, H, W, 3) of frames (T * length, H, W, 3)."""
         return dynamic_image(frames, self.length)
+
+
+class SqueezedImages:
+    """Replace the frames of each segment by their `squeezed_image`; stands before the crops.
+
+    Args:
+        length: consecutive frames a segment, at least 2.
+
+    Example:
+        >>> SqueezedImages(6)(np.zeros((12, 4, 5, 3), np.uint8), np.random.default_rng(0)).shape
+        torch.Size([2, 4, 5, 3])
+    """
+
+    def __init__(self, length: int) -> None:
+        _check("squeezed_image", length)
+        self.length = length
+
+    def __call__(self, frames: Frames | torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+        """Return uint8 pictures (T, H, W, 3) of frames (T * length, H, W, 3)."""
+        return squeezed_image(frames, self.length)
 
 
 class StackDifferences:

@@ -15,11 +15,12 @@ class ModalityConfig(Section):
 
     Args:
         modality: what is made from the frames of a segment.
-        stack: differences, flow fields or frames that one input is made from; None: 5, 5 or 6.
+        stack: differences, flow fields or frames that one input is made from; None: 5, 5 or 6. Flow of ``stack`` 1
+            may have ``frames_per_segment``, fields that are a time step each, as TeSNet squeezes them.
         flow_root: folder of ``vidops dataset flow``; flow that it lacks is computed when it is asked for.
     """
 
-    modality: Literal["rgb", "rgb_diff", "flow", "dynamic_image"] = "rgb"
+    modality: Literal["rgb", "rgb_diff", "flow", "dynamic_image", "squeezed_image"] = "rgb"
     stack: Count | None = None
     flow_root: str | None = None
 
@@ -48,9 +49,11 @@ class ModalityConfig(Section):
             input_channels(self.modality, self.stacked)
         except ValueError as error:
             raise ValueError("data." + str(error).replace(" ", ": ", 1)) from None
-        if self.modality != "rgb" and frames_per_segment > 1:
+        single = self.modality == "rgb" or (self.modality == "flow" and self.stacked == 1)
+        if not single and frames_per_segment > 1:
             raise ValueError(
-                f"data.frames_per_segment: is for data.modality=rgb; data.stack says it for {self.modality}"
+                "data.frames_per_segment: is for data.modality=rgb, or flow of data.stack=1; data.stack says it for"
+                f" {self.modality}"
             )
         if self.modality in ("flow", "rgb_diff") and coloured:
             raise ValueError(f"data.mean, data.std: are of colours, not for data.modality={self.modality}")

@@ -56,8 +56,9 @@ def build_dataset(
     else:
         multi_scale = transforms.TrainCrops(size, section.flip, section.scales, mirror)
         transform = transforms.Compose([multi_scale, _network_input(config)])
-    if section.modality == "dynamic_image":  # of whole frames, as in the source
-        transform = transforms.Compose([modalities.DynamicImages(section.stacked), transform])
+    pictures = {"dynamic_image": modalities.DynamicImages, "squeezed_image": modalities.SqueezedImages}
+    if section.modality in pictures:  # of whole frames, as in the sources
+        transform = transforms.Compose([pictures[section.modality](section.stacked), transform])
     return data.VideoDataset(
         annotations,
         sampling=_sampling(config, training, clips),
@@ -83,7 +84,7 @@ def _sampling(config: Config, training: bool, clips: int) -> data.UniformSamplin
     section, segments = config.data, config.model.num_segments
     run = section.frames_per_segment
     if section.modality != "rgb":
-        run = modalities.frames_per_segment(section.modality, section.stacked)
+        run *= modalities.frames_per_segment(section.modality, section.stacked)
     if section.sampling == "dense":
         return data.DenseSampling(segments, training, run, clips, section.window)
     return data.UniformSampling(segments, training, section.symmetric, run, clips)
