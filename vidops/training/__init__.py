@@ -11,15 +11,20 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint, read_checkpoint, restore
     from .checks import NonFiniteLossError
     from .config import Config, load_config
+    from .joint import JointLoss, ScaleSchedule, Separate, mgda_alpha
     from .trainer import FitResult, fit
 
 __all__ = [
     "Checkpoint",
     "Config",
     "FitResult",
+    "JointLoss",
     "NonFiniteLossError",
+    "ScaleSchedule",
+    "Separate",
     "fit",
     "load_config",
+    "mgda_alpha",
     "read_checkpoint",
     "restore",
 ]
@@ -29,9 +34,13 @@ _HOMES = {
     "Checkpoint": "checkpoint",
     "Config": "config",
     "FitResult": "trainer",
+    "JointLoss": "joint",
     "NonFiniteLossError": "checks",
+    "ScaleSchedule": "joint",
+    "Separate": "joint",
     "fit": "trainer",
     "load_config": "config",
+    "mgda_alpha": "joint",
     "read_checkpoint": "checkpoint",
     "restore": "checkpoint",
 }

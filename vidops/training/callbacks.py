@@ -8,6 +8,7 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -145,6 +146,7 @@ class BrokenVideos(Callback):
 
 
 COLUMNS = ["epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "seconds"]
+OWN_COLUMNS = ["l1", "alpha", "val_l1"]  # after them, where a recipe has `joint`
 
 
 class MetricsLog:
@@ -157,16 +159,23 @@ class MetricsLog:
         step: steps done before this start.
         tensorboard: a SummaryWriter that gets the same figures, or None.
         writes: False for a rank that leaves the files to another.
+        columns: of the file.
     """
 
     def __init__(
-        self, path: Path, *, step: int = 0, tensorboard: Any | None = None, writes: bool = True
+        self,
+        path: Path,
+        *,
+        step: int = 0,
+        tensorboard: Any | None = None,
+        writes: bool = True,
+        columns: Sequence[str] = tuple(COLUMNS),
     ) -> None:
-        self.path, self.tensorboard, self.writes = path, tensorboard, writes
+        self.path, self.tensorboard, self.writes, self.columns = path, tensorboard, writes, columns
         if not writes:
             return
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         if step and path.is_file():
             try:
@@ -196,7 +205,7 @@ class MetricsLog:
             **{key: f"{value:.6g}" for key, value in figures.items()},
         }
         with open(self.path, "a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
         if self.tensorboard is not None:
             for key, value in figures.items():
                 self.tensorboard.add_scalar(key, value, step)
@@ -273,11 +282,10 @@ class Terminal(Callback):
         """Move the bar; every few steps read the loss."""
         assert isinstance(pl_module, Recognizer)
         if (batch_idx + 1) % self.accumulate == 0 and trainer.global_step % self.every == 0:
-            loss = pl_module.step_loss()
-            figures = {"train_loss": loss, "lr": self.rate}
+            figures = {**pl_module.step_figures(), "lr": self.rate}
             self.metrics.add(trainer.current_epoch + 1, trainer.global_step, figures)
             if self.bar is not None:
-                self.bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+                self.bar.set_postfix_str(f"loss {figures['train_loss']:.3f}", refresh=False)
         if self.bar is not None:
             self.bar.update(1)
 

@@ -16,16 +16,17 @@ from vidops.data.formats import FORMATS
 from .messages import explain, kind
 from .modality import ModalityConfig
 from .sections import (
-    AdamWConfig,
     Below1,
     Bool,
     CosineConfig,
     Count,
+    JointConfig,
     Natural,
-    OneCycleConfig,
+    OptimizerConfig,
     Positive,
+    ScheduleConfig,
     Section,
-    SGDConfig,
+    SeparateConfig,
     Share,
     StepsConfig,
 )
@@ -132,6 +133,10 @@ class Config(Section):
         optimizer: see :class:`SGDConfig` and :class:`AdamWConfig`.
         schedule: see :class:`OneCycleConfig`, :class:`CosineConfig` and :class:`StepsConfig`; the rate
             changes with every optimizer step.
+        joint: how a network's own losses (TeSNet's, DAN's) are trained beside the cross entropy: ``sum``, or for one
+            with a projection ``separate``, ``constant``, ``schedule`` or ``mgda``, see :class:`SumConfig` and those
+            after it; None: they are not. ``train_loss`` in the log is the cross entropy alone, ``l1`` the network's
+            own losses added up, ``alpha`` the share of these.
         epochs: passes over the training list.
         precision: ``fp32``, or mixed ``bf16`` or ``fp16`` (on a GPU) with fp32 weights.
         tf32: on a GPU, round what fp32 multiplies and convolves to the 10 bits of TF32, some times as fast.
@@ -166,8 +171,9 @@ class Config(Section):
 
     model: ModelConfig
     data: DataConfig
-    optimizer: Annotated[SGDConfig | AdamWConfig, Field(discriminator="name")]
-    schedule: Annotated[OneCycleConfig | CosineConfig | StepsConfig, Field(discriminator="name")]
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    joint: JointConfig | None = None
     epochs: Count
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     tf32: Bool = False
@@ -194,6 +200,8 @@ class Config(Section):
             raise ValueError(
                 f"schedule.warmup_epochs: must be below epochs={self.epochs}, got {schedule.warmup_epochs:g}"
             )
+        if isinstance(self.joint, SeparateConfig) and self.joint.epochs >= self.epochs:
+            raise ValueError(f"joint.epochs: must be below epochs={self.epochs}, got {self.joint.epochs}")
         if isinstance(schedule, StepsConfig):
             milestones = schedule.milestones
             if milestones != sorted(set(milestones)) or milestones[-1] >= self.epochs:

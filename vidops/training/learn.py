@@ -199,7 +199,7 @@ def loss_curve(config: Config, steps: int = 20) -> list[float]:
     """Run a recipe's first training steps in this process, on the CPU, without logs or files.
 
     Called with recipes that differ in ``backend`` alone, it shows whether two backends train alike. A step is one
-    batch here: ``accumulate``, ``clip_norm``, ``freeze_norms`` and ``ema`` are left aside.
+    batch here: ``accumulate``, ``clip_norm``, ``freeze_norms``, ``ema`` and ``joint`` are left aside.
 
     Args:
         config: the recipe.

@@ -44,7 +44,7 @@ def explain(problem: Any, recipe: type[BaseModel]) -> str:
         The text.
     """
     loc = list(problem["loc"])
-    if len(loc) > 1 and loc[0] in ("optimizer", "schedule"):
+    if len(loc) > 1 and loc[0] in ("optimizer", "schedule", "joint"):
         del loc[1]  # the discriminator's value, which is no key
     key = ".".join(str(part) for part in loc)
     what, given = problem["type"], problem["input"]

@@ -20,6 +20,7 @@ from .checkpoint import KEY, describe
 from .checks import NonFiniteLossError, check_finite, refuse_broken
 from .config import Config
 from .loading import STEP, derive_seed
+from .objective import Objective, add_up
 from .optim import build_optimizer, build_schedule, frozen_norms, zero_norms
 from .ranks import Ranks
 
@@ -32,14 +33,15 @@ class Recognizer(pl.LightningModule):
 
     Args:
         config: the recipe.
-        net: from clips (N, 3, T, H, W) to logits (N, K).
+        net: from clips (N, 3, T, H, W) to logits (N, K), and with ``return_losses=True`` to its own losses too, if
+            the recipe trains those.
         classes: K class names.
         batches_per_epoch: training batches an epoch.
         lists: fingerprints of the lists of videos, for the checkpoints.
         ranks: the processes that train together.
 
     Raises:
-        ValueError: batch norms are to be frozen and there are none.
+        ValueError: batch norms are to be frozen and there are none, or the recipe's ``joint`` does not fit.
     """
 
     def __init__(
@@ -69,11 +71,14 @@ class Recognizer(pl.LightningModule):
             )
         for norm in self._frozen:
             norm.requires_grad_(False)
+        self.objective = Objective(config, net, self.steps_per_epoch)
         self.train()
 
     def train(self, mode: bool = True) -> Recognizer:
-        """Choose training or evaluation mode; frozen batch norms stay in evaluation mode."""
+        """Choose training or evaluation mode; what is frozen stays in evaluation mode."""
         super().train(mode)
+        if mode:
+            self.objective.set_modes(self.current_epoch)
         for norm in self._frozen:
             norm.eval()
         return self
@@ -85,26 +90,41 @@ class Recognizer(pl.LightningModule):
             self._sums += torch.tensor(self._restored, dtype=torch.float64, device=self.device)
 
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's sums on the device: loss, right answers, clips."""
-        self._sums = torch.zeros(3, dtype=torch.float64, device=self.device)
-        self._step_loss = torch.zeros((), device=self.device)
+        """Start the epoch's sums on the device: loss, right answers, clips; own losses; alpha, steps that had one."""
+        self.train()
+        columns = len(self.objective.columns)
+        self._sums = torch.zeros((3, 4, 6)[columns], dtype=torch.float64, device=self.device)
+        self._step = torch.zeros(1 + columns, device=self.device)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Compute a batch's loss; its random numbers are a function of seed, epoch, position and rank."""
         rank = [self.ranks.rank] if self.ranks.rank else []
         torch.manual_seed(derive_seed(self.config.seed, STEP, self.current_epoch, batch_idx, *rank))
-        logits = self.model(batch["clip"])
-        loss = F.cross_entropy(logits, batch["label"])
-        self._check_loss(loss, batch["path"], batch_idx)
+        logits, loss, own = self.objective.losses(batch["clip"], batch["label"])
+        self._check_loss(loss if own is None else loss + own, batch["path"], batch_idx)
         if batch_idx % self.config.accumulate == 0:
-            self._step_loss.zero_()
+            self._step.zero_()
             self._step_paths = []
         self._step_paths += batch["path"]
-        self._step_loss += loss.detach() / self.config.accumulate
-        self._sums[0] += loss.detach() * len(logits)
+        last = (batch_idx + 1) % self.config.accumulate == 0
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        total = self.objective.join(loss, own, step=self.global_step, last=last, scaler=scaler)
         self._sums[1] += (logits.argmax(1) == batch["label"]).sum()
         self._sums[2] += len(logits)
-        return loss
+        self._add(loss, own, len(logits), last)
+        return total
+
+    def _add(self, loss: Tensor, own: Tensor | None, clips: int, last: bool) -> None:
+        """Add a batch's losses to the sums of the step and of the epoch, and alpha once a step."""
+        for i, part in enumerate((loss,) if own is None else (loss, own)):
+            self._step[i] += part.detach() / self.config.accumulate
+            self._sums[3 * i] += part.detach() * clips
+        if last and self.objective.joint is not None and self.objective.joint.alpha is not None:
+            alpha = self.objective.joint.alpha
+            self._step[2] = alpha
+            # Where fp16 overflows it is no number, and the scaler leaves the step out.
+            self._sums[4] += torch.where(alpha.isfinite(), alpha, 0)
+            self._sums[5] += alpha.isfinite()
 
     def _check_loss(self, loss: Tensor, paths: Sequence[str], batch_idx: int) -> None:
         """Look at the loss before the backward pass: weights and optimizer stay clean of a bad batch.
@@ -128,6 +148,7 @@ class Recognizer(pl.LightningModule):
 
         Under fp16 the scaler leaves such a step out and halves its scale; `SKIPS` in a row end the run.
         """
+        self.objective.drop_gradients()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         fine = bool(torch.isfinite(norm))
@@ -150,18 +171,25 @@ class Recognizer(pl.LightningModule):
         """Give the epoch's mean loss and accuracy so far, measured while the weights changed.
 
         Returns:
-            ``train_loss`` and ``train_top1`` over all ranks, which have to call it together.
+            ``train_loss`` and ``train_top1``, and what else the objective has, over all ranks, which have to call it
+            together.
         """
-        loss, right, clips = self.ranks.sum(self._sums).tolist()
-        return {"train_loss": loss / clips, "train_top1": right / clips}
+        loss, right, clips, *own = self.ranks.sum(self._sums).tolist()
+        figures = {"train_loss": loss / clips, "train_top1": right / clips}
+        if own:
+            figures["l1"] = own[0] / clips
+        if len(own) > 1:
+            figures["alpha"] = own[1] / max(own[2], 1)
+        return figures
 
-    def step_loss(self) -> float:
-        """Give the mean loss of the batches of the last optimizer step.
+    def step_figures(self) -> dict[str, float]:
+        """Give the mean losses of the batches of the last optimizer step, and its alpha.
 
         Returns:
-            The mean over all ranks, which have to call it together.
+            ``train_loss`` and what else the objective has, means over all ranks, which have to call it together.
         """
-        return float(self.ranks.sum(self._step_loss)) / self.ranks.size
+        means = (self.ranks.sum(self._step) / self.ranks.size).tolist()
+        return dict(zip(("train_loss", *self.objective.columns), means, strict=True))
 
     def on_validation_start(self) -> None:
         """Measure with one set of weights."""
@@ -171,6 +199,7 @@ class Recognizer(pl.LightningModule):
         """Start the counts."""
         self._counts = Counts(len(self.classes), self.device)
         self._val_loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._val_own = torch.zeros((), dtype=torch.float64, device=self.device)
         self._failure: VideoError | NonFiniteLossError | None = None
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -179,7 +208,9 @@ class Recognizer(pl.LightningModule):
             return
         try:
             refuse_broken(batch)
-            logits = self.model(batch["clip"]).float()
+            found = self.model(batch["clip"], **({"return_losses": True} if self.objective.columns else {}))
+            logits, own = found if self.objective.columns else (found, {})
+            logits = logits.float()
             check_finite(logits, batch["path"])
         except (VideoError, NonFiniteLossError) as error:
             if self.ranks.alone:
@@ -187,20 +218,24 @@ class Recognizer(pl.LightningModule):
             self._failure = error
             return
         self._val_loss += F.cross_entropy(logits.double(), batch["label"], reduction="sum")
+        if own:
+            self._val_own += add_up(own).double() * len(logits)
         self._counts.update(logits, batch["label"])
 
     def on_validation_epoch_end(self) -> None:
         """Turn the counts of all ranks into the figures that the log and the checkpoints show."""
         self.ranks.together(self._raise_failure)
         own = self._counts
-        figures = [float(self._val_loss), own.right, own.among5, own.samples]
+        figures = [float(self._val_loss), own.right, own.among5, own.samples, float(self._val_own)]
         sums = self.ranks.sum(torch.tensor(figures, dtype=torch.float64, device=self.device))
-        loss, right, among5, samples = sums.tolist()
+        loss, right, among5, samples, own_loss = sums.tolist()
         self.metrics = {
             "val_loss": loss / samples,
             "val_top1": right / samples,
             "val_top5": among5 / samples,
         }
+        if self.objective.columns:
+            self.metrics["val_l1"] = own_loss / samples
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

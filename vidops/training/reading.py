@@ -56,9 +56,10 @@ def build_dataset(
     else:
         multi_scale = transforms.TrainCrops(size, section.flip, section.scales, mirror)
         transform = transforms.Compose([multi_scale, _network_input(config)])
-    pictures = {"dynamic_image": modalities.DynamicImages, "squeezed_image": modalities.SqueezedImages}
-    if section.modality in pictures:  # of whole frames, as in the sources
-        transform = transforms.Compose([pictures[section.modality](section.stacked), transform])
+    if section.modality == "dynamic_image":  # of whole frames, as in the sources
+        transform = transforms.Compose([modalities.DynamicImages(section.stacked), transform])
+    if section.modality == "squeezed_image":
+        transform = transforms.Compose([modalities.SqueezedImages(section.stacked), transform])
     return data.VideoDataset(
         annotations,
         sampling=_sampling(config, training, clips),

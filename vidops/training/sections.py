@@ -1,4 +1,4 @@
-"""The sections of a recipe that say how the weights are moved: optimizer, parameter groups, schedule."""
+"""The sections of a recipe that say how the weights are moved: optimizer, groups, schedule, losses together."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ NonNegative = Annotated[float, Strict(), Field(ge=0)]
 Positive = Annotated[float, Strict(), Field(gt=0)]
 Below1 = Annotated[float, Strict(), Field(gt=0, lt=1)]
 Share = Annotated[float, Strict(), Field(gt=0, le=1)]
+UpTo1 = Annotated[float, Strict(), Field(ge=0, le=1)]
+From0Below1 = Annotated[float, Strict(), Field(ge=0, lt=1)]
 Bool = Annotated[bool, Strict()]
 
 
@@ -76,7 +78,7 @@ class SGDConfig(Section):
     name: Literal["sgd"]
     lr: Positive
     lr_batch: Count | None = None
-    momentum: Annotated[float, Strict(), Field(ge=0, lt=1)] = 0.9
+    momentum: From0Below1 = 0.9
     nesterov: Bool = False
     weight_decay: NonNegative = 0.0
     groups: GroupsConfig = GroupsConfig()
@@ -146,3 +148,75 @@ class StepsConfig(Section):
     milestones: list[Count] = Field(min_length=1)
     gamma: Below1 = 0.1
     warmup_epochs: NonNegative = 0.0
+
+
+class SumConfig(Section):
+    """The cross entropy plus ``weight`` times the network's own losses: eq. 3.6 of Huang's thesis, its beta.
+
+    Args:
+        name: ``sum``.
+        weight: of the network's own losses.
+    """
+
+    name: Literal["sum"]
+    weight: Positive
+
+
+class SeparateConfig(Section):
+    """The projection alone on its own loss for some epochs, then frozen, and the rest alone on the cross entropy.
+
+    Rate and warm-up go on over both as the schedule says, and whatever is not trained keeps its batch norms'
+    statistics too.
+
+    Args:
+        name: ``separate``.
+        epochs: of the projection, below those of the run.
+    """
+
+    name: Literal["separate"]
+    epochs: Count
+
+
+class ConstantConfig(Section):
+    """``alpha`` of the projection's own loss, 1 - ``alpha`` of the cross entropy, for the projection's parameters.
+
+    Args:
+        name: ``constant``.
+        alpha: 0 trains on the cross entropy alone, and logs the projection's loss.
+    """
+
+    name: Literal["constant"]
+    alpha: UpTo1
+
+
+class ScaleScheduleConfig(Section):
+    """An alpha that falls from 1 to ``lam`` and then to 0, see :class:`~vidops.training.joint.ScaleSchedule`.
+
+    Args:
+        name: ``schedule``.
+        gamma: share of the run's steps over which alpha falls to ``lam``.
+        lam: the thesis' lambda.
+    """
+
+    name: Literal["schedule"]
+    gamma: Below1
+    lam: From0Below1
+
+
+class MGDAConfig(Section):
+    """The alpha of the multiple-gradient descent algorithm, at every step anew.
+
+    Args:
+        name: ``mgda``.
+    """
+
+    name: Literal["mgda"]
+
+
+# Told apart by their key `name`.
+OptimizerConfig = Annotated[SGDConfig | AdamWConfig, Field(discriminator="name")]
+ScheduleConfig = Annotated[OneCycleConfig | CosineConfig | StepsConfig, Field(discriminator="name")]
+JointConfig = Annotated[
+    SumConfig | SeparateConfig | ConstantConfig | ScaleScheduleConfig | MGDAConfig,
+    Field(discriminator="name"),
+]

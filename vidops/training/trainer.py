@@ -29,8 +29,10 @@ from vidops.models import count_params
 from .averaging import Averaging
 from .callbacks import (
     BEST,
+    COLUMNS,
     LAST,
     METRICS,
+    OWN_COLUMNS,
     AtomicCheckpointIO,
     BestAndLast,
     BrokenVideos,
@@ -61,7 +63,8 @@ class FitResult:
     Args:
         output: its folder.
         epochs: epochs finished.
-        metrics: ``val_loss``, ``val_top1``, ``val_top5`` after the last of them.
+        metrics: ``val_loss``, ``val_top1``, ``val_top5`` after the last of them; with ``joint`` in the recipe
+            ``val_l1`` too, the network's own losses.
         best_top1: the highest validation top-1 of any epoch, that of ``best.ckpt``.
         broken: reasons why training videos were left out.
     """
@@ -173,7 +176,8 @@ def _train(config: Config, ranks: Ranks, start: Start, out: TextIO | None) -> Fi
         write_text(output / CONFIG, dump(config))
         for part in output.glob(".*.ckpt.*.tmp"):  # of a run killed while it wrote
             part.unlink()
-    metrics = _open_log(output, start.steps, writes=ranks.first)
+    columns = [*COLUMNS, *(OWN_COLUMNS if config.joint is not None else [])]
+    metrics = _open_log(output, start.steps, writes=ranks.first, columns=columns)
     best = BestAndLast(output, every=config.checkpoint_every, accumulate=config.accumulate)
     broken = BrokenVideos(videos, config.data.max_broken)
     terminal = Terminal(
@@ -283,7 +287,7 @@ def _run(trainer: pl.Trainer, module: Recognizer, train: Any, val: Any, earlier:
             signal.signal(signal.SIGINT, handler)
 
 
-def _open_log(output: Path, steps: int, *, writes: bool) -> MetricsLog:
+def _open_log(output: Path, steps: int, *, writes: bool, columns: list[str]) -> MetricsLog:
     """Open metrics.csv and, if TensorBoard is installed, its events, both cut off after ``steps``."""
     writer, events = None, output / "tensorboard"
     if writes and importlib.util.find_spec("tensorboard") is not None:
@@ -295,7 +299,7 @@ def _open_log(output: Path, steps: int, *, writes: bool) -> MetricsLog:
         if 0 < wait <= 1:
             time.sleep(wait)
         writer = SummaryWriter(events, purge_step=steps + 1 if earlier else None)
-    return MetricsLog(output / METRICS, step=steps, tensorboard=writer, writes=writes)
+    return MetricsLog(output / METRICS, step=steps, tensorboard=writer, writes=writes, columns=columns)
 
 
 def _say(out: TextIO | None, text: str, end: str = "\n") -> None:
