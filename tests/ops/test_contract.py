@@ -192,7 +192,8 @@ def test_extreme_values_reach_what_they_reach_in_the_reference(
     ):
         assert torch.equal(y.isnan(), z.isnan())
         assert torch.equal(y.isinf(), z.isinf())
-        torch.testing.assert_close(y, z, equal_nan=True)
+        # Some bits more than of a sum: what is large may cancel, as in a mean of residuals.
+        torch.testing.assert_close(y, z, rtol=2e-5, atol=1e-5, equal_nan=True)
 
 
 @every_operator
