@@ -47,16 +47,6 @@ int64_t blocks_of(int64_t count) {
   return count;
 }
 
-template <class T>
-Steps<T> steps_of(const Tensor& tensor) {
-  const Clip c = describe(tensor);
-  return {static_cast<T*>(tensor.data_ptr()), c.sN, c.sC, c.sT, c.sP};
-}
-template <class T>
-Steps<T> steps_of(const std::optional<Tensor>& tensor) {
-  return tensor ? steps_of<T>(*tensor) : Steps<T>{nullptr, 0, 0, 0, 0};
-}
-
 BandArgs arguments(const BandPass& call, const Clip& x) {
   STD_TORCH_CHECK(x.P < (int64_t{1} << 30) && x.C < (int64_t{1} << 30) && x.T < (int64_t{1} << 29),
                   "a clip of more than 2^30 pixels or channels or 2^29 frames is too large for the CUDA kernels");
@@ -176,11 +166,6 @@ Steps<device_acc_t<T>> scratch(const BandPass& call, const Clip& x, int64_t H, i
   A* data = static_cast<A*>(memory->data_ptr());
   if (x.channels_last()) return {data, C * frames * P, 1, C * P, C};
   return {data, C * frames * P, frames * P, P, 1};
-}
-
-template <class T>
-Steps<const T> constant(const Steps<T>& s) {
-  return {s.data, s.n, s.c, s.t, s.p};
 }
 
 template <class T>

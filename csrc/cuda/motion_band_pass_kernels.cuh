@@ -4,22 +4,13 @@
 #include "common/band_pass.h"
 #include "common/cuda.h"
 #include "common/pack.h"
+#include "cuda/steps.cuh"
 
 namespace vidops {
 namespace {
 
 constexpr int kRows = 8;           // results of a thread: neighbouring rows of one column
 constexpr int kBandThreads = 128;  // of the kernels that filter, fold and gather
-
-// A clip or scratch in steps of clip, channel, frame and position.
-template <class T>
-struct Steps {
-  T* data;
-  int64_t n, c, t, p;
-  __device__ __forceinline__ T* at(int64_t clip, int64_t channel, int64_t frame) const {
-    return data + clip * n + channel * c + frame * t;
-  }
-};
 
 // Sizes of a call, and who takes what: a block has `lanes` channels of a tile of `rows` x `columns` pixels of one
 // frame. Threads and shared memory count columns first in planar layouts, channels first in channels last.

@@ -19,64 +19,13 @@
 #include "common/namespace.h"
 #include "common/pack.h"
 #include "common/resize.h"
+#include "cuda/bilinear.cuh"
 
 namespace vidops {
 namespace {
 
 constexpr int kThreads = 256;
 constexpr int64_t kFrames = 4;  // of a thread, where there are so many
-
-// One axis: the clip's side and the resized one.
-struct Axis {
-  int32_t in, out;
-  double unit;  // 1 / (2 * out)
-
-  // part / (2 * out), rounded as a division is but for a last bit now and then; a division calls a subroutine.
-  template <class A>
-  __device__ __forceinline__ A share(int32_t part) const {
-    const A whole = static_cast<A>(2 * out), inverse = static_cast<A>(unit), a = static_cast<A>(part);
-    const A quotient = a * inverse;
-    return fma(fma(-quotient, whole, a), inverse, quotient);
-  }
-
-  __device__ __forceinline__ int32_t place(int32_t d) const {
-    return min(max((2 * d + 1) * in - out, 0), 2 * out * (in - 1));
-  }
-  // The first result that reads at element i or after it, were the axis longer at both ends.
-  __device__ __forceinline__ int32_t first(int32_t i) const {
-    return min((max(out * (2 * i + 1) - in, 0) + 2 * in - 1) / (2 * in), out);
-  }
-};
-
-// What a result reads of an axis: two elements and their weights.
-template <class A>
-struct Two {
-  int32_t low, high;
-  A first, second;
-
-  __device__ __forceinline__ Two(const Axis& axis, int32_t d) {
-    const int32_t unit = 2 * axis.out, place = axis.place(d);
-    low = place / unit;
-    const int32_t rest = place - low * unit;
-    high = low + (rest != 0);
-    first = rest ? axis.share<A>(unit - rest) : A(0.5);
-    second = rest ? axis.share<A>(rest) : A(0.5);
-  }
-};
-
-// Which results read an element of an axis, and with what weights.
-template <class A>
-struct Readers {
-  Axis axis;
-  int32_t at, begin, end;
-
-  __device__ __forceinline__ Readers(const Axis& axis, int32_t i)
-      : axis(axis), at(i), begin(axis.first(i - 1)), end(axis.first(i + 1)) {}
-  __device__ __forceinline__ A weight(int32_t d) const {
-    const int32_t unit = 2 * axis.out, away = axis.place(d) - unit * at;
-    return axis.share<A>(max(unit - max(away, -away), 0));
-  }
-};
 
 struct ResizeArgs {
   Axis rows, columns;
@@ -150,7 +99,7 @@ void run(const Tensor& x, const Clip& cx, const Tensor& y, const Clip& cy, bool 
   const bool last = cx.layout == Layout::kNTHWC;
   const auto axis = [&](int64_t from, int64_t to) {
     const int64_t in = backward ? to : from, out = backward ? from : to;
-    return Axis{static_cast<int32_t>(in), static_cast<int32_t>(out), 1.0 / static_cast<double>(2 * out)};
+    return Axis::of(in, out);
   };
   const int64_t places = last ? cx.C / V : 1;
   STD_TORCH_CHECK(places * cy.P < int64_t{1} << 31, "frames of 2^31 elements are too large for the CUDA kernels");
