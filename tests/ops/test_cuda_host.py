@@ -18,11 +18,15 @@ from torch import Tensor
 from tests import host_cuda
 from tests.ops.common import DTYPES, compare, device_for, in_layout
 from vidops import ops, reference
+from vidops.reference import Projection
 
 ALL_TAPS = ((8, 1, 1), (8, 3, 1), (8, 5, 1), (8, 7, 1), (8, 3, 2), (8, 9, 1))
 ODD_GROUPS = ((3, 1, 1), (1, 9, 1), (4, 7, 1), (2, 5, 1), (3, 3, 2))
 # Positions whose rows are aligned for 16 bytes in every dtype, for 8 in the 2-byte ones, and for one element.
 PLANES = [(4, 4), (2, 6), (3, 5)]
+# Columns and frames that reach every kernel of temporal_projection: those compiled for a number of columns and for up
+# to 8 or 16 frames, and the general ones.
+PROJECTIONS = [*itertools.product((1, 2, 3, 4), (8, 16)), (4, 17), (5, 8)]
 
 
 @pytest.fixture(scope="session")
@@ -158,6 +162,17 @@ def test_every_kernel_has_run() -> None:
             x = in_layout(torch.randn(1, size, 1, 2, size, dtype=dtype), layout).requires_grad_()
             y = ops.resize(x, (3, 2 * size), backend="cuda_host")
             y.backward(torch.ones_like(y))
+        for (d, t), width in (*itertools.product(PROJECTIONS, (3, 4)), ((16, 64), 13)):
+            x, basis = (
+                torch.randn(s, dtype=dtype).requires_grad_()
+                for s in ((1, 2, t, 2, width), (1, t, d, 1, width if t == 64 else 2))
+            )
+            sum(
+                f.square().sum() for f in ops.temporal_projection(x, basis, backend="cuda_host")[3:5]
+            ).backward()
+        for t in (8, 9):
+            x = torch.randn(1, 2, t, 2, 2, dtype=dtype).requires_grad_()
+            ops.temporal_descriptor(x, backend="cuda_host").square().sum().backward()
     library = ctypes.CDLL(str(path))
     addresses = (ctypes.c_void_p * 4096)()
     count = library.vidops_host_launched(addresses, len(addresses))
@@ -169,6 +184,35 @@ def test_every_kernel_has_run() -> None:
     assert len(kernels) > 20
     missing = [name.split("(anonymous namespace)::")[1] for name, a in kernels.items() if a not in launched]
     assert not missing, "\n".join(missing)
+
+
+@pytest.mark.parametrize("layout", ["NCTHW", "NTHWC"])
+@pytest.mark.parametrize(
+    ("shape", "columns", "grid"),
+    [
+        ((1, 2, 5, 3, 300), 1, (2, 40)),  # rows of several segments
+        ((1, 2, 5, 2, 131), 2, (1, 1)),  # that all read the one column of the grid
+        ((1, 2, 3, 2, 131), 1, (2, 131)),  # a gradient that no kernel adds up
+        ((1, 2, 3, 5, 131), 2, (2, 131)),
+        ((1, 1, 4, 150, 4), 1, (9, 2)),  # frames of several bands
+        ((2, 40, 3, 5, 6), 2, (2, 3)),  # channels in parts
+        ((2, 40, 3, 5, 6), 1, (5, 6)),
+        ((1, 21, 16, 3, 4), 3, (2, 2)),  # channels in chunks, where they are last
+        ((1, 1, 18, 3, 130), 2, (2, 3)),  # the general kernels' segments
+        ((1, 1, 64, 2, 13), 16, (1, 13)),  # a basis that shared memory does not hold
+    ],
+)
+def test_projections_of_several_blocks(
+    shape: tuple[int, int, int, int, int], columns: int, grid: tuple[int, int], layout: str
+) -> None:
+    device = device_for("cuda_host", "temporal_projection")
+    g = torch.Generator().manual_seed(3)
+    n, _, t, _, _ = shape
+    time = (torch.arange(t) + 0.5) * torch.pi / t
+    cosines = torch.cos(time[:, None] * torch.arange(columns))[:, :, None, None]
+    x, basis = torch.randn(shape, generator=g), cosines + torch.randn(n, t, columns, *grid, generator=g) / 4
+    function = functools.partial(ops.temporal_projection, outputs=Projection._fields)
+    compare(function, [in_layout(x, layout), basis], "cuda_host", device, grad_layout=layout)
 
 
 @pytest.mark.parametrize("layout", ["NCTHW", "NTHWC"])
