@@ -13,43 +13,13 @@ import triton.language as tl
 from torch import Tensor
 
 from ..ops.layouts import clip_strides, layout_of
+from ._bilinear import between, first_reader, share_of
 from ._clip import native, tile, walk
 from ._compile import CompileCase, meta_clip
-from ._device import INTERPRETED, device, narrow, widen
+from ._device import device, narrow, widen
 from ._register import operator, wrap_triton
 
 SHARE = {2: 8, 4: 4, 8: 2}  # elements of a tile a thread, by bytes an element: 16 bytes
-
-
-@device
-def _divide(a, b, WIDE: tl.constexpr):
-    """a / b, correctly rounded."""
-    if WIDE:
-        quotient = a.to(tl.float64) / b
-    elif INTERPRETED:
-        quotient = a.to(tl.float32) / b
-    else:
-        quotient = tl.math.div_rn(a.to(tl.float32), b.to(tl.float32))
-    return quotient
-
-
-@device
-def _place(d, IN, OUT):
-    """Where result ``d`` reads, in units of 1 / (2 * OUT)."""
-    return tl.minimum(tl.maximum((2 * d + 1) * IN - OUT, 0), 2 * OUT * (IN - 1))
-
-
-@device
-def _first(i, IN, OUT):
-    """The first result that reads at element ``i`` or after it, were the axis longer at both ends."""
-    return (tl.maximum(OUT * (2 * i + 1) - IN, 0) + 2 * IN - 1) // (2 * IN)
-
-
-@device
-def _weight(d, i, IN, OUT, WIDE: tl.constexpr):
-    """What result ``d`` takes of element ``i``."""
-    away = tl.abs(_place(d, IN, OUT) - 2 * OUT * i)
-    return _divide(tl.maximum(2 * OUT - away, 0), 2 * OUT + 0 * away, WIDE)
 
 
 @device
@@ -78,13 +48,8 @@ def resize_kernel(
     source, result, row, column, inside = _owned(
         x, y, N, C, T, H, W, x_n, x_c, x_t, x_p, y_n, y_c, y_t, y_p, blocks, p_blocks, C_BLOCK, P_BLOCK, LAST
     )
-    place_h, place_w = _place(row, IN_H, H), _place(column, IN_W, W)
-    h, w = place_h // (2 * H), place_w // (2 * W)
-    rest_h, rest_w = place_h - h * (2 * H), place_w - w * (2 * W)
-    # At an element the next one is not read: its share is half of the same.
-    below = tl.where(rest_h == 0, _divide(1 + 0 * h, 2 + 0 * h, WIDE), _divide(rest_h, 2 * H + 0 * h, WIDE))
-    right = tl.where(rest_w == 0, _divide(1 + 0 * w, 2 + 0 * w, WIDE), _divide(rest_w, 2 * W + 0 * w, WIDE))
-    next_h, next_w = h + (rest_h != 0).to(tl.int32), w + (rest_w != 0).to(tl.int32)
+    h, next_h, below = between(row, IN_H, H, WIDE)
+    w, next_w, right = between(column, IN_W, W, WIDE)
     a = widen(tl.load(source + (h * IN_W + w).to(tl.int64) * x_p, mask=inside, other=0))
     b = widen(tl.load(source + (h * IN_W + next_w).to(tl.int64) * x_p, mask=inside, other=0))
     c = widen(tl.load(source + (next_h * IN_W + w).to(tl.int64) * x_p, mask=inside, other=0))
@@ -102,15 +67,15 @@ def resize_backward_kernel(
     source, result, row, column, inside = _owned(
         x, y, N, C, T, H, W, x_n, x_c, x_t, x_p, y_n, y_c, y_t, y_p, blocks, p_blocks, C_BLOCK, P_BLOCK, LAST
     )
-    first_h, first_w = _first(row - 1, H, OUT_H), _first(column - 1, W, OUT_W)
+    first_h, first_w = first_reader(row - 1, H, OUT_H), first_reader(column - 1, W, OUT_W)
     total = tl.zeros([C_BLOCK, P_BLOCK], tl.float64 if WIDE else tl.float32)
     for i in range(most_h):
         h = first_h + i
-        of_row = _weight(h, row, H, OUT_H, WIDE)
+        of_row = share_of(h, row, H, OUT_H, WIDE)
         across = tl.zeros([C_BLOCK, P_BLOCK], tl.float64 if WIDE else tl.float32)
         for j in range(most_w):
             w = first_w + j
-            weight = _weight(w, column, W, OUT_W, WIDE)
+            weight = share_of(w, column, W, OUT_W, WIDE)
             mask = inside & (h < OUT_H) & (w < OUT_W) & (of_row > 0) & (weight > 0)
             at = (h * OUT_W + w).to(tl.int64) * x_p
             across += weight * widen(tl.load(source + at, mask=mask, other=0))
