@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..ops.layouts import empty_clip, layout_of
 
-__all__ = ["Tile", "Walk", "alignment", "native", "native_like", "tile", "walk"]
+__all__ = ["Tile", "Walk", "alignment", "far", "native", "native_like", "tile", "walk"]
 
 LINE = 128  # bytes of neighbouring channels in a channels-last tile
 
@@ -76,6 +76,14 @@ def native_like(grad: Tensor, x: Tensor) -> Tensor:
     if _walkable(grad) and walk(grad).last == walk(x).last:
         return grad
     return empty_clip(grad, layout=layout_of(x)).copy_(grad)
+
+
+def far(*clips: Tensor) -> bool:
+    """Whether offsets within a clip may pass 32 bits, half of which are left to what tiles have beyond its ends."""
+    return any(
+        sum((size - 1) * step for size, step in zip(clip.shape[1:], clip.stride()[1:], strict=True)) >= 2**30
+        for clip in clips
+    )
 
 
 def alignment(x: Tensor, *steps: int) -> int:

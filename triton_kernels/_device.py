@@ -9,7 +9,7 @@ import triton.language as tl
 
 from ._register import INTERPRETED as _INTERPRETED
 
-__all__ = ["device", "narrow", "steps", "tile_at", "tile_of", "widen"]
+__all__ = ["device", "narrow", "steps", "sum_along", "tile_at", "tile_of", "widen"]
 
 INTERPRETED = tl.constexpr(_INTERPRETED)
 
@@ -43,6 +43,16 @@ def narrow(value, dtype: tl.constexpr):
     else:
         result = value.to(dtype)
     return result
+
+
+@device
+def sum_along(value, AXIS: tl.constexpr):
+    """The sum over an axis, which stays, with one element."""
+    if INTERPRETED:  # tl.sum is itself a ``jit`` function there
+        total = tl.reduce(value, AXIS, tl.standard._sum_combine, keep_dims=True)
+    else:
+        total = tl.sum(value, AXIS, keep_dims=True)
+    return total
 
 
 @device

@@ -15,7 +15,9 @@ from tests.ops.common import compare, device_for, in_layout
 from vidops import ops
 from vidops.ops import backends
 
-OPS = ["depthwise_conv3d", "temporal_conv", "temporal_shift"]
+OPS = [
+    "depthwise_conv3d", "temporal_conv", "temporal_descriptor", "temporal_projection", "temporal_shift",
+]  # fmt: skip
 SCHEMAS = [name + end for name in OPS for end in ("", "_backward")]
 
 
