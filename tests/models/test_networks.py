@@ -12,8 +12,10 @@ TINY = list_models("tiny_*")
 # The operator that decides where a network can run; without it there is none.
 OPERATOR = {
     "tiny_bqn": "motion_band_pass",
+    "tiny_dan": "temporal_projection",
     "tiny_mbpm": "motion_band_pass",
     "tiny_mstnet": "temporal_conv",
+    "tiny_tesnet": "temporal_projection",
     "tiny_tsm": "temporal_shift",
     "tiny_tsm_mobilenetv2": "temporal_shift",
     "tiny_x3d": "depthwise_conv3d",
@@ -21,15 +23,20 @@ OPERATOR = {
 TEMPORAL = [name for name in TINY if name != "tiny_tsn"]
 
 
-def frames_of(name: str, segments: int = 8) -> int:
-    """T of the clips of a network."""
-    return segments * model_card(name).frames_per_segment
+def frames_of(name: str, segments: int | None = None) -> int:
+    """T of the clips of a network, of its usual number of segments or of another."""
+    card = model_card(name)
+    return (card.num_segments if segments is None else segments) * card.frames_per_segment
 
 
 def clips(
-    n: int = 2, t: int = 8, size: int = 32, dtype: torch.dtype = torch.float32, name: str = "tiny_tsn"
+    n: int = 2,
+    t: int | None = None,
+    size: int = 32,
+    dtype: torch.dtype = torch.float32,
+    name: str = "tiny_tsn",
 ) -> Tensor:
-    """Clips of t segments for a network."""
+    """Clips for a network, of its usual number of segments or of t."""
     return torch.randn(
         n, 3, frames_of(name, t), size, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64
     ).to(dtype)
@@ -55,7 +62,8 @@ def awake(net: nn.Module) -> nn.Module:
 def test_forward_shape(name: str) -> None:
     net = create_model(name, num_classes=5, num_segments=4).eval()
     with torch.no_grad():
-        logits = net(clips(2, 4, 112 if name.startswith("bqn") else 32, name=name))
+        size = 112 if name.startswith("bqn") else 80 if "inception" in name else 32
+        logits = net(clips(2, 4, size, name=name))
     assert logits.shape == (2, 5)
     assert logits.isfinite().all()
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..models import Figure
 
 HELP = "list the models; with --stats, their parameters and multiply-adds beside the published ones"
 
@@ -73,9 +77,10 @@ def figures(name: str, noted: int) -> tuple[list[tuple[str, ...]], list[str]]:
         source = figure.source
         if figure.over:
             source += f" (over {figure.over})"
-        if figure.contradiction:
-            notes.append(f"[{noted + len(notes) + 1}] {figure.contradiction}")
-            source += f" [{noted + len(notes)}]"
+        for note in notes_on(figure):
+            if note not in notes:
+                notes.append(note)
+            source += f" [{noted + notes.index(note) + 1}]"
         rows.append(
             (
                 name,
@@ -90,7 +95,18 @@ def figures(name: str, noted: int) -> tuple[list[tuple[str, ...]], list[str]]:
                 source,
             )
         )
-    return rows, notes
+    return rows, [f"[{number}] {note}" for number, note in enumerate(notes, noted + 1)]
+
+
+def notes_on(figure: Figure) -> list[str]:
+    """Say what a row does not show."""
+    notes = [figure.contradiction] if figure.contradiction else []
+    if figure.unaccounted:
+        notes.append(
+            f"the published figure holds {figure.unaccounted} multiply-adds for each pixel of each input frame more"
+            " than the network that its source describes; GMACs has them, too"
+        )
+    return notes
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -5,7 +5,9 @@ from .fold_time import FoldTime
 from .lateral_connection import BandPassLateralConnection, LateralConnection
 from .mix_t_conv import MixTConv
 from .motion_band_pass import MotionBandPass
+from .pixelwise_temporal_projection import PixelwiseTemporalProjection
 from .temporal_shift import TemporalShift
+from .temporal_squeeze_pool import TemporalSqueezePool
 
 __all__ = [
     "BandPassLateralConnection",
@@ -14,5 +16,7 @@ __all__ = [
     "LateralConnection",
     "MixTConv",
     "MotionBandPass",
+    "PixelwiseTemporalProjection",
     "TemporalShift",
+    "TemporalSqueezePool",
 ]

@@ -4,17 +4,22 @@ from . import bqn as bqn
 from .backbone import Backbone, Block, SegmentConsensus
 from .busy_quiet import BusyQuietNet
 from .cards import Comparison, Figure, ModelCard, Score, count_gmacs, count_params
+from .dan import DANTSM, DANX3D
+from .inception_resnet_v2 import InceptionResNetV2, TSNInceptionResNetV2
 from .mbpm import MBPMTSM, MBPMX3D, MBPMTSMMobileNetV2
 from .mobilenetv2 import InvertedResidual, MobileNetV2
 from .mstnet import MSTNet
 from .registry import create_model, is_model, list_models, model_card, register_model
 from .resnet import BasicBlock, Bottleneck, ResNet
+from .tesnet import TeSNet
 from .tsm import TSM, TSMMobileNetV2
 from .tsn import TSN
 from .weights import LoadResult, load_weights, read_weights
 from .x3d import X3D
 
 __all__ = [
+    "DANTSM",
+    "DANX3D",
     "MBPMTSM",
     "MBPMX3D",
     "TSM",
@@ -27,6 +32,7 @@ __all__ = [
     "BusyQuietNet",
     "Comparison",
     "Figure",
+    "InceptionResNetV2",
     "InvertedResidual",
     "LoadResult",
     "MBPMTSMMobileNetV2",
@@ -37,6 +43,8 @@ __all__ = [
     "Score",
     "SegmentConsensus",
     "TSMMobileNetV2",
+    "TSNInceptionResNetV2",
+    "TeSNet",
     "count_gmacs",
     "count_params",
     "create_model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -40,6 +41,8 @@ class Figure:
             beside each other, not the absolute value.
         over_gmacs: what the same source prints for ``over``.
         contradiction: why the row cannot be reproduced, where it cannot.
+        unaccounted: multiply-adds for each pixel of each input frame that the row holds more than the network
+            that its source describes; they are added to ours before the two are compared.
     """
 
     source: str
@@ -51,6 +54,7 @@ class Figure:
     over: str | None = None
     over_gmacs: float = 0.0
     contradiction: str | None = None
+    unaccounted: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ class ModelCard:
         std: likewise.
         scores: published accuracies.
         figures: published parameters and multiply-adds.
-        frames_per_segment: consecutive frames of a clip that make one of the network's segments.
+        frames_per_segment: consecutive frames of a clip that make one of the network's segments, by default.
+        frames_option: the option that sets this number, where one does.
     """
 
     name: str
@@ -100,6 +105,27 @@ class ModelCard:
     scores: tuple[Score, ...] = ()
     figures: tuple[Figure, ...] = ()
     frames_per_segment: int = 1
+    frames_option: str | None = None
+
+    def frames_of(self, options: Mapping[str, Any]) -> int:
+        """Look up how many consecutive frames make a segment of the model with some options.
+
+        Args:
+            options: of `create_model`.
+
+        Returns:
+            The number that ``options`` name, or else `frames_per_segment`.
+
+        Example:
+            >>> from vidops.models import model_card
+            >>> model_card("dan_x3d_xs").frames_of({}), model_card("dan_x3d_xs").frames_of({"frames_per_segment": 4})
+            (8, 4)
+        """
+        return (
+            options.get(self.frames_option, self.frames_per_segment)
+            if self.frames_option
+            else self.frames_per_segment
+        )
 
     @property
     def num_segments(self) -> int:
@@ -135,9 +161,8 @@ class ModelCard:
         clip = self.input_size if figure is None else figure.clip
         classes = self.num_classes if figure is None else figure.num_classes
         options = {} if figure is None else figure.options
-        return _measured(
-            self.build, clip, clip[1] // self.frames_per_segment, classes, tuple(options.items())
-        )
+        segments = clip[1] // self.frames_of(options)
+        return _measured(self.build, clip, segments, classes, tuple(options.items()))
 
     def compare(self, figure: Figure) -> Comparison:
         """Measure a published row's configuration and set it beside what is published.
@@ -157,6 +182,7 @@ class ModelCard:
         from .registry import model_card
 
         count, gmacs = self.measure(figure)
+        gmacs += figure.unaccounted * math.prod(figure.clip[1:]) / 1e9
         published = None
         if figure.gmacs is not None:
             low, high = figure.gmacs if isinstance(figure.gmacs, tuple) else (figure.gmacs, figure.gmacs)
@@ -164,7 +190,7 @@ class ModelCard:
         if figure.over is not None:
             over = model_card(figure.over)
             c, frames, h, w = figure.clip
-            frames = frames // self.frames_per_segment * over.frames_per_segment
+            frames = frames // self.frames_of(figure.options) * over.frames_per_segment
             gmacs -= over.measure(replace(figure, clip=(c, frames, h, w), options={}))[1]
         off = None
         if published is not None:

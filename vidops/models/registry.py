@@ -36,7 +36,7 @@ def register_model(network: type[nn.Module], **card: Any) -> Callable[[F], F]:
         ValueError: the name is taken, or the function's default num_segments is not the card's.
 
     Example:
-        >>> list_models("tsn_*")
+        >>> list_models("tsn_res*")
         ['tsn_resnet101', 'tsn_resnet50']
     """
 
@@ -147,7 +147,8 @@ def create_model(
         options: the model's own, `ModelCard.options`, explained at the network's class.
 
     Returns:
-        A network from normalised clips ``(N, 3, T, H, W)`` to logits ``(N, num_classes)``.
+        A network from normalised clips ``(N, 3, T, H, W)`` to logits ``(N, num_classes)``. One with losses of its own
+        (TeSNet, DAN) returns ``(logits, {name: loss})`` when called with ``return_losses=True``.
 
     Raises:
         ValueError: no model has that name, or an argument is out of range.
