@@ -151,17 +151,25 @@ class Spread {
     }
   }
 
-  // The adjoint: the blocks' sums over the pixels of each cell.
+  // The adjoint: the blocks' sums over the pixels of each cell, for as many entries at a time as a vector has lanes.
   void reduce(const A* blocks, A* part) const {
-    std::vector<double> sums(cells_);
-    for (int64_t e = 0; e < entries_; ++e) {
-      std::fill(sums.begin(), sums.end(), 0.0);
-      for (size_t k = 0; k + 1 < runs_.size(); ++k) {
-        double low = 0, high = 0;
-        reduce_run(blocks + e * lanes, runs_[k], runs_[k + 1], low, high);
-        sums[low_[runs_[k]]] += low, sums[high_[runs_[k]]] += high;
+    std::vector<Wide<A>> sums(cells_);
+    for (int64_t e = 0; e < entries_; e += lanes) {
+      std::fill(sums.begin(), sums.end(), Wide<A>{});
+      size_t run = 0;
+      for (int64_t b = 0; b < blocks_; ++b) {
+        Vec<A> pixels[lanes];
+#pragma GCC unroll 16
+        for (int l = 0; l < lanes; ++l) {
+          pixels[l] = e + l < entries_ ? load(blocks + (b * entries_ + e + l) * lanes) : Vec<A>{};
+        }
+        transpose<A>(pixels);
+        reduce_block(pixels, b * lanes, std::min((b + 1) * lanes, runs_.back()), run, sums.data());
       }
-      for (int64_t v = 0; v < cells_; ++v) part[e * cells_ + v] = static_cast<A>(sums[v]);
+      const int64_t count = std::min(lanes, entries_ - e);
+      for (int64_t v = 0; v < cells_; ++v) {
+        for (int64_t l = 0; l < count; ++l) part[(e + l) * cells_ + v] = static_cast<A>(sums[v][l]);
+      }
     }
   }
 
@@ -171,23 +179,16 @@ class Spread {
     for (int64_t j = 0; j < count; ++j) to[j] = cells[low[j]] * low_share[j] + cells[high[j]] * high_share[j];
   }
 
-  // Elements `begin` to `end` of a row, times their shares.
-  void reduce_run(const A* blocks, int64_t begin, int64_t end, double& low, double& high) const {
-    const auto one = [&](int64_t j) {
-      const double value = blocks[j / lanes * entries_ * lanes + j % lanes];
-      low += value * low_share_[j], high += value * high_share_[j];
-    };
-    int64_t j = begin;
-    for (; j < end && j % lanes != 0; ++j) one(j);
-    if (j + lanes <= end) {
-      Wide<A> lows{}, highs{};
-      for (; j + lanes <= end; j += lanes) {
-        const Vec<A> value = load(blocks + j * entries_);
-        add_wide<A>(lows, value * load(&low_share_[j])), add_wide<A>(highs, value * load(&high_share_[j]));
-      }
-      low += sum_lanes(lows), high += sum_lanes(highs);
+  // Elements `begin` to `end` of a row, the first of which belongs to `run`, to the sums of their cells.
+  void reduce_block(const Vec<A>* pixels, int64_t begin, int64_t end, size_t& run, Wide<A>* sums) const {
+    for (int64_t j = begin; j < end; ++run) {
+      const int64_t stop = std::min(end, runs_[run + 1]);
+      const int32_t to_low = low_[j], to_high = high_[j];
+      Vec<A> low{}, high{};
+      for (; j < stop; ++j) low += pixels[j - begin] * low_share_[j], high += pixels[j - begin] * high_share_[j];
+      add_wide<A>(sums[to_low], low), add_wide<A>(sums[to_high], high);
+      if (stop < runs_[run + 1]) return;  // goes on in the next block
     }
-    for (; j < end; ++j) one(j);
   }
 
   int64_t cells_, entries_, columns_, blocks_;  // columns of the basis, vectors of a row
