@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..ops.layouts import empty_clip, layout_of
 
-__all__ = ["Tile", "Walk", "alignment", "far", "native", "native_like", "tile", "walk"]
+__all__ = ["Tile", "Walk", "alignment", "far", "native", "native_like", "power", "tile", "walk"]
 
 LINE = 128  # bytes of neighbouring channels in a channels-last tile
 
@@ -38,6 +38,11 @@ class Walk(NamedTuple):
         """The steps between elements, without those of the fast axis and of axes of size one."""
         every = ((self.N, self.sN), (self.T, self.sT), (self.P, self.sP) if self.last else (self.C, self.sC))
         return tuple(step for size, step in every if size > 1)
+
+    @property
+    def each(self) -> tuple[int, int, int, int]:
+        """Elements from one clip, channel, frame and position to the next."""
+        return self.sN, self.sC, self.sT, self.sP
 
     def scaled(self, align: int) -> tuple[int, int, int]:
         """Steps of N, T and the slow one of the axes channel and position, in units of ``align`` elements."""
@@ -94,7 +99,8 @@ def alignment(x: Tensor, *steps: int) -> int:
     return math.gcd(16 // x.element_size(), *steps)
 
 
-def _power(n: int) -> int:
+def power(n: int) -> int:
+    """The power of two that holds n elements."""
     return 1 << max(n - 1, 0).bit_length()
 
 
@@ -116,10 +122,10 @@ def tile(share: int, channels: int, positions: int, last: bool, element_size: in
     """
     warp = 32 * share
     if last:
-        c_block = min(_power(channels), LINE // element_size)
+        c_block = min(power(channels), LINE // element_size)
         return Tile(c_block, 4 * warp // c_block, 4)
     if 2 * positions <= warp:
-        p_block = _power(positions)
-        return Tile(min(_power(channels), warp // p_block), p_block, 1)
+        p_block = power(positions)
+        return Tile(min(power(channels), warp // p_block), p_block, 1)
     warps = min((4, 2, 1), key=lambda n: -(-positions // (n * warp)) * n)
     return Tile(1, warps * warp, warps)

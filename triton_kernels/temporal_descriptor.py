@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..ops.layouts import empty_clip, empty_images
 from ._bilinear import divide
-from ._clip import far, native, native_like, walk
+from ._clip import far, native, native_like, power, walk
 from ._compile import CompileCase, meta_clip
 from ._device import device, sum_along, widen
 from ._projection_solve import along, read, write
@@ -108,18 +108,14 @@ def temporal_descriptor_backward_kernel(
         write(dx, ds, n, c, i, p, divide(total, C, WIDE), own & (i < T), LAST, FAR)
 
 
-def _power(n: int) -> int:
-    return 1 << max(n - 1, 0).bit_length()
-
-
 def _settings(x: Tensor, images: Tensor) -> tuple[tuple[int, int, int, int, int], dict[str, Any]]:
     """Sizes and constants of both kernels' launches: C, T, P, blocks of frames and of positions."""
     at = walk(x)
-    frames = min(_power(at.T), FRAMES)
-    channels = min(_power(at.C), CHANNELS) if at.last else 1
-    positions = min(_power(at.P), POSITIONS // channels)
+    frames = min(power(at.T), FRAMES)
+    channels = min(power(at.C), CHANNELS) if at.last else 1
+    positions = min(power(at.P), POSITIONS // channels)
     if not at.last:
-        channels = min(_power(at.C), CHANNELS, POSITIONS // positions)
+        channels = min(power(at.C), CHANNELS, POSITIONS // positions)
     constants = {
         "LAST": at.last, "FAR": far(x, images), "WIDE": x.dtype == torch.float64, "T_BLOCK": frames,
         "P_BLOCK": positions, "C_BLOCK": channels, "num_warps": 4 if x.element_size() == 8 else 2, "num_stages": 1,
@@ -127,13 +123,8 @@ def _settings(x: Tensor, images: Tensor) -> tuple[tuple[int, int, int, int, int]
     return (at.C, at.T, at.P, triton.cdiv(at.T, frames), triton.cdiv(at.P, positions)), constants
 
 
-def _steps(clip: Tensor) -> tuple[int, int, int, int]:
-    at = walk(clip)
-    return at.sN, at.sC, at.sT, at.sP
-
-
 def _image_steps(images: Tensor) -> tuple[int, int, int]:
-    n, c, _, p = _steps(images.unsqueeze(2))
+    n, c, _, p = walk(images.unsqueeze(2)).each
     return n, c, p
 
 
@@ -148,7 +139,7 @@ def temporal_descriptor(features: Tensor) -> Tensor:
     sizes, constants = _settings(x, y)
     *_, blocks, p_blocks = sizes
     wrap_triton(temporal_descriptor_kernel)[(x.shape[0] * blocks * blocks * p_blocks,)](
-        x, y, *_steps(x), *_image_steps(y), *sizes, **constants
+        x, y, *walk(x).each, *_image_steps(y), *sizes, **constants
     )
     return y
 
@@ -164,7 +155,7 @@ def temporal_descriptor_backward(grad: Tensor, features: Tensor) -> Tensor:
     sizes, constants = _settings(x, grad)
     *_, blocks, p_blocks = sizes
     wrap_triton(temporal_descriptor_backward_kernel)[(x.shape[0] * blocks * p_blocks,)](
-        grad, x, dx, *_image_steps(grad), *_steps(x), *_steps(dx), *sizes, ONE=blocks == 1, **constants
+        grad, x, dx, *_image_steps(grad), *walk(x).each, *walk(dx).each, *sizes, ONE=blocks == 1, **constants
     )
     return dx
 

@@ -25,7 +25,7 @@ import triton
 from torch import Tensor
 
 from ..ops.layouts import empty_clip, empty_images, layout_of
-from ._clip import far, native, native_like, walk
+from ._clip import far, native, native_like, power, walk
 from ._compile import CompileCase, meta_clip
 from ._projection_kernels import (
     temporal_projection_backward_kernel,
@@ -44,10 +44,6 @@ RUN = 16  # rows of a program, at most
 NEIGHBOURS = 16  # pixels of a row that a tile has at least, where there are as many
 GATHER = 1024  # products of a tile of the kernel that gathers the gradient of the basis
 ROWS, COLUMNS, WARPS = 64, 32, 4  # tile of the kernel that adds up the energies
-
-
-def _power(n: int) -> int:
-    return 1 << max(n - 1, 0).bit_length()
 
 
 class _Tile(NamedTuple):
@@ -74,22 +70,22 @@ def _tile(
 
     A thread has ``share`` numbers of a matrix at most. What matrices need more threads for, pixels go without.
     """
-    d, t = _power(columns), _power(frames)
+    d, t = power(columns), power(frames)
     room = max(min(elements, elements * share // (d * t)), 1)
     if room < elements // 8:  # twice as many threads
         room *= 2
-    c = min(_power(channels), 16, room) if last else 1
-    choices = [min(_power(width), room // c)]
+    c = min(power(channels), 16, room) if last else 1
+    choices = [min(power(width), room // c)]
     while choices[-1] > NEIGHBOURS:
         choices.append(choices[-1] // 2)
 
     def down(across: int) -> int:
-        return min(room // c // across, _power(rows))
+        return min(room // c // across, power(rows))
 
     across = min(choices, key=lambda w: -(-width // w) * -(-rows // down(w)))
     pixels = across * down(across)
     if not last:
-        c = min(_power(channels), room // pixels)
+        c = min(power(channels), room // pixels)
     warps = max(1, min(8, max(pixels * c // 32, d * t * pixels * c // (32 * share))))
     return _Tile(d, t, pixels, across, c, warps)
 
@@ -100,15 +96,6 @@ def _longest(grid: int, side: int) -> int:
         return side
     starts = [0, *(-(-(side * (2 * i + 1) - grid) // (2 * grid)) for i in range(1, grid)), side]
     return max(b - a for a, b in itertools.pairwise(starts))
-
-
-_Steps = tuple[int, int, int, int]
-
-
-def _steps(clip: Tensor) -> _Steps:
-    """From one clip, channel, frame, position to the next."""
-    at = walk(clip)
-    return at.sN, at.sC, at.sT, at.sP
 
 
 class _Call:
@@ -133,7 +120,7 @@ class _Call:
         return run, parts, parts if self.whole else parts * self.h
 
     def tile(self, rows: int, share: int, large: int) -> _Tile:
-        if _power(self.D) * _power(self.T) > large:
+        if power(self.D) * power(self.T) > large:
             share //= 2
         if self.wide:
             share //= 2
@@ -178,10 +165,10 @@ def temporal_projection(
     partial = x.new_empty((strips * chunks, sums * call.N), dtype=torch.float64)
     nothing = (0, 0, 0, 0)
     wrap_triton(temporal_projection_kernel)[(call.N * chunks * strips,)](
-        call.x, call.basis, coefficients, projection, residual, mean, partial, *_steps(call.x),
-        *(_steps(projection if wanted[1] else residual) if wanted[1] or wanted[2] else nothing),
-        *(_steps(coefficients.transpose(1, 2)) if wanted[0] else nothing),
-        *(_steps(mean.unsqueeze(2)) if wanted[3] else nothing),
+        call.x, call.basis, coefficients, projection, residual, mean, partial, *walk(call.x).each,
+        *(walk(projection if wanted[1] else residual).each if wanted[1] or wanted[2] else nothing),
+        *(walk(coefficients.transpose(1, 2)).each if wanted[0] else nothing),
+        *(walk(mean.unsqueeze(2)).each if wanted[3] else nothing),
         call.N, call.C, call.H, call.W, call.h, call.w, strips, chunks, run, parts,
         **dict(zip(FIELDS, wanted, strict=True)), **call.settings(shape, KEEP[0], *(r for r in results if r.dim() > 1)),
     )  # fmt: skip
@@ -194,7 +181,7 @@ def temporal_projection(
     return results
 
 
-def _given(call: _Call, grads: list[Tensor | None]) -> tuple[list[Tensor], list[_Steps]]:
+def _given(call: _Call, grads: list[Tensor | None]) -> tuple[list[Tensor], list[tuple[int, ...]]]:
     """The gradients as the kernel takes them, with x for missing ones, and the steps of those with pixels."""
     coefficients, projection, residual, mean, *numbers = grads
     clips = [
@@ -204,7 +191,7 @@ def _given(call: _Call, grads: list[Tensor | None]) -> tuple[list[Tensor], list[
         None if mean is None else mean.unsqueeze(2),
     ]
     walked = [None if clip is None else native_like(clip, call.x) for clip in clips]
-    steps = [(0, 0, 0, 0) if clip is None else _steps(clip) for clip in walked]
+    steps = [(0, 0, 0, 0) if clip is None else walk(clip).each for clip in walked]
     dense = [None if number is None else number.contiguous() for number in numbers]
     return [call.x if grad is None else grad for grad in (*walked, *dense)], steps
 
@@ -238,8 +225,8 @@ def temporal_projection_backward(
     if need_basis and not call.whole:
         partial = x.new_empty((call.N, chunks, 2, call.T * call.D, call.W), dtype=call.dtype)
     wrap_triton(temporal_projection_backward_kernel)[(call.N * chunks * strips,)](
-        *given, call.x, call.basis, dx, partial, *(step for each in steps for step in each), *_steps(call.x),
-        *(_steps(dx) if need_x else (0, 0, 0, 0)), call.C, call.H, call.W, call.h, call.w, strips, chunks, run,
+        *given, call.x, call.basis, dx, partial, *(step for each in steps for step in each), *walk(call.x).each,
+        *(walk(dx).each if need_x else (0, 0, 0, 0)), call.C, call.H, call.W, call.h, call.w, strips, chunks, run,
         parts, **{name: g is not None for name, g in zip(FIELDS, grads, strict=True)}, NEED_X=need_x,
         NEED_BASIS=need_basis, **call.settings(shape, KEEP[1], dx, *(g for g in given if g.dim() > 1)),
     )  # fmt: skip
@@ -251,9 +238,9 @@ def temporal_projection_backward(
 def _gather(call: _Call, partial: Tensor, dbasis: Tensor, parts: int) -> None:
     entries = call.T * call.D
     most = min(2 * call.W // call.w + 2, call.W)
-    k = min(_power(most), 64, GATHER)
-    j = min(_power(call.w), GATHER // k)
-    e = min(_power(entries), GATHER // (k * j))
+    k = min(power(most), 64, GATHER)
+    j = min(power(call.w), GATHER // k)
+    e = min(power(entries), GATHER // (k * j))
     j_blocks, e_blocks = triton.cdiv(call.w, j), triton.cdiv(entries, e)
     wrap_triton(temporal_projection_basis_kernel)[(call.N * call.h * j_blocks * e_blocks,)](
         partial, dbasis, call.W, call.h, call.w, entries, parts, most, j_blocks, e_blocks,
