@@ -54,3 +54,31 @@ def named(text: str) -> tuple[str, Path]:
     if not equals or Path(text).exists():
         return "", Path(text)
     return name, Path(path)
+
+
+def run_logs(runs: list[str]) -> dict[str, Path]:
+    """Find the ``metrics.csv`` of runs.
+
+    Args:
+        runs: folders or files, NAME=PATH for another name than the folder's.
+
+    Returns:
+        The files by name.
+
+    Raises:
+        ValueError: two have one name.
+
+    Example:
+        >>> run_logs(["a=runs/x/metrics.csv"])
+        {'a': PosixPath('runs/x/metrics.csv')}
+    """
+    logs: dict[str, Path] = {}
+    for text in runs:
+        name, path = named(text)
+        if path.is_dir():
+            path = path / "metrics.csv"
+        name = name or path.resolve().parent.name
+        if name in logs:
+            raise ValueError(f"two runs are named {name!r}; give names: NAME={path}")
+        logs[name] = path
+    return logs

@@ -6,22 +6,26 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._busy import ACTIONS
+from . import _busy, _projection
 from ._lists import add_list_options, list_options
-from ._pictures import Actions, add_out, add_parser, named
+from ._pictures import Actions, add_out, add_parser, named, run_logs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vidops.visualize import ShownFrames, Subject
 
-HELP = "draw pictures (frames, heatmap, gradcam, tsne, curves, gains, busy, kernels, filters)"
+HELP = (
+    "draw pictures (frames, heatmap, gradcam, tsne, curves, gains, busy, kernels, filters, squeeze, appearance,"
+    " schedule, scatter)"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare one sub-command an action."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for add in (_add_frames, _add_heatmap, _add_gradcam, _add_tsne, _add_curves, _add_gains, *ACTIONS):
+    own = (_add_frames, _add_heatmap, _add_gradcam, _add_tsne, _add_curves, _add_gains)
+    for add in (*own, *_busy.ACTIONS, *_projection.ACTIONS):
         add(actions)
 
 
@@ -241,16 +245,7 @@ def _curves(args: argparse.Namespace) -> None:
     from vidops.visualize import check_picture, run_curves, save
 
     check_picture(args.out)
-    logs: dict[str, Path] = {}
-    for text in args.runs:
-        name, path = named(text)
-        if path.is_dir():
-            path = path / "metrics.csv"
-        name = name or path.resolve().parent.name
-        if name in logs:
-            raise ValueError(f"two runs are named {name!r}; give names: NAME={path}")
-        logs[name] = path
-    save(run_curves(logs, accuracy="top5" if args.top5 else "top1"), args.out)
+    save(run_curves(run_logs(args.runs), accuracy="top5" if args.top5 else "top1"), args.out)
 
 
 def _gains(args: argparse.Namespace) -> None:

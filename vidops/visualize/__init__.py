@@ -12,18 +12,33 @@ from .flow_colors import flow_colors
 from .gains import class_gains, gains_plot, read_report
 from .gradcam import ClassMap, default_layer, grad_cam, layer_energy
 from .heatmaps import animate_heat_map, heat_map_grid, stretch_map
+from .joint import energy_scatter, schedule_curves
 from .kernels import filter_grid, first_filters, kernel_grid
 from .networks import Subject, features_of_videos, load_subject
+from .projection import (
+    Appearance,
+    Squeezed,
+    appearance_grid,
+    appearances,
+    find_layer,
+    fit_projection,
+    squeeze,
+    squeezed_grid,
+)
 from .sweep import sweep_plot
 from .training import accuracy_bars, run_curves, training_curves
 
 __all__ = [
+    "Appearance",
     "BusyQuiet",
     "ClassMap",
     "ShownFrames",
+    "Squeezed",
     "Subject",
     "accuracy_bars",
     "animate_heat_map",
+    "appearance_grid",
+    "appearances",
     "benchmark_bars",
     "busy_grid",
     "check_animation",
@@ -33,10 +48,13 @@ __all__ = [
     "clip_grid",
     "confusion_matrix",
     "default_layer",
+    "energy_scatter",
     "features_of_videos",
     "filter_grid",
     "find_band_pass",
+    "find_layer",
     "first_filters",
+    "fit_projection",
     "flow_colors",
     "frame_grid",
     "frame_times",
@@ -51,7 +69,10 @@ __all__ = [
     "run_curves",
     "save",
     "save_animation",
+    "schedule_curves",
     "split_frames",
+    "squeeze",
+    "squeezed_grid",
     "stretch_map",
     "sweep_plot",
     "training_curves",

@@ -206,17 +206,23 @@ def _pictures(
         pictures["colors"] = flow_colors(pair, split.limit)
         wheels["colors"] = ("brighter", "redder", "darker", "bluer")
     if "flow" in rows:
-        flow = _flow(split)
+        flow = tvl1_fields(split.middle.frames, split.after)
         limit = max(float(np.quantile(flow.norm(dim=-1).numpy(), SHARE)), 0.5)  # pixels
         pictures["flow"] = flow_colors(flow, limit)
         wheels["flow"] = ("right", f"down\n(full colour: {limit:.1f} pixels)", "left", "up")
     return pictures, wheels
 
 
-def _flow(split: BusyQuiet) -> Tensor:
+def tvl1_fields(first: Tensor, second: Tensor) -> Tensor:
+    """Compute the TV-L1 flow from each of T frames (T, H, W, 3) to the frame of the same place in others.
+
+    Example:
+        >>> tvl1_fields(torch.rand(2, 16, 16, 3), torch.rand(2, 16, 16, 3)).shape
+        torch.Size([2, 16, 16, 2])
+    """
     from ..data.flow import tvl1_flow
 
-    pairs = zip(_bytes(split.middle.frames), _bytes(split.after), strict=True)
+    pairs = zip(_bytes(first), _bytes(second), strict=True)
     return torch.stack([torch.from_numpy(tvl1_flow(first, second)) for first, second in pairs])
 
 

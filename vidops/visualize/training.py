@@ -40,7 +40,7 @@ def read_curves(path: str | Path) -> Curves:
         {'train_loss': [(10.0, 2.0)], 'val_top1': [(20.0, 0.5)]}
     """
     curves: Curves = {}
-    for row in _rows(path):
+    for row in read_rows(path):
         for name, value in row.items():
             pairs = curves.setdefault(name, []) if name not in ("step", "epoch") else None
             if pairs is not None and value is not None:
@@ -69,7 +69,7 @@ def read_epochs(path: str | Path) -> Curves:
         {'train_loss': [(1.0, 1.8)], 'val_top1': [(1.0, 0.5)]}
     """
     curves: Curves = {}
-    for row in _rows(path):
+    for row in read_rows(path):
         epoch = row.get("epoch")
         if epoch is None or all(row.get(name) is None for name in CLOSING):
             continue
@@ -81,7 +81,7 @@ def read_epochs(path: str | Path) -> Curves:
     return curves
 
 
-def _rows(path: str | Path) -> list[dict[str, float | None]]:
+def read_rows(path: str | Path) -> list[dict[str, float | None]]:
     """Read the rows of a log, None for an empty cell; a last line that is cut short has its last cells empty."""
     path = Path(path)
     if not path.is_file():
