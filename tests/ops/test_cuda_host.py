@@ -115,6 +115,20 @@ def test_strides_past_2_to_the_31(axis: str) -> None:
         assert torch.equal(
             ops.temporal_shift(x, 2, backend="cuda_host"), ops.temporal_shift(values, 2, backend="cuda_host")
         )
+        projection = torch.ops.vidops_cuda_host.temporal_projection
+        basis = torch.linspace(-1, 2, 16, dtype=torch.bfloat16).view(2, 2, 1, 2, 2)
+        for a, b in zip(projection(x, basis, 0.1, 63), projection(values, basis, 0.1, 63), strict=True):
+            assert torch.equal(a, b)
+        kernel = torch.ops.vidops_cuda_host.temporal_projection_backward
+        rest = (None, None, None, values, basis, 0.1, True, True)  # x is its own gradient, at its residual
+        for a, b in zip(
+            kernel(None, None, x, *rest[:3], x, *rest[4:]), kernel(None, None, values, *rest), strict=True
+        ):
+            assert torch.equal(a, b)
+        u = ops.temporal_descriptor(values, backend="cuda_host")
+        assert torch.equal(ops.temporal_descriptor(x, backend="cuda_host"), u)
+        kernel = torch.ops.vidops_cuda_host.temporal_descriptor_backward
+        assert torch.equal(kernel(u, x), kernel(u, values))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
