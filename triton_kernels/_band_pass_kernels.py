@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ._device import device, narrow, widen
+from ._device import device, narrow, sum_along, widen
 
 __all__ = [
     "band_pass_adjoint_kernel",
@@ -185,7 +185,7 @@ def band_pass_fold_kernel(
         for k in tl.static_range(3):
             frame = _frame(t, k, T, stride, first)
             value = widen(tl.load(_at(x, n, c, frame, p, x_n, x_c, x_t, x_p), mask=own, other=0))
-            dots = tl.sum(tl.where(own, total * value, 0), 1)
+            dots = sum_along(tl.where(own, total * value, 0), 1, False)
             tl.store(partial + line * C * 3 + columns * 3 + k, dots, mask=columns < C)
 
 
@@ -254,4 +254,4 @@ def band_pass_taps_kernel(
         sums = more
     for v in tl.static_range(K):
         at = partial + (line * C + columns) * (K * K) + u * K + v
-        tl.store(at, tl.sum(sums[v], 1), mask=columns < C)
+        tl.store(at, sum_along(sums[v], 1, False), mask=columns < C)

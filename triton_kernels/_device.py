@@ -46,12 +46,12 @@ def narrow(value, dtype: tl.constexpr):
 
 
 @device
-def sum_along(value, AXIS: tl.constexpr):
-    """The sum over an axis, which stays, with one element."""
+def sum_along(value, AXIS: tl.constexpr, KEEP: tl.constexpr = True):
+    """The sum over an axis, which stays, with one element, or goes."""
     if INTERPRETED:  # tl.sum is itself a ``jit`` function there
-        total = tl.reduce(value, AXIS, tl.standard._sum_combine, keep_dims=True)
+        total = tl.reduce(value, AXIS, tl.standard._sum_combine, keep_dims=KEEP)
     else:
-        total = tl.sum(value, AXIS, keep_dims=True)
+        total = tl.sum(value, AXIS, keep_dims=KEEP)
     return total
 
 

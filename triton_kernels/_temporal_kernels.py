@@ -6,7 +6,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ._device import device, narrow, steps, tile_at, tile_of, widen
+from ._device import device, narrow, steps, sum_along, tile_at, tile_of, widen
 from ._temporal_walk import (
     WINDOW,
     backward_window,
@@ -157,9 +157,13 @@ def _backward_group(
     if TAPS <= WINDOW:
         if NEED_WEIGHT:
             for j in tl.static_range(TAPS):
-                tl.store(row + tap + columns * TAPS + j, tl.sum(sums[j], 1), mask=columns < channels)
+                tl.store(
+                    row + tap + columns * TAPS + j, sum_along(sums[j], 1, False), mask=columns < channels
+                )
         if NEED_BIAS:
-            tl.store(row + bias_column + channel + columns, tl.sum(sums[-1], 1), mask=columns < channels)
+            tl.store(
+                row + bias_column + channel + columns, sum_along(sums[-1], 1, False), mask=columns < channels
+            )
     elif NEED_WEIGHT or NEED_BIAS:
         for j in range(0 if NEED_WEIGHT else TAPS, TAPS + 1 if NEED_BIAS else TAPS):
             total = zero
@@ -173,7 +177,7 @@ def _backward_group(
                     TAPS, DILATION, STRIDE, OFFSET, FOLD,
                 )  # fmt: skip
             column = tl.where(j < TAPS, tap + columns * TAPS + j, bias_column + channel + columns)
-            tl.store(row + column, tl.sum(total, 1), mask=columns < channels)
+            tl.store(row + column, sum_along(total, 1, False), mask=columns < channels)
 
 
 @triton.jit(do_not_specialize=[*GRADS, *SIZES, *GROUPS, "width", "bias_column"])
@@ -231,6 +235,6 @@ def temporal_conv_sum_kernel(
             partial + row.to(tl.int64) * width + column, mask=(row < rows) & (column < width), other=0
         )
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    result = narrow(tl.sum(total, 0), dweight.dtype.element_ty)
+    result = narrow(sum_along(total, 0, False), dweight.dtype.element_ty)
     tl.store(dweight + column, result, mask=column < bias_column)
     tl.store(dbias + column - bias_column, result, mask=(column >= bias_column) & (column < width))

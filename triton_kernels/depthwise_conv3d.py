@@ -25,7 +25,7 @@ from torch import Tensor
 from ..ops.layouts import clip_strides, empty_clip, layout_of
 from ._clip import Walk, native, native_like, tile, walk
 from ._compile import CompileCase, meta_clip
-from ._device import device, narrow, widen
+from ._device import device, narrow, sum_along, widen
 from ._register import operator, wrap_triton
 from ._temporal_kernels import temporal_conv_sum_kernel
 
@@ -157,9 +157,11 @@ def depthwise_conv3d_weight_kernel(
     if NEED_WEIGHT:
         for k in tl.static_range(KW):
             to = result + columns.to(tl.int64) * (KT * KH * KW) + row * KW + k
-            tl.store(to, tl.sum(sums[k], 1), mask=columns < C)
+            tl.store(to, sum_along(sums[k], 1, False), mask=columns < C)
     if NEED_BIAS:
-        tl.store(result + bias_column + columns, tl.sum(sums[KW], 1), mask=(columns < C) & (row == 0))
+        tl.store(
+            result + bias_column + columns, sum_along(sums[KW], 1, False), mask=(columns < C) & (row == 0)
+        )
 
 
 def _steps(at: Walk) -> tuple[int, int, int, int]:
