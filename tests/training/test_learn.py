@@ -18,7 +18,7 @@ from vidops.data import MOTION_PAIRS
 from vidops.evaluation import Report
 from vidops.ops.backends import BACKENDS
 from vidops.training import fit
-from vidops.training.learn import beside_pathways, judge, learn, loss_curve, within_pairs
+from vidops.training.learn import beside_pathways, judge, learn, loss_curve, of_pair, within_pairs
 from vidops.training.start import build_network
 
 CLASSES = [name for pair in list(MOTION_PAIRS.values())[:2] for name in pair]
@@ -58,6 +58,19 @@ def test_judgement_on_400_clips(name: str, right: int, passed: bool) -> None:
     result = judge(name, report(np.eye(4)[told], labels))
     assert (result.samples, result.top1, result.within_pairs) == (400, right / 400, right / 400)
     assert result.passed is passed
+
+
+@pytest.mark.parametrize(("right", "passed"), [(360, True), (359, False)])
+def test_a_squeezing_network_must_tell_pairs_alone(right: int, passed: bool) -> None:
+    labels = np.arange(400) % 4
+    told = np.where(
+        np.arange(400) < right, labels ^ 1, labels ^ 2
+    )  # the mirrored class, or one of the other pair
+    result = judge("tiny_tesnet", report(np.eye(4)[told], labels))
+    assert result.top1 == 0
+    assert of_pair(report(np.eye(4)[told], labels)) == right / 400
+    assert result.passed is passed
+    assert result.requirement.endswith(f"is of {right / 400:.1%}")
 
 
 @pytest.mark.parametrize(
