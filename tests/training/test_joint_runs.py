@@ -200,6 +200,18 @@ def test_networks_that_do_not_fit_are_refused(make_config: Any, joint: Any, lack
     assert not Path(config.output).exists()
 
 
+@pytest.mark.parametrize(("model", "frames", "wanted"), [("tiny_dan", 4, 3), ("tiny_tsm", 3, 1)])
+def test_runs_that_the_network_does_not_take_are_refused(
+    make_config: Any, model: str, frames: int, wanted: int
+) -> None:
+    config = make_config(model={"name": model, "num_segments": 2}, data__frames_per_segment=frames)
+    with pytest.raises(
+        ValueError, match=rf"^data.frames_per_segment: must be {wanted} for {model} .* got {frames}$"
+    ):
+        fit(config)
+    assert not Path(config.output).exists()
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

@@ -17,7 +17,7 @@ pytest.importorskip("skimage", reason="scikit-image is not installed")
 pytest.importorskip("av", reason="PyAV is not installed")
 
 from tests.data._videos import write_video
-from tests.training.published_recipes import DENSE, PUBLISHED, SETTINGS, VIEWS, options
+from tests.training.published_recipes import DENSE, JOINT, PUBLISHED, SETTINGS, VIEWS, options
 from vidops.data.flow import FlowSettings
 from vidops.data.flow_store import FlowStore
 from vidops.evaluation import evaluate
@@ -138,12 +138,14 @@ def first_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config]
 
     def find(recipe: Config) -> Path:
         name = tiny_name(recipe)
-        if recipe.model.part == "backbone" and name != "tiny_tsm_mobilenetv2":
+        if recipe.model.part == "backbone" and name not in ("tiny_tsm_mobilenetv2", "tiny_tesnet"):
             name = "tiny_tsn"
-        file = folder / f"{name}.pt"
+        frames = recipe.model.options.get("frames_per_segment") if name == "tiny_dan" else None
+        file = folder / f"{name}{frames or ''}.pt"
         if not file.exists():
             torch.manual_seed(7)
-            torch.save(create_model(name, num_classes=5).state_dict(), file)
+            options = {"frames_per_segment": frames} if frames else {}
+            torch.save(create_model(name, num_classes=5, **options).state_dict(), file)
         return file
 
     return find
@@ -151,12 +153,16 @@ def first_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config]
 
 def tiny_name(recipe: Config) -> str:
     name = recipe.model.name
+    if name == "inception_resnet_v2":
+        return "tiny_tsn"
     return f"tiny_{name}" if name == "tsm_mobilenetv2" else f"tiny_{name.partition('_')[0]}"
 
 
 def tiny_options(recipe: Config) -> list[str]:
-    """Options of a busy-quiet net for four blocks and frames of 24 x 24."""
+    """Options for four blocks and frames of 24 x 24, and those where a tiny network's defaults are others."""
     given, made = recipe.model.options, {}
+    if recipe.model.name.startswith("tesnet"):
+        made = {"setting": given.get("setting", 1), "num_frames": given.get("num_frames", 10)}
     if "busy_size" in given:
         made = {"busy_size": 24, "quiet_size": round(24 * given["quiet_size"] / given["busy_size"])}
     if given.get("num_lateral") == 8:
@@ -184,6 +190,10 @@ def small(path: Path, root: Path, output: Path, *more: str) -> Config:
     ]
     if recipe.data.test_size:
         overrides.append("data.test_size=32")
+    if recipe.joint is not None and recipe.joint.name == "separate":
+        overrides.append("joint.epochs=1")
+    if recipe.joint is not None and recipe.joint.name == "schedule":
+        overrides += ["joint.gamma=0.5", "epochs=3"]  # of three steps
     if recipe.data.flow_root:
         overrides.append(f"data.flow_root={root}-flow")
     schedule = recipe.schedule.name
@@ -191,21 +201,23 @@ def small(path: Path, root: Path, output: Path, *more: str) -> Config:
     return load_config(path, [*overrides, *more])
 
 
-def test_there_are_recipes_of_six_families() -> None:
-    assert {path.parent.name for path in RECIPES} == {"bqn", "mbpm", "mstnet", "tsm", "tsn", "x3d"}
+def test_there_are_recipes_of_eight_families() -> None:
+    families = {"bqn", "dan", "mbpm", "mstnet", "tesnet", "tsm", "tsn", "x3d"}
+    assert {path.parent.name for path in RECIPES} == families
 
 
 @each
 def test_it_loads_and_names_itself(path: Path) -> None:
     config = load_config(path)
     family = path.parent.name
+    backbone = "((tsn|tesnet)_)?inception_resnet_v2" if family in ("tsn", "tesnet") else "(x3d_x|dan_x3d_x)?s"
     assert re.fullmatch(
-        rf"{family}(_tsm)?_(resnet(50|101)|mobilenetv2)|(x3d|{family}_x3d)_m", config.model.name
+        rf"{family}(_tsm)?_(resnet(50|101)|mobilenetv2)|(x3d|{family}_x3d)_m|{backbone}", config.model.name
     )
     assert config.output == f"runs/{family}/{path.stem}"
     frames = config.model.num_segments * config.data.frames_per_segment
     assert str(frames) in re.findall(r"_(\d+)f", path.stem)
-    assert config.data.frames_per_segment == model_card(config.model.name).frames_per_segment
+    assert config.data.frames_per_segment == model_card(config.model.name).frames_of(config.model.options)
     assert config.data.format == {"kinetics400": "kinetics"}.get(
         dataset := re.sub(r"_\d+f.*", "", path.stem), dataset
     )
@@ -249,11 +261,20 @@ def test_settings_figures_and_views_are_those_of_the_sources(path: Path) -> None
         schedule.milestones if schedule.name == "steps" else schedule.warmup_epochs,
     )
     assert config.data.sampling == ("dense" if name in DENSE else "uniform")
-    if path.parent.name in ("bqn", "mbpm", "x3d"):
-        assert config.model.options == {"dropout": config.model.options["dropout"], **options(name)}
-        assert config.data.size == config.model.options.get("busy_size", 224)
-    assert (config.data.crops, config.data.clips) == VIEWS.get(name, (1, 1))
-    assert (config.data.test_size == 256) == (name in VIEWS)
+    size, kind = 224, config.model.name
+    if path.parent.name not in ("mstnet", "tsm", "tsn"):
+        given = {k: v for k, v in config.model.options.items() if k not in ("dropout", "in_channels")}
+        assert given == options(name)
+        size = 160 if kind.endswith("xs") else config.model.options.get("busy_size", 224)
+    if kind.endswith("inception_resnet_v2"):
+        size = 299
+    assert config.data.size == size
+    views = (3, 20) if size == 299 else VIEWS.get(name, (1, 1))
+    assert (config.data.crops, config.data.clips) == views
+    assert (config.data.test_size == 256) == (name in VIEWS and size != 160)
+    joint = config.joint.model_dump() if config.joint is not None else None
+    usual = {"dan": {"name": "mgda"}, "tesnet": {"name": "sum", "weight": 10.0}}
+    assert joint == JOINT.get(name, usual.get(kind.partition("_")[0]))
     head = path.read_text().partition("model:")[0].replace("\n# ", " ")
     row = next(line for line in (CONFIGS / "README.md").read_text().splitlines() if f"]({name}.yaml)" in line)
     for text in (head.partition("frames:" if "frames:" in head else ":")[2], row.split("|")[2]):
@@ -269,20 +290,25 @@ def test_the_table_of_published_figures_has_every_recipe() -> None:
 @each
 def test_weights_come_from_imagenet_or_from_another_recipe(path: Path) -> None:
     model = load_config(path).model
-    backbone = model.name.rpartition("_")[2]
-    if model.part == "backbone":
-        assert re.fullmatch(r"weights/(resnet50|resnet101|mobilenet_v2)-[0-9a-f]{8}\.pth", str(model.weights))
-        assert backbone in str(model.weights).replace("_", "")
-        return
+    backbone = "inception_resnet_v2" if "inception" in model.name else model.name.rpartition("_")[2]
     if model.weights is None:  # the thesis trains X3D from scratch
         assert model.name.endswith("x3d_m")
         return
     source = Path(str(model.weights))
+    if source.parent.name == "weights":
+        known = r"weights/(resnet50|resnet101|mobilenet_v2|inception_resnet_v2)-[0-9a-f]{8}\.pth|weights/X3D_XS\.pyth"
+        assert re.fullmatch(known, str(source))
+        assert backbone.replace("_", "") in str(source).lower().replace("_", "")
+        assert model.part == ("features" if model.name == "x3d_xs" else "backbone")
+        return
     assert source.name == "best.ckpt"
     before = load_config(CONFIGS / source.parent.relative_to("runs").with_suffix(".yaml"))
     assert before.output == str(source.parent)
-    assert before.model.name == model.name
     assert before.data.format == "kinetics"
+    if model.part == "backbone":  # of a network fed with frames
+        assert model.name == f"dan_{before.model.name}"
+        return
+    assert before.model.name == model.name
     assert model.part == "features"
 
 
@@ -295,10 +321,10 @@ def test_two_steps_from_other_weights(
     config = small(path, made(recipe.data.format), tmp_path / "run", f"model.weights={start or 'null'}")
     assert config.model.part == recipe.model.part
     result = fit(config)
-    assert result.epochs == 2
+    assert result.epochs == config.epochs
     assert result.broken == []
     last = torch.load(result.last, map_location="cpu", weights_only=True)
-    assert last["global_step"] == 2
+    assert last["global_step"] == config.epochs
     assert np.isfinite(result.metrics["val_loss"])
     trained = create_model(
         config.model.name,
@@ -316,10 +342,14 @@ def check_moved(old: dict[str, torch.Tensor], new: dict[str, torch.Tensor], conf
     keys = ["conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight"]
     if config.model.name == "tiny_tsm_mobilenetv2":
         keys = ["features.0.0.weight", "features.3.conv.0.0.weight"]
+    if config.model.name == "tiny_tesnet":
+        keys = ["conv2d_1a.conv.weight", "conv2d_7b.conv.weight"]
+    if config.model.name == "tiny_x3d":
+        keys = ["blocks.0.conv.conv_t.weight", "blocks.1.res_blocks.0.branch2.conv_a.weight"]
     pathways = ["busy.", "quiet."] if config.model.name == "tiny_bqn" else [""]
     for pathway, key in itertools.product(pathways, keys):
         start = old[key] if key in old else old[pathway + key]
-        if key == "conv1.weight" and (channels := config.model.options.get("in_channels", 3)) != 3:
+        if key == keys[0] and (channels := config.model.options.get("in_channels", 3)) != 3:
             start = start.mean(1, keepdim=True).expand(-1, channels, -1, -1)
         moved = (new[pathway + key] - start).norm() / start.norm()
         assert 0 < moved < 0.2, (pathway + key, moved)

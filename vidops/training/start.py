@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from vidops.data import VideoError
 from vidops.data.check import check_videos
-from vidops.models import create_model, load_weights
+from vidops.models import create_model, load_weights, model_card
 
 from .callbacks import BEST, LAST, METRICS
 from .checkpoint import FORMAT, Checkpoint, read_checkpoint
@@ -110,6 +110,7 @@ def prepare(config: Config, ranks: Ranks, *, resume: bool, out: TextIO | None = 
         return earlier
     if config.precision == "fp16" and not on_gpu(config):
         raise ValueError("precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    _refuse_other_runs(config)
     train_list = read_list(config, "train")
     classes = list(train_list.classes or [])
     val_list = read_list(config, "val", classes)
@@ -268,6 +269,16 @@ def build_network(config: Config, num_classes: int) -> nn.Module:
     if model.weights is not None:
         load_weights(net, model.weights, part=model.part)
     return net
+
+
+def _refuse_other_runs(config: Config) -> None:
+    """Clips of runs that the network does not take would be found out by its first batch."""
+    model, given = config.model, config.data.frames_per_segment
+    wanted = model_card(model.name).frames_of(model.options)
+    if given != wanted:
+        raise ValueError(
+            f"data.frames_per_segment: must be {wanted} for {model.name} with these options, got {given}"
+        )
 
 
 def _refuse_other_lists(earlier: Checkpoint, lists: dict[str, str]) -> None:
