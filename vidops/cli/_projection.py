@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -177,7 +178,7 @@ def _new_squeeze(
 def _fitted(args: argparse.Namespace, layer: nn.Module, clip: Tensor) -> Squeezed:
     from vidops.visualize import fit_projection, squeeze
 
-    fit_projection(layer, clip[None], steps=_steps(args))  # type: ignore[type-var]
+    fit_projection(layer, clip[None], steps=_steps(args), out=sys.stderr)  # type: ignore[type-var]
     return squeeze(layer, clip)  # type: ignore[arg-type]
 
 
@@ -218,7 +219,7 @@ def _appearance(args: argparse.Namespace) -> None:
     found = []
     for layer in layers:
         shown = _read(args, segments, layer.num_frames)
-        fit_projection(layer, normalised(shown.frames)[None], steps=_steps(args))
+        fit_projection(layer, normalised(shown.frames)[None], steps=_steps(args), out=sys.stderr)
         found.append(appearances(layer, shown))
     title = f"{Path(args.video).name}, {_trained(args)}"
     save(appearance_grid(found, rows=rows, title=title), args.out)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data._progress import Progress
 from ..data.modalities import dynamic_image, squeezed_image
 from ..layers import PixelwiseTemporalProjection, TemporalSqueezePool
 from .busy import tvl1_fields
@@ -98,7 +99,9 @@ def normalised(frames: Tensor) -> Tensor:
     return ((unit - MEAN) / STD).permute(3, 0, 1, 2).contiguous()
 
 
-def fit_projection(layer: Layer, clips: Tensor, *, steps: int = 100, lr: float = 1e-2) -> list[float]:
+def fit_projection(
+    layer: Layer, clips: Tensor, *, steps: int = 100, lr: float = 1e-2, out: TextIO | None = None
+) -> list[float]:
     """Train a layer on its own loss alone, without labels, on a few clips at a time.
 
     As the thesis does for its tables 3.1 and 3.13, but on whatever is given: on a single video the layer learns that
@@ -109,6 +112,7 @@ def fit_projection(layer: Layer, clips: Tensor, *, steps: int = 100, lr: float =
         clips: (N, C, T, H, W), normalised; all of them make every step.
         steps: of AdamW, with a rate that falls to zero by a cosine.
         lr: rate at the start.
+        out: where progress is shown; None shows nothing.
 
     Returns:
         The loss of every step, before it.
@@ -127,14 +131,16 @@ def fit_projection(layer: Layer, clips: Tensor, *, steps: int = 100, lr: float =
     layer.train()
     optimizer = torch.optim.AdamW(layer.parameters(), lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
-    for _ in range(steps):
-        _, own = layer(clips, return_losses=True)
-        loss = torch.stack([each.mean() for each in own.values()]).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
+    with Progress(steps, "training", "step", out) as progress:
+        for _ in range(steps):
+            _, own = layer(clips, return_losses=True)
+            loss = torch.stack([each.mean() for each in own.values()]).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+            progress.update()
     layer.eval()
     return losses
 
