@@ -40,6 +40,13 @@ def test_stats(capsys: pytest.CaptureFixture[str]) -> None:
     assert len({line.index("x224x224") for line in table.splitlines()[1:]}) == 1
 
 
+def test_what_is_unaccounted_for_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "dan_x3d_m", "--stats"]) == 0
+    table, _, notes = capsys.readouterr().out.partition("\n\n")
+    assert notes.count("156 multiply-adds for each pixel") == 1
+    assert [line.endswith("table 3.6 [1]") for line in table.splitlines()] == [False, True, False]
+
+
 def test_unknown_pattern(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "zz*"]) == 2
     assert "no model matches 'zz*'; known are bqn_tsm_mobilenetv2" in capsys.readouterr().err

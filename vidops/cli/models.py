@@ -37,12 +37,10 @@ def run(args: argparse.Namespace) -> int:
     stats: list[tuple[str, ...]] = []
     notes: list[str] = []
     for name in names:
-        rows, more = figures(name, len(notes))
-        stats += rows
-        notes += more
+        stats += figures(name, notes)
     print_table(STATS, stats)
     if notes:
-        print("\n" + "\n".join(notes))
+        print("\n" + "\n".join(f"[{number}] {note}" for number, note in enumerate(notes, 1)))
     return 0
 
 
@@ -60,13 +58,12 @@ STATS = (
 )
 
 
-def figures(name: str, noted: int) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Measure a model in every published configuration: table rows, and notes numbered after ``noted``."""
+def figures(name: str, notes: list[str]) -> list[tuple[str, ...]]:
+    """Measure a model in every published configuration, a table row each; new notes are put behind ``notes``."""
     from ..models import Figure, model_card
 
     card = model_card(name)
     rows: list[tuple[str, ...]] = []
-    notes: list[str] = []
     for figure in card.figures or (Figure("-", clip=card.input_size, num_classes=card.num_classes),):
         comparison = card.compare(figure)
         published = "-"
@@ -80,7 +77,7 @@ def figures(name: str, noted: int) -> tuple[list[tuple[str, ...]], list[str]]:
         for note in notes_on(figure):
             if note not in notes:
                 notes.append(note)
-            source += f" [{noted + notes.index(note) + 1}]"
+            source += f" [{notes.index(note) + 1}]"
         rows.append(
             (
                 name,
@@ -95,7 +92,7 @@ def figures(name: str, noted: int) -> tuple[list[tuple[str, ...]], list[str]]:
                 source,
             )
         )
-    return rows, [f"[{number}] {note}" for number, note in enumerate(notes, noted + 1)]
+    return rows
 
 
 def notes_on(figure: Figure) -> list[str]:
