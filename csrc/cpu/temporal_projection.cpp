@@ -252,7 +252,7 @@ Projection temporal_projection(Tensor x, Tensor basis, double ridge, int64_t out
     if (wanted(kProjection)) out.projection = rows_of_clip<T>(projection);
     if (wanted(kResidual)) out.residual = rows_of_clip<T>(residual);
     if (wanted(kResidualMean)) out.mean = rows_of_images<T>(mean, call.walk, 1);
-    out.sums = wanted(kEnergy) || wanted(kError);
+    out.energy = wanted(kEnergy), out.error = wanted(kError);
     std::vector<double> sums;
     with_columns(size.columns, [&](auto columns) { forward<T, columns>(call, out, sums); });
     const int64_t items = static_cast<int64_t>(sums.size()) / (2 * cx.N);

@@ -85,11 +85,11 @@ struct System {
   }
 };
 
-// What forward writes, and sums up where `sums` is set.
+// What forward writes, and whether it sums up energy and error.
 template <class T>
 struct ProjectionOutputs {
   Rows<T> coefficients, projection, residual, mean;
-  bool sums;
+  bool energy, error;
 };
 
 // The gradients that arrive, one number a clip for energy and error, and what backward writes.
@@ -163,7 +163,8 @@ struct PixelRow {
         T* to = out.coefficients.at(n, c, i) + j;
         for (int d = 0; d < size(); ++d) out.coefficients.put(to + d * out.coefficients.frame, y[d], lanes);
       }
-      if (out.projection || out.residual || out.mean || out.sums) residuals(a, y, out, sums, from, c, j, lanes);
+      if (out.projection || out.residual || out.mean || out.energy || out.error)
+        residuals(a, y, out, sums, from, c, j, lanes);
     }
   }
 
@@ -180,7 +181,8 @@ struct PixelRow {
       total += p, squares += p * p;
     }
     if (out.mean) out.mean.put(out.mean.at(n, c, i) + j, total / static_cast<A>(frames), lanes);
-    if (out.sums) add_wide<T>(sums.energy, squares), add_wide<T>(sums.error, root(squares));
+    if (out.energy) add_wide<T>(sums.energy, squares);
+    if (out.error) add_wide<T>(sums.error, root(squares));
   }
 
   // Adds the gradient of every entry of A to `slopes`; `work` has room for 2 T vectors.
