@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -105,6 +106,16 @@ inline void store(T* p, Vec<T> v) {
   }
 }
 
+// A loaded vector kept in its register. GCC folds a load into each instruction that uses it, so that one vector for
+// nine multiply-adds is loaded nine times, and the cache is the limit; from addresses that cross lines, twice so.
+template <class V>
+inline __attribute__((always_inline)) V held(V v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v));
+#endif
+  return v;
+}
+
 template <class T>
 inline acc_t<T> load1(const T* p) {
   return static_cast<acc_t<T>>(*p);
@@ -180,9 +191,20 @@ struct WideOf {
 };
 template <class T>
 using Wide = typename WideOf<T>::type;
+// Half by half where a total fills two registers: compilers take both through the stack.
 template <class T>
-inline void add_wide(Wide<T>& total, const Vec<T>& v) {
-  total += __builtin_convertvector(v, Wide<T>);
+inline __attribute__((always_inline)) void add_wide(Wide<T>& total, const Vec<T>& v) {
+  if constexpr (sizeof(Wide<T>) == sizeof(Vec<T>)) {
+    total += v;
+  } else {
+    typedef double Half __attribute__((vector_size(kVectorBytes), may_alias));
+    Half* const halves = reinterpret_cast<Half*>(&total);
+    [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+      constexpr int n = sizeof...(I);
+      halves[0] += __builtin_convertvector(__builtin_shufflevector(v, v, I...), Half);
+      halves[1] += __builtin_convertvector(__builtin_shufflevector(v, v, (n + I)...), Half);
+    }(std::make_integer_sequence<int, kLanes<T> / 2>{});
+  }
 }
 
 // The lanes of a vector summed in double, lowest first.

@@ -84,6 +84,7 @@ void gather_channels(const T* plane, const Clip& c, int64_t channels, acc_t<T>* 
   int64_t p = 0;
   for (; p + lanes <= c.P; p += lanes) {
     Vec<A> block[lanes];
+    for (int l = 0; l < channels; ++l) __builtin_prefetch(plane + l * c.sC + p + c.sT, 0, 2);
 #pragma GCC unroll 16
     for (int l = 0; l < lanes; ++l) block[l] = l < channels ? load(plane + l * c.sC + p) : Vec<A>{};
     transpose<A>(block);
@@ -98,15 +99,17 @@ void gather_channels(const T* plane, const Clip& c, int64_t channels, acc_t<T>* 
   for (int l = 0; p + l < c.P; ++l) put(block[l]);
 }
 
-// The other way; `plane` is that of the first channel.
+// The other way; `plane` is that of the first channel. Whole vectors of a plane may go past the caches.
 template <class T>
-void scatter_channels(const acc_t<T>* from, int64_t channels, int64_t count, T* plane, const Clip& c) {
+void scatter_channels(const acc_t<T>* from, int64_t channels, int64_t count, T* plane, const Clip& c,
+                      bool streams = false) {
   using A = acc_t<T>;
   constexpr int lanes = kLanes<T>;
   if (c.sC == 1 && c.C > 1) {
     for (int64_t p = 0; p < count; ++p) store_part(plane + p * c.sP, load(from + p * lanes), channels);
     return;
   }
+  streams = streams && reinterpret_cast<uintptr_t>(plane) % kVectorBytes == 0 && c.sC % lanes == 0;
   for (int64_t p = 0; p < count; p += lanes) {
     Vec<A> block[lanes] = {};
 #pragma GCC unroll 16
@@ -116,7 +119,13 @@ void scatter_channels(const acc_t<T>* from, int64_t channels, int64_t count, T* 
     transpose<A>(block);
 #pragma GCC unroll 16
     for (int l = 0; l < lanes; ++l) {
-      if (l < channels) store_part(plane + l * c.sC + p, block[l], count - p);
+      if (l >= channels) continue;
+      T* to = plane + l * c.sC + p;
+      if (streams && count - p >= lanes) {
+        stream(to, block[l]);
+      } else {
+        store_part(to, block[l], count - p);
+      }
     }
   }
 }

@@ -1,17 +1,18 @@
 // depthwise_conv3d on the CPU: vectors of neighbouring channels, one position after another.
 //
 // Floor: a multiply-add a tap and element, at 27 taps (3x3x3) and 147 (3x7x7) 2 to 12 times what moving the clip costs.
-// For 1x54x16x56x56 and 3x3x3 that is 73 M multiply-adds, 85 M with the last vector of channels filled up, 0.7 ms for a
-// core of 128 a ns, beside 11 MB read and written. So the kernel is a register-tiled direct convolution over scratch
-// that has a vector of channels for a position, amid zeros: transposed there from the planar layouts, about six
-// instructions for a vector, or copied from channels last. Without stride and dilation over space that is
-// depthwise_conv3d_planes.h, else the rows of whole frames here, with a tile that takes any step
-// (depthwise_conv3d_tile.h).
+// For 1x54x16x56x56 and 3x3x3 that is 73 M multiply-adds, 87 M with the last vector of channels filled up, 0.7 ms for a
+// core of 124 a ns, beside 11 MB read and written; backward twice that, beside 22 MB read and 11 written. So the kernel
+// is a register-tiled direct convolution over scratch that has a vector of channels for a position, amid zeros:
+// transposed there from the planar layouts, about six instructions for a vector, or copied from channels last. Without
+// stride and dilation over space that is depthwise_conv3d_planes.h, else the rows of whole frames here, with a tile
+// that takes any step (depthwise_conv3d_tile.h).
 //
 // Results do not depend on the number of threads: each is one sum in the order of the taps. Backward, the input's
 // gradient is the same convolution with the taps reversed, or with a stride one for each residue of it. The taps'
 // gradients are sums over a share of the clip, in fp32 over at most kProducts products a lane, in fp64 above, and over
-// shares in the order of memory; the number of shares depends on the shape alone.
+// shares in the order of memory; the number of shares depends on the shape alone. The bias's is in fp64 throughout: it
+// has no products to hide a rounding behind.
 //
 // The zeros of scratch must not meet what is not finite: taps that are not, go over whole frames with a tile that
 // leaves zeros out, and taps' gradients that are not, are summed again without them.
@@ -145,11 +146,9 @@ void row_products(const Plan<A>& plan, bool wanted, const A* g, int64_t t, int64
   for (int64_t w = 0; w < count; w += kProducts) {
     const int64_t end = std::min(w + kProducts, count);
     sums.expect(end - w);
-    for (int64_t i = w; i < end; i += kFew) {
-      Vec<A> sum{};
-      for (int64_t j = i; j < std::min(i + kFew, end); ++j) sum += load(g + j * lanes);
-      add_wide<A>(sums.many[plan.kt * plan.kh * plan.kw], sum);
-    }
+    Wide<A> sum{};
+    for (int64_t i = w; i < end; ++i) add_wide<A>(sum, load(g + i * lanes));
+    sums.many[plan.kt * plan.kh * plan.kw] += sum;
     if (!wanted) continue;
     each_tap(plan.t, t, plan.t_in, [&](int64_t i, int64_t frame) {
       const A* rows[kMaxKernel];
@@ -196,25 +195,33 @@ void multiply_vectors(const Axes& axes, bool careful, const View<T>& grad, const
 // ---- calls
 
 template <class T>
-void convolve(const ConvGeometry& g, bool transposed, const Tensor& weight, const View<T>& x, const View<T>& y,
-              const acc_t<T>* bias) {
-  const Axes axes(g, transposed);
+void convolve(const ConvGeometry& g, const Tensor& weight, const View<T>& x, const View<T>& y, const acc_t<T>* bias) {
+  const Axes axes(g, false);
   const Tensor dense = torch::stable::contiguous(weight);
   const T* taps = static_cast<const T*>(dense.data_ptr());
   const bool planes = planes_serve(axes, x.shape) && all_finite(taps, g.channels * g.taps);
   (planes ? convolve_planes<T> : convolve_vectors<T>)(axes, taps, x, y, bias);
 }
 
+// Gradients; those that are not wanted are null.
 template <class T>
-void multiply(const ConvGeometry& g, const View<T>& grad, const View<T>& x, T* dweight, T* dbias) {
-  const Axes axes(g, false);
-  if (planes_serve(axes, x.shape)) {
-    multiply_planes<T>(axes, grad, x, dweight, dbias);
+void differentiate(const ConvGeometry& g, const Tensor& weight, const View<T>& grad, const View<T>& x,
+                   const View<T>& dx, T* dweight, T* dbias) {
+  const Axes forward(g, false), backward(g, true);
+  const Tensor dense = torch::stable::contiguous(weight);
+  const T* taps = static_cast<const T*>(dense.data_ptr());
+  if (planes_serve(backward, grad.shape) && all_finite(taps, g.channels * g.taps)) {
+    if (dx.data || dweight) backward_planes<T>(backward, taps, grad, x, dx, dweight);
   } else {
-    multiply_vectors<T>(axes, false, grad, x, dweight, dbias);
+    const std::vector<acc_t<T>> none(channel_groups<T>(g.channels) * kLanes<T>);
+    if (dx.data) convolve_vectors<T>(backward, taps, grad, dx, none.data());
+    if (dweight) multiply_vectors<T>(forward, false, grad, x, dweight, nullptr);
   }
+  if (dbias) multiply_vectors<T>(forward, false, grad, x, nullptr, dbias);
   // Gradients of the result that are not finite have met the zeros around the clip.
-  if (dweight && !all_finite(dweight, g.channels * g.taps)) multiply_vectors<T>(axes, true, grad, x, dweight, nullptr);
+  if (dweight && !all_finite(dweight, g.channels * g.taps)) {
+    multiply_vectors<T>(forward, true, grad, x, dweight, nullptr);
+  }
 }
 
 Tensor depthwise_conv3d(Tensor x, Tensor weight, std::optional<Tensor> bias, std::vector<int64_t> stride,
@@ -231,7 +238,7 @@ Tensor depthwise_conv3d(Tensor x, Tensor weight, std::optional<Tensor> bias, std
       const Tensor b = torch::stable::contiguous(*bias);
       for (int64_t c = 0; c < g.channels; ++c) start[c] = load1(static_cast<const T*>(b.data_ptr()) + c);
     }
-    convolve<T>(g, false, weight, view<T>(x), view<T>(y), start.data());
+    convolve<T>(g, weight, view<T>(x), view<T>(y), start.data());
   });
   return y;
 }
@@ -255,14 +262,10 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv3d_backward(Tensor grad, Tensor
   }
   dispatch_float(x.scalar_type(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if (need_x) {
-      const std::vector<acc_t<T>> none(channel_groups<T>(g.channels) * kLanes<T>);
-      convolve<T>(g, true, weight, view<T>(grad), view<T>(dx), none.data());
-    }
-    if (need_weight || need_bias) {
-      multiply<T>(g, view<T>(grad), view<T>(x), need_weight ? static_cast<T*>(dw.data_ptr()) : nullptr,
-                  need_bias ? static_cast<T*>(db.data_ptr()) : nullptr);
-    }
+    const View<T> none{nullptr, cx};
+    differentiate<T>(g, weight, view<T>(grad), view<T>(x), need_x ? view<T>(dx) : none,
+                     need_weight ? static_cast<T*>(dw.data_ptr()) : nullptr,
+                     need_bias ? static_cast<T*>(db.data_ptr()) : nullptr);
   });
   return {dx, dw, db};
 }

@@ -10,7 +10,6 @@
 
 namespace vidops {
 
-constexpr int64_t kFew = 2;      // gradients a lane sums for the bias in fp32: it has nothing else to hide behind
 constexpr int64_t kShares = 32;  // of the clips and channels that sum their gradients apart
 
 // Every step-th result along an axis, first, first + step, ...: its i-th one collects tap taps[k] from input

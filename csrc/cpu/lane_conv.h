@@ -35,7 +35,7 @@ inline __attribute__((always_inline)) void lane_tile(const LaneTerm<A>* terms, i
         for (int v = 0; v < KW; ++v) tap[v] = load(taps + v * lanes);
 #pragma GCC unroll 32
         for (int p = 0; p < R + KW - 1; ++p) {
-          const Vec<A> in = load(x + p * lanes);
+          const Vec<A> in = held(load(x + p * lanes));
 #pragma GCC unroll 16
           for (int v = 0; v < KW; ++v) {
             if (v <= p && p - v < R) sum[p - v] += tap[v] * in;

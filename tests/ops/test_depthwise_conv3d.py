@@ -125,6 +125,17 @@ def test_special_cases(backend: str, shape: Any, kernel: Any, options: Any, layo
     )
 
 
+@pytest.mark.parametrize(
+    ("shape", "layout"), [((1, 18, 8, 96, 83), "NCTHW"), ((1, 18, 8, 92, 84), "NTCHW")], ids=["part", "whole"]
+)
+def test_results_past_the_caches(shape: Any, layout: str) -> None:
+    """From 4 MB on whole aligned vectors of planes are streamed, beside those at a row's end that are not."""
+    device = device_for("cpu", "depthwise_conv3d")
+    x, weight, _ = make(shape, (1, 3, 3))
+    assert x.numel() * x.element_size() >= 4 << 20
+    compare(ops.depthwise_conv3d, [in_layout(x, layout), weight], "cpu", device, grad_layout=layout)
+
+
 @pytest.mark.parametrize("backend", EVERY_BACKEND)
 @pytest.mark.parametrize("shape", [(0, 3, 4, 3, 3), (2, 3, 0, 3, 3), (2, 3, 4, 0, 3), (2, 0, 4, 3, 3)])
 def test_zero_sizes(backend: str, shape: tuple[int, ...]) -> None:
