@@ -17,6 +17,8 @@ pictures of three channels, x, y and a blank one, as TSM's release stores them, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -245,7 +247,22 @@ def _segments(frames: torch.Tensor, length: int) -> torch.Tensor:
     return frames.unflatten(0, (-1, length))
 
 
-class DynamicImages:
+class _ImageOfSegments:
+    """Replaces the frames of each segment by one picture made of them; stands before the crops."""
+
+    modality: str
+    _image: Callable[[Frames | torch.Tensor, int], torch.Tensor]
+
+    def __init__(self, length: int) -> None:
+        _check(self.modality, length)
+        self.length = length
+
+    def __call__(self, frames: Frames | torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+        """Return uint8 pictures (T, H, W, 3) of frames (T * length, H, W, 3)."""
+        return self._image(frames, self.length)
+
+
+class DynamicImages(_ImageOfSegments):
     """Replace the frames of each segment by their `dynamic_image`; stands before the crops.
 
     Args:
@@ -256,16 +273,11 @@ class DynamicImages:
         torch.Size([2, 4, 5, 3])
     """
 
-    def __init__(self, length: int) -> None:
-        _check("dynamic_image", length)
-        self.length = length
-
-    def __call__(self, frames: Frames | torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
-        """Return uint8 pictures (T, H, W, 3) of frames (T * length, H, W, 3)."""
-        return dynamic_image(frames, self.length)
+    modality = "dynamic_image"
+    _image = staticmethod(dynamic_image)
 
 
-class SqueezedImages:
+class SqueezedImages(_ImageOfSegments):
     """Replace the frames of each segment by their `squeezed_image`; stands before the crops.
 
     Args:
@@ -276,13 +288,8 @@ class SqueezedImages:
         torch.Size([2, 4, 5, 3])
     """
 
-    def __init__(self, length: int) -> None:
-        _check("squeezed_image", length)
-        self.length = length
-
-    def __call__(self, frames: Frames | torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
-        """Return uint8 pictures (T, H, W, 3) of frames (T * length, H, W, 3)."""
-        return squeezed_image(frames, self.length)
+    modality = "squeezed_image"
+    _image = staticmethod(squeezed_image)
 
 
 class StackDifferences:

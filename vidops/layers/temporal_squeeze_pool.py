@@ -56,7 +56,8 @@ class TemporalSqueezePool(nn.Module):
     Frames of a video and feature maps are taken alike. `error` of the projection is the layer's loss.
 
     The second layer starts such that every squeezed image is about the mean of its own K/D consecutive frames:
-    the columns are independent, and the images are as bright as the frames were.
+    the columns are independent, and the images are as bright as the frames were. That is reckoned for a sigmoid first;
+    after another activation, whose results have no such mean, the first images may be far brighter.
 
     Args:
         num_frames: K, frames of the clips, at most 64.
