@@ -31,7 +31,7 @@ namespace {
 
 constexpr int64_t kBlock = 512;       // planar: positions a thread takes at a time
 constexpr int64_t kGrain = 16 << 10;  // elements a thread should have at least
-constexpr int64_t kTerms = 128;       // products a lane sums in fp32 before fp64 takes over
+constexpr int64_t kTerms = 64;        // products a lane sums in fp32 before fp64 takes over
 constexpr int64_t kShares = 16;       // channels last: shares of the clips that sum their gradients apart
 
 // A clip's memory, and where a strip of it starts.
