@@ -48,24 +48,23 @@ struct System {
         for (int j = 0; j <= i; ++j) lower[index(i, j)] += a[i] * a[j];
       }
     }
+    V pivots[kMost];
 #pragma GCC unroll 4
     for (int j = 0; j < D; ++j) {
-      V scaled[kMost];  // row j of L times the pivots
+      // The products in the reference's order: they decide what an infinity becomes.
 #pragma GCC unroll 4
       for (int k = 0; k < j; ++k) {
-        scaled[k] = lower[index(j, k)];
-        lower[index(j, k)] *= inverse[k];
-        lower[index(j, j)] -= lower[index(j, k)] * scaled[k];
+        const V scaled = lower[index(j, k)] * pivots[k];
+#pragma GCC unroll 4
+        for (int i = j; i < D; ++i) lower[index(i, j)] -= lower[index(i, k)] * scaled;
       }
       // Truly no pivot is less than the ridge; one that is, by rounding, is set to it.
       const V pivot = lower[index(j, j)] + ridge;
+      pivots[j] = pivot < ridge ? ridge : pivot;
       inverse[j] = V{} + 1;
-      inverse[j] /= pivot < ridge ? ridge : pivot;
+      inverse[j] /= pivots[j];
 #pragma GCC unroll 4
-      for (int i = j + 1; i < D; ++i) {
-#pragma GCC unroll 4
-        for (int k = 0; k < j; ++k) lower[index(i, j)] -= lower[index(i, k)] * inverse[k] * scaled[k];
-      }
+      for (int i = j + 1; i < D; ++i) lower[index(i, j)] *= inverse[j];
     }
   }
 

@@ -237,6 +237,37 @@ def test_what_is_not_a_number_stays_in_its_pixel_and_channel(backend: str, layou
 
 
 @pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("columns", [1, 2, 3, 5])
+@pytest.mark.parametrize("grid", [(1, 1), (2, 3)])
+def test_extreme_bases_reach_what_they_reach_in_the_reference(
+    backend: str, columns: int, grid: tuple[int, int]
+) -> None:
+    """Also where AtA overflows, and what is not finite depends on the order of the operations."""
+    device = device_for(backend, OP)
+    for value in (1e20, 3e38) if emulated(backend, device) else (NAN, float("inf"), 1e20, 1e30, 3e38):
+        x, basis = (t.to(device) for t in make((2, 2, 6, 4, 5), columns, grid, torch.float32))
+        basis[0, 3, 0, -1, -1] = value
+        results = []
+        for name in (backend, "reference"):
+            leaves = [t.clone().requires_grad_() for t in (x, basis)]
+            found = ops.temporal_projection(*leaves, outputs=ALL, backend=name)
+            grads = torch.autograd.grad([f.sum() for f in found], leaves)
+            results.append(dict(zip((*ALL, "dx", "dbasis"), (*found, *grads), strict=True)))
+        ours, expected = results
+        for field in expected:
+            what = f"{value}: {field}"
+            assert torch.equal(ours[field].isnan(), expected[field].isnan()), what
+            assert torch.equal(ours[field].isinf(), expected[field].isinf()), what
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.float16, np.float32, np.float64])
+def test_ridge_is_any_real_number(kind: Any) -> None:
+    expected = ops.temporal_projection(X + 1, BASIS + 1, ridge=2.0, backend="reference")
+    found = ops.temporal_projection(X + 1, BASIS + 1, ridge=kind(2), backend="reference")
+    assert torch.equal(found.residual_mean, expected.residual_mean)
+
+
+@pytest.mark.parametrize("backend", FAST)
 def test_random_calls(backend: str) -> None:
     device = device_for(backend, OP)
     frames, side = (6, 5) if emulated(backend, device) else (18, 20)
@@ -319,6 +350,7 @@ X, BASIS = torch.zeros(2, 3, 6, 5, 4), torch.zeros(2, 6, 2, 3, 2)
         ({"ridge": NAN}, ValueError, "ridge must be finite and at least 0, got nan"),
         ({"ridge": "1"}, TypeError, "ridge must be a number, got str"),
         ({"ridge": True}, TypeError, "ridge must be a number, got bool"),
+        ({"ridge": np.float32(-1)}, ValueError, "ridge must be finite and at least 0, got -1.0"),
         ({"outputs": "energy"}, TypeError, "outputs must be a tuple or list of names, got str"),
         ({"outputs": ()}, ValueError, "outputs must name at least one result"),
         ({"outputs": ("mean",)}, ValueError, "outputs must be names among coefficients.*, got 'mean'"),

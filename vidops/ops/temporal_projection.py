@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,7 +62,9 @@ def temporal_projection(
 
     Raises:
         TypeError: a tensor has an unsupported or another dtype, or an argument is of the wrong kind.
-        ValueError: a rank, shape, device, number or name is not allowed.
+        ValueError: a rank, shape, device, number or name is not allowed. A batch of no clips is fine; clips
+            without channels or pixels are refused, unlike elsewhere: ``energy`` and ``error`` are means over them,
+            and no grid is small enough.
         RuntimeError: ``backend`` was asked for and cannot run this call.
 
     Source: PWTP, eq. 3.7 and 3.10-3.14, and TSP, eq. 3.3-3.5, of Huang's thesis. Where p is zero, the gradient of
@@ -115,11 +118,12 @@ def _check(x: Tensor, basis: Tensor) -> None:
 
 
 def _check_ridge(ridge: Any) -> float:
-    if isinstance(ridge, bool) or not isinstance(ridge, (int, float)):
+    if isinstance(ridge, bool) or not isinstance(ridge, numbers.Real):
         raise TypeError(f"ridge must be a number, got {type(ridge).__name__}")
-    if not 0 <= ridge < math.inf:
+    number = float(ridge)
+    if not 0 <= number < math.inf:
         raise ValueError(f"ridge must be finite and at least 0, got {ridge}")
-    return float(ridge)
+    return number
 
 
 def _check_outputs(outputs: Any) -> int:
