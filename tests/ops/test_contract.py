@@ -7,6 +7,7 @@ particular to it: the definition by hand, special cases, bad input, random calls
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 import pytest
@@ -41,6 +42,8 @@ every_small_case = pytest.mark.parametrize(
 )
 kernels = pytest.mark.parametrize("backend", FAST)
 backends = pytest.mark.parametrize("backend", EVERY_BACKEND)
+# Extreme values that cancel, and cost some bits more than a sum does: in a mean of residuals.
+CANCELS = {("temporal_projection", 3e38): {"rtol": 2e-5, "atol": 1e-5}}
 
 
 def tiny(operator: str) -> int:
@@ -192,8 +195,7 @@ def test_extreme_values_reach_what_they_reach_in_the_reference(
     ):
         assert torch.equal(y.isnan(), z.isnan())
         assert torch.equal(y.isinf(), z.isinf())
-        # Some bits more than of a sum: what is large may cancel, as in a mean of residuals.
-        torch.testing.assert_close(y, z, rtol=2e-5, atol=1e-5, equal_nan=True)
+        torch.testing.assert_close(y, z, **CANCELS.get((operator, value), {}), equal_nan=True)
 
 
 @every_operator
@@ -352,10 +354,10 @@ def test_no_clips(operator: str, backend: str) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [
-        (lambda x: x[0], ValueError, r"\w+ must be .*, got 4 dimensions"),
-        (lambda x: x.to(torch.int32), TypeError, r"\w+ must be float32.*torch.int32"),
-        (lambda x: x.to(torch.complex64), TypeError, r"\w+ must be float32.*complex64"),
-        (lambda x: x.tolist(), TypeError, r"\w+ must be a Tensor, got list"),
+        (lambda x: x[0], ValueError, "must be .*, got 4 dimensions"),
+        (lambda x: x.to(torch.int32), TypeError, r"must be float32.*torch\.int32"),
+        (lambda x: x.to(torch.complex64), TypeError, "must be float32.*complex64"),
+        (lambda x: x.tolist(), TypeError, "must be a Tensor, got list"),
     ],
     ids=["rank", "int32", "complex64", "list"],
 )
@@ -364,5 +366,6 @@ def test_a_clip_that_is_none(
 ) -> None:
     device_for(backend, operator)
     x, *rest = inputs(operator, 0)
-    with pytest.raises(error, match=text):
+    clip = next(iter(inspect.signature(getattr(vidops.ops, operator)).parameters))
+    with pytest.raises(error, match=f"^{clip} {text}"):
         BENCHMARKS[operator].call(BENCHMARKS[operator].small[0], (change(x), *rest), backend)
