@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vidops.training.joint import JointLoss, Rule
+from vidops.training.joint import JointLoss, Rule, Separate
 
 RATE = 0.05
+CASES: list[tuple[Rule, int]] = [("mgda", 1), ("mgda", 2), (0.3, 1), (Separate(2), 2)]  # and batches a step
 
 
 class Two(nn.Module):
@@ -63,7 +64,7 @@ def train(
     optimizer = torch.optim.SGD(net.parameters(), RATE)
     alphas = []
     for i, (x, y) in enumerate(data):
-        last = (i + 1) % accumulate == 0
+        last = (i + 1) % accumulate == 0 or i + 1 == len(data)  # an epoch's last step may be short
         with nullcontext() if last or ddp is None else ddp.no_sync():
             l1, l2 = net.losses(x, y, ddp)
             (joint(l1, l2, step=i // accumulate, last=last) / accumulate).backward()
@@ -78,8 +79,7 @@ def train(
 def main(folder: Path) -> None:
     """Train on this rank's half of every batch."""
     dist.init_process_group("gloo")
-    cases: list[tuple[Rule, int]] = [("mgda", 1), ("mgda", 2), (0.3, 1)]
-    for rule, accumulate in cases:
+    for rule, accumulate in CASES:
         found = train_as_a_rank(rule, accumulate)
         (folder / f"{rule}.{accumulate}.{dist.get_rank()}.json").write_text(json.dumps(found))
     dist.destroy_process_group()  # nothing that holds the group may outlive it: it would wait for ever

@@ -157,7 +157,7 @@ def test_several_batches_are_one_of_all_their_clips(rule: str) -> None:
 def test_two_ranks_are_one_process(tmp_path: Path) -> None:
     ended = processes.run_ranks(2, joint_worker.main, tmp_path, folder=tmp_path)
     assert [status for status, _, _ in ended] == [0, 0], ended
-    for rule, accumulate in (("mgda", 1), ("mgda", 2), (0.3, 1)):
+    for rule, accumulate in joint_worker.CASES:
         net = Two()
         alphas = train(net, JointLoss(net.part, rule), batches(6), accumulate)
         assert len(set(alphas)) > 1 or rule != "mgda"
@@ -242,7 +242,46 @@ def test_separate_phases_move_nothing_else() -> None:
         assert joint.alpha.item() == (step < 3)
 
 
-def test_a_lightning_module_of_somebody_else(tmp_path: Path) -> None:
+def test_separate_gives_zeros_to_what_must_not_move() -> None:
+    net, (x, y) = Two(), batches(1)[0]
+    joint = JointLoss(net.part, Separate(1))
+    first, second, others = by_hand(net, x, y)
+    for step, shared, rest in ((0, first, [0 * g for g in others]), (1, [0 * g for g in second], others)):
+        net.zero_grad()
+        (joint(*net.losses(x, y), step=step) / 4).backward()
+        for parameter, wanted in zip(net.parameters(), [*shared, *rest], strict=True):
+            assert torch.equal(parameter.grad, wanted / 4)
+    net.zero_grad()
+    joint(*net.losses(x, y), step=1)  # without its backward pass
+    net.losses(x, y)[1].backward()
+    for parameter, wanted in zip(net.parameters(), [*second, *others], strict=True):
+        assert torch.equal(parameter.grad, wanted), "other backward passes are as ever"
+
+
+def test_a_step_without_its_last_batch_is_forgotten() -> None:
+    net, data = Two(), batches(2)
+    joint = JointLoss(net.part, "mgda")
+    joint(*net.losses(*data[0]), step=0, last=False)
+    with pytest.warns(UserWarning, match="step 0 had no batch with last=True: MGDA left it to l2 alone"):
+        joint(*net.losses(*data[1]), step=1)
+    fresh = JointLoss(net.part, "mgda")
+    fresh(*net.losses(*data[1]), step=1)
+    assert joint.alpha == fresh.alpha
+
+
+def test_a_parameter_given_twice_counts_once() -> None:
+    net, (x, y) = Two(), batches(1)[0]
+    parameters = list(net.part.parameters())
+    gradients = []
+    for shared in (parameters, [*parameters, parameters[0]]):
+        net.zero_grad()
+        JointLoss(shared, 0.3)(*net.losses(x, y)).backward()
+        gradients.append([p.grad.clone() for p in parameters if p.grad is not None])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize(("count", "limit"), [(6, None), (3, None), (5, 3)])
+def test_a_lightning_module_of_somebody_else(tmp_path: Path, count: int, limit: int | None) -> None:
     pl = pytest.importorskip("lightning.pytorch")
 
     class Other(pl.LightningModule):  # type: ignore[misc, name-defined]
@@ -253,7 +292,7 @@ def test_a_lightning_module_of_somebody_else(tmp_path: Path) -> None:
 
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             l1, l2 = self.net.losses(*batch)
-            last = (batch_idx + 1) % 2 == 0
+            last = (batch_idx + 1) % 2 == 0 or self.trainer.is_last_batch
             loss = self.joint(l1, l2, step=self.global_step, last=last)
             if last:
                 self.alphas.append(self.joint.alpha.item())
@@ -264,7 +303,8 @@ def test_a_lightning_module_of_somebody_else(tmp_path: Path) -> None:
 
     module = Other()
     trainer = pl.Trainer(
-        max_epochs=1,
+        max_epochs=2,
+        limit_train_batches=limit,
         accumulate_grad_batches=2,
         accelerator="cpu",
         logger=False,
@@ -273,10 +313,11 @@ def test_a_lightning_module_of_somebody_else(tmp_path: Path) -> None:
         enable_model_summary=False,
         default_root_dir=tmp_path,
     )
-    data: list[tuple[Tensor, Tensor]] = batches(6)
+    data: list[tuple[Tensor, Tensor]] = batches(count)
     trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=None))  # type: ignore[arg-type]
-    net = Two()
-    assert module.alphas == pytest.approx(train(net, JointLoss(net.part, "mgda"), data, 2), abs=1e-12)
+    net, epoch = Two(), data[:limit]
+    alphas = [alpha for _ in range(2) for alpha in train(net, JointLoss(net.part, "mgda"), epoch, 2)]
+    assert module.alphas == pytest.approx(alphas, abs=1e-12)
     for ours, theirs in zip(module.net.parameters(), net.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 

@@ -13,6 +13,7 @@ parameters, without the gradients of the weights in between.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -137,14 +138,18 @@ Rule = float | str | Callable[[int], float] | Separate
 
 
 class JointLoss:
-    """Joins two losses of a network, for any training loop: `backward` of what it returns is all there is to do.
+    """Joins two losses of a network, for any training loop: `backward` of what it returns gives all gradients.
+
+    With `Separate` those of what must not move are zero, which weight decay and momentum move all the same: call
+    `drop_gradients` before the optimizer's step, or have neither.
 
     It works under autocast, with a gradient scaler, with accumulated gradients and under DDP, where MGDA averages its
     gradients over the ranks by one all-reduce; all ranks have to call it alike. It does not under FSDP, whose ranks
     hold parts of the parameters.
 
     Args:
-        shared: the module, or the parameters, that both losses train; frozen parameters are left out.
+        shared: the module, or the parameters, that both losses train; frozen parameters are left out, and
+            one given several times is one.
         rule: ``"mgda"``, a constant alpha in 0 ... 1, a function from the step, counted from 1, to alpha, such as
             `ScaleSchedule`, or `Separate`.
 
@@ -171,13 +176,16 @@ class JointLoss:
                 images, energy = self.projection(batch["clip"])
                 loss = F.cross_entropy(self.net(images), batch["label"])
                 scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-                last = (batch_idx + 1) % k == 0
+                last = (batch_idx + 1) % k == 0 or self.trainer.is_last_batch  # an epoch's last step may be short
                 return self.joint(energy.mean(), loss, step=self.global_step, last=last, scaler=scaler)
+
+            def on_before_optimizer_step(self, optimizer):
+                self.joint.drop_gradients(self.parameters())
     """
 
     def __init__(self, shared: nn.Module | Iterable[nn.Parameter], rule: Rule = "mgda") -> None:
         parameters = shared.parameters() if isinstance(shared, nn.Module) else shared
-        self.shared = [parameter for parameter in parameters if parameter.requires_grad]
+        self.shared = list({id(p): p for p in parameters if p.requires_grad}.values())
         if not self.shared:
             raise ValueError("shared must hold parameters that require a gradient")
         constant = isinstance(rule, (int, float)) and not isinstance(rule, bool)
@@ -190,6 +198,7 @@ class JointLoss:
         self.rule = rule
         self.alpha: Tensor | None = None
         self._sums: Tensor | None = None  # of both gradients over the batches of the step under way
+        self._step = 0  # the one under way
         self._first_phase = False
 
     def __call__(
@@ -221,6 +230,7 @@ class JointLoss:
         for name, loss in (("l1", l1), ("l2", l2)):
             if loss.dim():
                 raise ValueError(f"{name} must be without dimensions, got shape {tuple(loss.shape)}")
+        self._begin(step)
         if isinstance(self.rule, Separate):
             return self._one_alone(l1, l2, first=step < self.rule.steps)
         if self.rule == "mgda":
@@ -230,6 +240,15 @@ class JointLoss:
         if given == 0:
             return l2 + self._term(torch.zeros_like)
         return self._joined(l1, l2, *self._gradients(l1, l2, scaler))
+
+    def _begin(self, step: int) -> None:
+        """Forget the sums of a step that ended before its last batch, lest they count in this one's alpha."""
+        if self._sums is not None and step != self._step:
+            self._sums = None
+            warnings.warn(
+                f"step {self._step} had no batch with last=True: MGDA left it to l2 alone", stacklevel=3
+            )
+        self._step = step
 
     def drop_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Take away what must not move in a phase of `Separate`, momentum and weight decay included.
@@ -256,10 +275,28 @@ class JointLoss:
                 parameter.grad = None
 
     def _one_alone(self, l1: Tensor, l2: Tensor, *, first: bool) -> Tensor:
-        """Give one of the losses; DDP waits for gradients of all parameters, be they zero."""
+        """Give one of the losses, and zeros to the others' parameters; DDP waits for gradients of all of them."""
         self._first_phase = first
         self.alpha = torch.full((), float(first), device=l2.device)
-        return l1 + 0 * l2 if first else l2 + self._term(torch.zeros_like)
+        if first:
+            return l1 + 0 * l2
+        loss = l2 + self._term(torch.zeros_like)
+        if loss.requires_grad:
+            loss.register_hook(self._zero_shared)
+        return loss
+
+    def _zero_shared(self, _: Tensor) -> None:
+        """Make the gradients of the shared parameters zero in the backward pass that runs, and in no other.
+
+        To subtract g2 would leave what sums in another order leave, and cost a second way back.
+        """
+        handles = [parameter.register_hook(torch.zeros_like) for parameter in self.shared]
+
+        def end() -> None:
+            for handle in handles:
+                handle.remove()
+
+        torch.autograd.Variable._execution_engine.queue_callback(end)
 
     def _mgda(self, l1: Tensor, l2: Tensor, last: bool, scaler: torch.amp.GradScaler | None) -> Tensor:
         sums = torch.stack(self._gradients(l1, l2, scaler))
