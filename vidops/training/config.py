@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +29,7 @@ from .sections import (
     Share,
     StepsConfig,
 )
+from .yaml_text import parse, set_key
 
 
 class ModelConfig(Section):
@@ -216,16 +216,6 @@ class Config(Section):
         return self
 
 
-# YAML 1.1 reads 3e-3 as a string for want of a point; people write it all the same.
-class _Loader(yaml.SafeLoader):
-    pass
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a recipe and check it.
 
@@ -253,11 +243,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise FileNotFoundError(f"config {path}: no such file") from None
     except (IsADirectoryError, UnicodeDecodeError) as error:
         raise ValueError(f"config {path}: is not a text file") from error
-    content = _parse(text, f"config {path}")
+    content = parse(text, f"config {path}")
     if not isinstance(content, dict):
         raise ValueError(f"config {path}: must hold keys such as `model:` and `data:`, not {kind(content)}")
     for override in overrides:
-        _override(content, override)
+        set_key(content, override)
     origin = f"config {path}" + (f" with {' '.join(overrides)}" if overrides else "")
     return validate(content, origin)
 
@@ -282,7 +272,7 @@ def override(config: Config, overrides: Sequence[str], origin: str) -> Config:
     """
     content = config.model_dump()
     for text in overrides:
-        _override(content, text)
+        set_key(content, text)
     return validate(content, f"{origin} with {' '.join(overrides)}")
 
 
@@ -375,29 +365,3 @@ def _flatten(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from _flatten(item, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", item
-
-
-def _parse(text: str, origin: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(
-            f"{origin}{line}: is not YAML: {getattr(error, 'problem', None) or 'cannot parse'}"
-        ) from None
-
-
-def _override(content: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    parts = key.split(".")
-    if not equals or not all(parts):
-        raise ValueError(f"override {override!r}: must read key=value or key.sub=value")
-    section = content
-    for i, part in enumerate(parts[:-1]):
-        section = section.setdefault(part, {})
-        if not isinstance(section, dict):
-            raise ValueError(
-                f"override {override!r}: {'.'.join(parts[: i + 1])} holds {kind(section)}, not keys"
-            )
-    section[parts[-1]] = _parse(value, f"override {override!r}")
