@@ -146,6 +146,10 @@ def test_state_dict_keys_do_not_depend_on_the_backend() -> None:
         ({"activations": ("sigmoid",)}, "activations must be two of sigmoid, tanh"),
         ({"activations": "sigmoid"}, "activations must be two of"),
         ({"activations": ("sigmoid", "gelu")}, "activations must be two of"),
+        ({"activations": None}, "activations must be two of .* got None"),
+        ({"activations": (["relu"], "relu")}, "activations must be two of"),
+        ({"ridge": -1}, "ridge must be finite and at least 0, got -1"),
+        ({"backend": "cppu"}, "backend must be one of reference, cpu, .* got 'cppu'"),
     ],
 )
 def test_bad_arguments_are_named(options: dict[str, Any], text: str) -> None:
@@ -158,3 +162,9 @@ def test_bad_arguments_are_named(options: dict[str, Any], text: str) -> None:
 def test_a_clip_of_other_frames_is_refused() -> None:
     with pytest.raises(ValueError, match=r"x must be clips \(N, C, 8, H, W\), got \(1, 3, 9, 2, 2\)"):
         TemporalSqueezePool(8)(torch.rand(1, 3, 9, 2, 2))
+    for wrong, text in (
+        (torch.zeros(1, 3, 8, 2, 2, dtype=torch.uint8), "floating dtype, got torch.uint8"),
+        (None, "Tensor, got None"),
+    ):
+        with pytest.raises(TypeError, match=f"^x must be .*{text}"):
+            TemporalSqueezePool(8)(wrong)

@@ -20,6 +20,8 @@ from tests.training import joint_worker
 from tests.training.joint_worker import Two, batches, train
 from vidops.training.joint import JointLoss, ScaleSchedule, Separate, mgda_alpha
 
+ZERO = torch.tensor(0.0)
+
 RULES: dict[str, Any] = {
     "mgda": "mgda",
     "constant": 0.3,
@@ -339,7 +341,7 @@ def alone(net: Two) -> tuple[Tensor, Tensor]:
         (lambda net: JointLoss(net.part, 1.5), r"alpha must be in 0 \.\.\. 1, got 1.5"),
         (lambda net: Separate(0), "steps must be at least 1, got 0"),
         (
-            lambda net: JointLoss(net.part, lambda m: 2.0)(*net.losses(*batches(1)[0])),
+            lambda net: JointLoss(net.part, lambda m: 2.0)(*net.losses(*batches(1)[0]), step=0),
             r"alpha must be in 0 \.\.\. 1, got 2.0",
         ),
         (
@@ -347,8 +349,23 @@ def alone(net: Two) -> tuple[Tensor, Tensor]:
             r"l1 must be without dimensions, got shape \(2,\)",
         ),
         (lambda net: JointLoss(net.part)(*alone(net)), "l2 must depend on the shared parameters"),
+        (lambda net: JointLoss(net.part)(ZERO, ZERO), "l1 must depend on the shared parameters"),
+        (lambda net: JointLoss(net.part)({"energy": ZERO}, ZERO), "l1 must be a Tensor, got dict"),
+        (
+            lambda net: JointLoss(net.part, Separate(3))(ZERO, ZERO),
+            "step must be given: the rule's alpha changes",
+        ),
+        (lambda net: JointLoss(net.part, lambda m: 0.5)(ZERO, ZERO), "step must be given"),
+        (lambda net: JointLoss(net.part)(ZERO, ZERO, step=-1), "step must be at least 0, got -1"),
+        (lambda net: JointLoss(net.part)(ZERO, ZERO, step="3"), "step must be an int, got str"),
+        (
+            lambda net: JointLoss(net.part, Separate),
+            "rule must be 'mgda', an alpha, .* or Separate, got <class",
+        ),
+        (lambda net: JointLoss(None), "shared must be a module or parameters, got NoneType"),
+        (lambda net: Separate("3"), "steps must be an int, got str"),
     ],
 )
 def test_errors_name_the_argument(call: Callable[[Two], object], text: str) -> None:
-    with pytest.raises(ValueError, match=text):
+    with pytest.raises((ValueError, TypeError), match=text):
         call(Two())

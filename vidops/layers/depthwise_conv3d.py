@@ -106,7 +106,7 @@ class DepthwiseConv3d(nn.Conv3d):
             in_channels, out_channels, sizes, stride, padding, dilation, in_channels, bias, "zeros",
             device, dtype,
         )  # fmt: skip
-        self.backend = backend
+        self.backend = ops.backends.check_backend(backend)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding = 0 if self.padding == "valid" else self.padding

@@ -104,7 +104,7 @@ class Transfer(nn.Module):
         self.norm = ClipNorm(channels)
         nn.init.zeros_(self.norm.weight)
         self.after = after
-        self.backend = backend
+        self.backend = ops.backends.check_backend(backend)
 
     def forward(self, x: Tensor, to: Tensor) -> Tensor:
         """Add clips ``(N, C, T, H, W)`` to clips ``(N, C, T', H', W')``."""

@@ -97,7 +97,7 @@ class MixTConv(nn.Module):
         self.stride = stride
         self.padding = padding
         self.init = init
-        self.backend = backend
+        self.backend = ops.backends.check_backend(backend)
         share, more = divmod(channels, len(kernel_sizes))
         self.groups = tuple(
             (share + (m < more), k, d) for m, (k, d) in enumerate(zip(kernel_sizes, each, strict=True))

@@ -132,7 +132,7 @@ class MotionBandPass(nn.Module):
         self.norm = norm
         self.trainable = trainable
         self.quiet = quiet
-        self.backend = backend
+        self.backend = ops.backends.check_backend(backend)
         self._warned = False
         self.spatial = nn.Parameter(torch.empty(channels, kernel_size, kernel_size), requires_grad=trainable)
         self.temporal = nn.Parameter(torch.empty(channels, 3), requires_grad=trainable)

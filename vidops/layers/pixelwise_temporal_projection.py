@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from .. import ops
-from ..ops.temporal_projection import Projection
+from ..ops.temporal_projection import Projection, check_ridge
 from .fold_time import as_clips, as_frames
 from .temporal_squeeze_pool import check_frames, check_projection_sizes
 
@@ -82,13 +82,13 @@ class PixelwiseTemporalProjection(nn.Module):
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
         if descriptor_kernel_size % 2 == 0:
             raise ValueError(f"descriptor_kernel_size must be odd, got {descriptor_kernel_size}")
-        if not 0 < bottleneck_ratio <= 1:
-            raise ValueError(f"bottleneck_ratio must be above 0 and at most 1, got {bottleneck_ratio}")
+        if not isinstance(bottleneck_ratio, (int, float)) or not 0 < bottleneck_ratio <= 1:
+            raise ValueError(f"bottleneck_ratio must be above 0 and at most 1, got {bottleneck_ratio!r}")
         self.num_frames = num_frames
         self.basis_size = basis_size
         self.in_channels = in_channels
-        self.ridge = ridge
-        self.backend = backend
+        self.ridge = check_ridge(ridge)
+        self.backend = ops.backends.check_backend(backend)
         k = descriptor_kernel_size
         self.descriptor = nn.Conv2d(in_channels, descriptor_channels, k, descriptor_stride, k // 2)
         pairs = num_frames * (num_frames - 1) // 2
@@ -116,6 +116,8 @@ class PixelwiseTemporalProjection(nn.Module):
 
     def forward(self, x: Tensor, return_losses: bool = False) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Compute the dynamic appearance of every T frames of clips ``(N, C, S*T, H, W)``."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a Tensor, got {type(x).__name__}")
         shape = tuple(x.shape)
         if len(shape) != 5 or shape[1] != self.in_channels or shape[2] < 1 or shape[2] % self.num_frames:
             raise ValueError(

@@ -37,7 +37,7 @@ class TemporalShift(nn.Module):
         if fold_div < 2:
             raise ValueError(f"fold_div must be at least 2, got {fold_div}")
         self.fold_div = fold_div
-        self.backend = backend
+        self.backend = ops.backends.check_backend(backend)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shift a clip ``(N, C, T, H, W)``."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
-from ..ops.temporal_projection import MOST_COLUMNS, MOST_FRAMES, Projection
+from ..ops.temporal_projection import MOST_COLUMNS, MOST_FRAMES, Projection, check_ridge
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
@@ -42,10 +42,14 @@ def check_projection_sizes(
 
 def check_frames(x: Tensor, num_frames: int, channels: int | None = None) -> None:
     """Raise unless a layer was given clips of the frames and channels that it was made for."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a Tensor, got {type(x).__name__}")
     wanted = f"(N, {'C' if channels is None else channels}, {num_frames}, H, W)"
     shape = tuple(x.shape)
     if len(shape) != 5 or shape[2] != num_frames or channels not in (None, shape[1]):
         raise ValueError(f"x must be clips {wanted}, got {shape}")
+    if not x.is_floating_point():
+        raise TypeError(f"x must be of a floating dtype, got {x.dtype}")
 
 
 class TemporalSqueezePool(nn.Module):
@@ -95,15 +99,16 @@ class TemporalSqueezePool(nn.Module):
     ) -> None:
         super().__init__()
         check_projection_sizes(num_frames, basis_size)
-        if isinstance(activations, str) or len(activations) != 2 or not set(activations) <= set(ACTIVATIONS):
+        pair = isinstance(activations, (tuple, list)) and len(activations) == 2
+        if not pair or not all(name in tuple(ACTIVATIONS) for name in activations):
             raise ValueError(
                 f"activations must be two of {', '.join(ACTIVATIONS)}, the same one twice too, got {activations!r}"
             )
         self.num_frames = num_frames
         self.basis_size = basis_size
         self.activations = tuple(activations)
-        self.ridge = ridge
-        self.backend = backend
+        self.ridge = check_ridge(ridge)
+        self.backend = ops.backends.check_backend(backend)
         self.fc1 = nn.Linear(num_frames, num_frames, bias=False)
         self.fc2 = nn.Linear(num_frames, num_frames * basis_size, bias=False)
         self.reset_parameters()

@@ -100,6 +100,16 @@ _state = _State()
 _environment: str | None = os.environ.get("VIDOPS_BACKEND") or None
 
 
+def check_backend(name: str | None) -> str | None:
+    """Return a layer's ``backend``; raise ValueError unless it is None or the name of one.
+
+    Example:
+        >>> check_backend("reference")
+        'reference'
+    """
+    return None if name is None else _known(name, "backend")
+
+
 def _known(name: str, source: str) -> str:
     if name not in BACKENDS:
         raise ValueError(f"{source} must be one of {', '.join(BACKENDS)}, got {name!r}")

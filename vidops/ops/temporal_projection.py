@@ -81,7 +81,7 @@ def temporal_projection(
     device = x.device.type
     x, basis = _operator.cast(device, x, basis)  # type: ignore[assignment]
     _check(x, basis)
-    ridge, wanted = _check_ridge(ridge), _check_outputs(outputs)
+    ridge, wanted = check_ridge(ridge), _check_outputs(outputs)
     name = _operator.choose(backend, device, x, basis, ridge, wanted)
     if name == "reference":
         return _operator.reference(x, basis, ridge=ridge, outputs=outputs)
@@ -117,7 +117,13 @@ def _check(x: Tensor, basis: Tensor) -> None:
         raise ValueError(f"basis must have a grid of 1 x 1 to {height} x {width} cells, got {h} x {w}")
 
 
-def _check_ridge(ridge: Any) -> float:
+def check_ridge(ridge: Any) -> float:
+    """Return ``ridge`` as a float; raise TypeError unless it is a number, ValueError unless finite and at least 0.
+
+    Example:
+        >>> check_ridge(0)
+        0.0
+    """
     if isinstance(ridge, bool) or not isinstance(ridge, numbers.Real):
         raise TypeError(f"ridge must be a number, got {type(ridge).__name__}")
     number = float(ridge)

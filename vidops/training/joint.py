@@ -13,6 +13,7 @@ parameters, without the gradients of the weights in between.
 from __future__ import annotations
 
 import math
+import numbers
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -85,8 +86,7 @@ class ScaleSchedule:
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        _check_steps(self.steps)
         if not 0 < self.gamma < 1:
             raise ValueError(f"gamma must be above 0 and below 1, got {self.gamma:g}")
         if not 0 <= self.lam < 1:
@@ -130,8 +130,7 @@ class Separate:
 
     def __post_init__(self) -> None:
         """Check the argument."""
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        _check_steps(self.steps)
 
 
 Rule = float | str | Callable[[int], float] | Separate
@@ -184,12 +183,15 @@ class JointLoss:
     """
 
     def __init__(self, shared: nn.Module | Iterable[nn.Parameter], rule: Rule = "mgda") -> None:
+        if not isinstance(shared, (nn.Module, Iterable)):
+            raise TypeError(f"shared must be a module or parameters, got {type(shared).__name__}")
         parameters = shared.parameters() if isinstance(shared, nn.Module) else shared
         self.shared = list({id(p): p for p in parameters if p.requires_grad}.values())
         if not self.shared:
             raise ValueError("shared must hold parameters that require a gradient")
         constant = isinstance(rule, (int, float)) and not isinstance(rule, bool)
-        if not (rule == "mgda" or constant or isinstance(rule, Separate) or callable(rule)):
+        made = isinstance(rule, Separate) or (callable(rule) and not isinstance(rule, type))
+        if not (rule == "mgda" or constant or made):
             raise ValueError(
                 f"rule must be 'mgda', an alpha, a function of the step or Separate, got {rule!r}"
             )
@@ -206,7 +208,7 @@ class JointLoss:
         l1: Tensor,
         l2: Tensor,
         *,
-        step: int = 0,
+        step: int | None = None,
         last: bool = True,
         scaler: torch.amp.GradScaler | None = None,
     ) -> Tensor:
@@ -215,7 +217,7 @@ class JointLoss:
         Args:
             l1: the shared part's own loss, without dimensions.
             l2: the whole network's loss, likewise.
-            step: optimizer steps done, from 0.
+            step: optimizer steps done, from 0; may be left out where alpha does not change with it.
             last: whether this is the last batch that the step accumulates. MGDA sees the step's whole gradients there,
                 so that several batches give what one of all their clips gives.
             scaler: of the mixed precision, if the backward pass uses one: what would underflow in fp16 without
@@ -225,11 +227,16 @@ class JointLoss:
             A loss of value alpha l1 + (1 - alpha) l2, eq. 3.15; before the last batch of MGDA's step, of value l2.
 
         Raises:
-            ValueError: a loss has dimensions or does not depend on the shared parameters, or alpha is not in 0 ... 1.
+            TypeError: a loss is no tensor.
+            ValueError: a loss has dimensions or does not depend on the shared parameters, the step is missing or
+                negative, or alpha is not in 0 ... 1.
         """
         for name, loss in (("l1", l1), ("l2", l2)):
+            if not isinstance(loss, Tensor):
+                raise TypeError(f"{name} must be a Tensor, got {type(loss).__name__}")
             if loss.dim():
                 raise ValueError(f"{name} must be without dimensions, got shape {tuple(loss.shape)}")
+        step = self._checked(step)
         self._begin(step)
         if isinstance(self.rule, Separate):
             return self._one_alone(l1, l2, first=step < self.rule.steps)
@@ -240,6 +247,15 @@ class JointLoss:
         if given == 0:
             return l2 + self._term(torch.zeros_like)
         return self._joined(l1, l2, *self._gradients(l1, l2, scaler))
+
+    def _checked(self, step: int | None) -> int:
+        if step is None and (callable(self.rule) or isinstance(self.rule, Separate)):
+            raise ValueError("step must be given: the rule's alpha changes with it")
+        if isinstance(step, bool) or not isinstance(step, (int, type(None))):
+            raise TypeError(f"step must be an int, got {type(step).__name__}")
+        if step is not None and step < 0:
+            raise ValueError(f"step must be at least 0, got {step}")
+        return step or 0
 
     def _begin(self, step: int) -> None:
         """Forget the sums of a step that ended before its last batch, lest they count in this one's alpha."""
@@ -314,6 +330,8 @@ class JointLoss:
         """Compute both flat gradients of the shared parameters, and leave the graph for the backward pass."""
         flat = []
         for name, loss in (("l1", l1), ("l2", l2)):
+            if not loss.requires_grad:
+                raise ValueError(f"{name} must depend on the shared parameters")
             with torch.autocast(loss.device.type, enabled=False):
                 scaled = loss if scaler is None else scaler.scale(loss)
                 found = torch.autograd.grad(scaled, self.shared, retain_graph=True, allow_unused=True)
@@ -342,8 +360,15 @@ class JointLoss:
         return product - product.detach()
 
 
+def _check_steps(steps: int) -> None:
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise TypeError(f"steps must be an int, got {type(steps).__name__}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+
+
 def _check_alpha(alpha: float) -> float:
-    if not 0 <= alpha <= 1:
+    if not isinstance(alpha, numbers.Real) or not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in 0 ... 1, got {alpha!r}")
     return alpha
 
