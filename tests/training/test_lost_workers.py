@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -14,10 +16,14 @@ pytest.importorskip("lightning", reason="training needs lightning")
 pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
 pytest.importorskip("av", reason="video files need av")
 
+from torch.utils.data import DataLoader, Subset
+from torch.utils.data._utils import signal_handling
+
 from vidops.data import VideoDataset
 from vidops.evaluation import evaluate, predict
 from vidops.training import Config, fit
 from vidops.training.loading import read_list
+from vidops.training.lost_workers import naming_lost_workers
 
 END = "; memory was short, or a video crashes the decoder, which `vidops dataset check` names"
 
@@ -42,6 +48,28 @@ def named(text: str, where: str) -> list[str]:
     )
     assert match is not None, text
     return match[1].split(", ")
+
+
+def loader() -> DataLoader[Any]:
+    """Give a loader of one video."""
+    samples = SimpleNamespace(samples=[SimpleNamespace(path="a.mp4")])
+    return DataLoader(Subset(cast("Any", samples), [0]))
+
+
+def test_a_death_that_is_reported_late_is_awaited() -> None:
+    """The pipes of a process close before its end is told, and the second error would fall on whoever runs then."""
+    slow = subprocess.Popen(["sh", "-c", "sleep 0.3; kill -KILL $$"])
+    signal_handling._set_SIGCHLD_handler()
+    signal_handling._set_worker_pids(id(slow), (slow.pid,))
+    taken_over = {"__name__": "torch.multiprocessing.reductions"}
+    try:
+        with pytest.raises(RuntimeError) as caught, naming_lost_workers(lambda: ("epoch 1", loader(), 0)):
+            exec("raise EOFError", taken_over)
+    finally:
+        signal_handling._remove_worker_pids(id(slow))
+    assert slow.wait(10) == -signal.SIGKILL  # an error that was still to come would be raised here
+    assert "killed by signal: Killed" in str(caught.value)
+    assert named(str(caught.value), "epoch 1") == ["a.mp4"]
 
 
 @pytest.fixture

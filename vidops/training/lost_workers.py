@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 _SHOWN = 8  # files that an error names
+_REPORT = 5.0  # seconds in which the end of a process is reported once its pipes are closed
 
 
 @contextlib.contextmanager
@@ -37,8 +39,8 @@ def naming_lost_workers(place: Callable[[], tuple[str, DataLoader[Any], int]]) -
         where, loader, done = place()
         paths = _being_read(loader, done)
         more = f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else ""
-        told = isinstance(error, RuntimeError)
-        reason = " ".join(str(error).split()).rstrip(".") if told else "DataLoader worker exited unexpectedly"
+        told = error if isinstance(error, RuntimeError) else _reported()
+        reason = " ".join(str(told).split()).rstrip(".")
         raise RuntimeError(
             f"{where}, reading {', '.join(paths[:_SHOWN])}{more}: {reason}; memory was short, or a video crashes the"
             " decoder, which `vidops dataset check` names"
@@ -51,6 +53,22 @@ def _of_a_lost_worker(error: Exception) -> bool:
         return str(error).startswith("DataLoader worker (pid")
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(frame.f_globals.get("__name__") == "torch.multiprocessing.reductions" for frame in frames)
+
+
+def _reported() -> RuntimeError:
+    """Wait for what torch raises at the end of a process, whose pipes close earlier.
+
+    Its handler raises wherever the main thread is: in a caller that has left this error behind, if not here.
+    """
+    try:
+        end = time.monotonic() + _REPORT
+        while time.monotonic() < end:
+            time.sleep(0.01)
+    except RuntimeError as error:
+        if not _of_a_lost_worker(error):
+            raise
+        return error
+    return RuntimeError("DataLoader worker exited unexpectedly")
 
 
 def _being_read(loader: DataLoader[Any], done: int) -> list[str]:
