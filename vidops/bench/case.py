@@ -82,10 +82,13 @@ class Baseline:
     Attributes:
         run: ``run(params, tensors)`` returns what the operator returns.
         layout: the memory layout it is fastest in; its clips are given in it.
+        slack: how many times a kernel's bound its results may be off, where the usual 16 would leave it out; the case
+            says why.
     """
 
     run: Run
     layout: str = "NCTHW"
+    slack: float | None = None
 
 
 @dataclass(frozen=True)

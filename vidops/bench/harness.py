@@ -241,7 +241,7 @@ def variants(group: Group, *, compile_reference: bool = False) -> list[Variant]:
 
     found = [Variant(b, "kernel", layout, kernel(b)) for b in group.backends for layout in group.layouts]
     for kind, baselines in (("eager", benchmark.eager), ("library", benchmark.library)):
-        found += [Variant(name, kind, b.layout, b.run) for name, b in baselines.items()]
+        found += [Variant(name, kind, b.layout, b.run, b.slack) for name, b in baselines.items()]
     if compile_reference and not group.direction.startswith("call"):
         found.append(compiled(Variant("torch.compile", "compile", "NCTHW", kernel("reference"))))
     return found

@@ -37,12 +37,9 @@ def _trilinear(params: Params, tensors: Tensors) -> Tensor:
     return F.interpolate(x, size=(x.shape[2], *params["size"]), mode="trilinear", align_corners=False)
 
 
-# Against eager in the same layout: no planar kernel comes near what vectors of channels make of an interpolation.
-_TARGETS = tuple(
-    Target(direction, "speedup", 1.0, against=against, layouts=layouts)
-    for direction in ("forward", "backward")
-    for against, layouts in (("frames", ("NCTHW", "NTCHW")), ("frames_last", ("NTHWC",)))
-)
+_TARGETS = (Target("forward", "speedup", 1.0), Target("backward", "speedup", 1.0))
+# PyTorch takes the places of its samples in fp32: at 256 to 160 it is 50 times as far from fp64 as the reference.
+_PLACES = 64.0
 _SIZES = (
     ("256x56x56 to 35", (1, 256, 8, 56, 56), (35, 35), True),
     ("256x40x40 to 64", (1, 256, 8, 40, 40), (64, 64), False),
@@ -54,9 +51,9 @@ BENCHMARK = Benchmark(
     inputs=_inputs,
     call=_call,
     eager={
-        "frames": Baseline(_frames, "NTCHW"),
-        "frames_last": Baseline(_frames, "NTHWC"),
-        "trilinear": Baseline(_trilinear),
+        "frames": Baseline(_frames, "NTCHW", slack=_PLACES),
+        "frames_last": Baseline(_frames, "NTHWC", slack=_PLACES),
+        "trilinear": Baseline(_trilinear, slack=_PLACES),
     },
     workloads=(
         *(
