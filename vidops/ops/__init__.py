@@ -5,7 +5,9 @@ import torch.fx
 from .backends import explain, use_backend
 from .depthwise_conv3d import depthwise_conv3d
 from .motion_band_pass import motion_band_pass
+from .nonlocal_attention import attention_map, nonlocal_attention
 from .region_aggregate import region_aggregate
+from .region_attention import region_attention
 from .resize import resize
 from .temporal_conv import temporal_conv
 from .temporal_descriptor import temporal_descriptor
@@ -14,10 +16,13 @@ from .temporal_shift import temporal_shift
 
 __all__ = [
     "Projection",
+    "attention_map",
     "depthwise_conv3d",
     "explain",
     "motion_band_pass",
+    "nonlocal_attention",
     "region_aggregate",
+    "region_attention",
     "resize",
     "temporal_conv",
     "temporal_descriptor",

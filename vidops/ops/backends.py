@@ -90,6 +90,9 @@ PREFERENCE: dict[str, tuple[str, ...]] = {
 
 OPERATORS: dict[str, Operator] = {}
 
+# Public functions that are calls of another operator.
+_RUN_BY = {"region_aggregate": "depthwise_conv3d", "region_attention": "nonlocal_attention"}
+
 
 class _State(threading.local):
     def __init__(self) -> None:
@@ -376,8 +379,8 @@ def explain(operator: str, x: Tensor, *args: Any) -> str:
         >>> print(vidops.explain("temporal_shift", torch.randn(1, 8, 4, 7, 7)))  # doctest: +ELLIPSIS
         temporal_shift on cpu...
     """
-    if operator == "region_aggregate":
-        raise ValueError("region_aggregate is run by depthwise_conv3d: ask for that")
+    if operator in _RUN_BY:
+        raise ValueError(f"{operator} is run by {_RUN_BY[operator]}: ask for that")
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a Tensor, got {type(x).__name__}")
     if operator not in OPERATORS:

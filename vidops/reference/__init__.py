@@ -2,6 +2,8 @@
 
 from .depthwise_conv3d import depthwise_conv3d
 from .motion_band_pass import motion_band_pass
+from .nonlocal_attention import attention_map, nonlocal_attention
+from .region_attention import region_attention
 from .resize import resize
 from .temporal_conv import temporal_conv
 from .temporal_descriptor import temporal_descriptor
@@ -10,8 +12,11 @@ from .temporal_shift import temporal_shift
 
 __all__ = [
     "Projection",
+    "attention_map",
     "depthwise_conv3d",
     "motion_band_pass",
+    "nonlocal_attention",
+    "region_attention",
     "resize",
     "temporal_conv",
     "temporal_descriptor",

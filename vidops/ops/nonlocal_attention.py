@@ -1,0 +1,365 @@
+"""nonlocal_attention: every position of a clip gathers values from all of them, weighted by likeness."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from ..reference.nonlocal_attention import clip_of, tokens_of, unit_vectors
+from .backends import Operator
+from .checks import check_clip
+from .layouts import layout_of
+
+__all__ = ["KINDS", "OVER", "attention_map", "nonlocal_attention"]
+
+# The first three are numbered so in the schema; "dot" needs no kernel.
+KINDS = ("gaussian", "cosine", "concatenation", "dot")
+OVER = ("all", "space", "time")
+MOST_CHANNELS = 1024  # of the kernels on a GPU
+
+
+def nonlocal_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    kind: str = "gaussian",
+    over: str = "all",
+    scale: float | None = None,
+    query_weight: Tensor | None = None,
+    key_weight: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Give every position the values of all positions, weighted by how alike its query and their keys are.
+
+    With q_i, k_j and v_j the channels at a position, L' the number of keys a query sees and w_q, w_k the two weights:
+
+    ===================  =======================================================
+    ``"gaussian"``       softmax_j(scale q_i . k_j) v_j
+    ``"dot"``            (1/L') sum_j (q_i . k_j) v_j, by q (kt v): O(L D E)
+    ``"cosine"``         (1/L') sum_j relu(cos(q_i, k_j)) v_j
+    ``"concatenation"``  (1/L') sum_j relu(w_q . q_i + w_k . k_j) v_j
+    ===================  =======================================================
+
+    The matrix of all pairs never exists, forward or backward: memory is O(L (D + E)).
+
+    Args:
+        query: clip ``(N, D, T, H, W)``, float32, float16, bfloat16 or float64, in any native layout; D at least 1.
+        key: clip ``(N, D, T', H', W')`` of the dtype of ``query``; the size may be another.
+        value: clip ``(N, E, T', H', W')`` of the dtype of ``query``.
+        kind: how alike two positions are, as above. A zero vector has the cosine 0 with any, and no gradient.
+        over: ``"all"``: every position sees all of the clip; ``"space"``: its own frame, T' = T; ``"time"``: its own
+            place in all frames, H' = H and W' = W.
+        scale: factor of ``"gaussian"``'s products; None for 1, as the source has it.
+        query_weight: w_q ``(D,)``, of the dtype of ``query``, for ``"concatenation"`` alone.
+        key_weight: w_k ``(D,)``, likewise.
+        backend: ``"reference"``, ``"cpu"``, ``"cuda"``, ``"triton"``, or ``None`` for the automatic choice. ``"dot"``
+            is two products of PyTorch's own on each but the reference.
+
+    Returns:
+        Clip ``(N, E, T, H, W)`` of the dtype and memory layout of ``query``; zeros where there are no keys.
+
+    Raises:
+        TypeError: a tensor has an unsupported or another dtype, or an argument is of the wrong kind.
+        ValueError: a shape, device, number or word is not allowed, or an argument does not go with ``kind``.
+        RuntimeError: ``backend`` was asked for and cannot run this call.
+
+    Source: thesis of Huang, eq. 4.1 and 4.4-4.9; Wang et al., Non-local Neural Networks. Sums are in fp32 for fp32,
+    fp16 and bf16, in fp64 for fp64. Under autocast it runs in autocast's dtype.
+
+    Example:
+        >>> import torch, vidops
+        >>> x = torch.randn(1, 16, 4, 7, 7)
+        >>> y = vidops.ops.nonlocal_attention(x, x, x, kind="cosine")  # (1, 16, 4, 7, 7)
+    """
+    for name, clip in (("query", query), ("key", key), ("value", value)):
+        check_clip(clip, name)
+    device = query.device.type
+    query, key, value, query_weight, key_weight = _operator.cast(  # type: ignore[assignment]
+        device, query, key, value, query_weight, key_weight
+    )
+    _check_pairs(query, key, kind, over, scale, query_weight, key_weight)
+    _check_value(key, value, query)
+    name = _operator.choose(backend, device, query, key, value, kind)
+    options: dict[str, Any] = {
+        "kind": kind,
+        "scale": scale,
+        "query_weight": query_weight,
+        "key_weight": key_weight,
+    }
+    with _without_autocast(device):
+        if name == "reference":
+            result = _operator.reference(query, key, value, over=over, **options)
+        else:
+            tokens = [tokens_of(x, over) for x in (query, key, value)]
+            result = clip_of(_attend(name, tokens, **options), query.shape, over)
+        return _laid_out_as(query, result)
+
+
+def attention_map(
+    query: Tensor,
+    key: Tensor,
+    point: Sequence[int],
+    *,
+    kind: str = "gaussian",
+    over: str = "all",
+    scale: float | None = None,
+    query_weight: Tensor | None = None,
+    key_weight: Tensor | None = None,
+) -> Tensor:
+    """Tell how much one position of a clip takes from every other, for pictures.
+
+    Args:
+        query: clip ``(N, D, T, H, W)``, as for :func:`nonlocal_attention`, and so are the others.
+        key: clip ``(N, D, T', H', W')``.
+        point: ``(t, y, x)``, frame, row and column of the position in ``query``, from 0.
+        kind: ``"gaussian"``, ``"dot"``, ``"cosine"`` or ``"concatenation"``.
+        over: ``"all"``, ``"space"`` or ``"time"``.
+        scale: factor of ``"gaussian"``'s products; None for 1.
+        query_weight: ``(D,)``, for ``"concatenation"`` alone.
+        key_weight: ``(D,)``, likewise.
+
+    Returns:
+        ``(N, T', H', W')`` of the dtype of ``query``: the weights of the values at those positions, zero at those
+        that ``over`` leaves out.
+
+    Raises:
+        TypeError: a tensor has an unsupported or another dtype, or an argument is of the wrong kind.
+        ValueError: a shape, number or word is not allowed, or ``point`` is outside ``query``.
+
+    Source: thesis of Huang, fig. 4.1 and 4.8-4.10. Plain PyTorch on every device, in memory of O(L').
+
+    Example:
+        >>> import torch, vidops
+        >>> x = torch.randn(1, 16, 4, 7, 7)
+        >>> weights = vidops.ops.attention_map(x, x, (2, 3, 3))  # (1, 4, 7, 7), sum 1
+    """
+    for name, clip in (("query", query), ("key", key)):
+        check_clip(clip, name)
+    _check_pairs(query, key, kind, over, scale, query_weight, key_weight)
+    place = _check_point(point, query)
+    with _without_autocast(query.device.type):
+        return reference.attention_map(
+            query, key, place,
+            kind=kind, over=over, scale=scale, query_weight=query_weight, key_weight=key_weight,
+        )  # fmt: skip
+
+
+def _check_pairs(
+    query: Tensor, key: Tensor, kind: Any, over: Any, scale: Any, query_weight: Any, key_weight: Any
+) -> None:
+    for word, allowed, name in ((kind, KINDS, "kind"), (over, OVER, "over")):
+        if not isinstance(word, str):
+            raise TypeError(f"{name} must be a str, got {type(word).__name__}")
+        if word not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {word!r}")
+    _check_with_query(key, "key", query)
+    if query.shape[1] < 1:
+        raise ValueError(f"query must have channels, got shape {tuple(query.shape)}")
+    if key.shape[:2] != query.shape[:2]:
+        raise ValueError(
+            f"key must have the clips and channels of query, {tuple(query.shape[:2])}, got {tuple(key.shape[:2])}"
+        )
+    if over == "space" and key.shape[2] != query.shape[2]:
+        raise ValueError(
+            f"key must have the frames of query, {query.shape[2]}, over space, got {key.shape[2]}"
+        )
+    if over == "time" and key.shape[3:] != query.shape[3:]:
+        height, width = query.shape[3:]
+        raise ValueError(
+            f"key must have frames of the size of query's, {height} x {width}, over time, got "
+            f"{key.shape[3]} x {key.shape[4]}"
+        )
+    _check_scale(scale, kind)
+    for weight, name in ((query_weight, "query_weight"), (key_weight, "key_weight")):
+        _check_weight(weight, name, kind, query)
+
+
+def _check_value(key: Tensor, value: Tensor, query: Tensor) -> None:
+    _check_with_query(value, "value", query)
+    if value.shape[0] != key.shape[0] or value.shape[2:] != key.shape[2:]:
+        n, _, t, h, w = key.shape
+        raise ValueError(
+            f"value must have the clips, frames and pixels of the keys, ({n}, E, {t}, {h}, {w}), got "
+            f"{tuple(value.shape)}"
+        )
+
+
+def _check_with_query(clip: Tensor, name: str, query: Tensor) -> None:
+    if clip.dtype != query.dtype:
+        raise TypeError(f"{name} must have the dtype of query, {query.dtype}, got {clip.dtype}")
+    if clip.device != query.device:
+        raise ValueError(f"{name} must be on the device of query, {query.device}, got {clip.device}")
+
+
+def _check_scale(scale: Any, kind: str) -> None:
+    if scale is None:
+        return
+    if isinstance(scale, bool) or not isinstance(scale, numbers.Real):
+        raise TypeError(f"scale must be a number or None, got {type(scale).__name__}")
+    if kind != "gaussian":
+        raise ValueError(f"scale must be None with kind {kind!r}, got {scale}")
+    if not math.isfinite(scale):
+        raise ValueError(f"scale must be finite, got {scale}")
+
+
+def _check_weight(weight: Any, name: str, kind: str, query: Tensor) -> None:
+    channels = query.shape[1]
+    if kind != "concatenation":
+        if weight is not None:
+            raise ValueError(f"{name} must be None with kind {kind!r}")
+        return
+    if weight is None:
+        raise ValueError(f"{name} is required with kind 'concatenation': ({channels},)")
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"{name} must be a Tensor, got {type(weight).__name__}")
+    _check_with_query(weight, name, query)
+    if weight.shape != (channels,):
+        raise ValueError(f"{name} must have shape ({channels},), got {tuple(weight.shape)}")
+
+
+def _check_point(point: Any, query: Tensor) -> tuple[int, int, int]:
+    if not isinstance(point, (tuple, list)) or not all(
+        isinstance(i, int) and not isinstance(i, bool) for i in point
+    ):
+        raise TypeError(f"point must be three ints (t, y, x), got {point!r}")
+    if len(point) != 3:
+        raise ValueError(f"point must be three ints (t, y, x), got {len(point)}")
+    if not all(0 <= i < size for i, size in zip(point, query.shape[2:], strict=True)):
+        raise ValueError(f"point must lie in query's {tuple(query.shape[2:])} positions, got {tuple(point)}")
+    return point[0], point[1], point[2]
+
+
+def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
+    """Keep autocast from products in fp32: what it wants has been cast already."""
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return contextlib.nullcontext()
+    return torch.autocast(device, enabled=False)
+
+
+def _attend(
+    backend: str,
+    tokens: list[Tensor],
+    *,
+    kind: str,
+    scale: float | None,
+    query_weight: Tensor | None,
+    key_weight: Tensor | None,
+) -> Tensor:
+    """Attention over tokens ``(B, L, D)``, ``(B, L', D)`` and ``(B, L', E)``: ``(B, L, E)``."""
+    query, key, value = tokens
+    dtype = query.dtype
+    if kind == "cosine":
+        query, key = (unit_vectors(_wide(x)).to(dtype) for x in (query, key))
+    elif kind == "concatenation":
+        pairs = ((query, query_weight), (key, key_weight))
+        query, key = ((_wide(x) @ _wide(weight)[:, None]).to(dtype) for x, weight in pairs)
+    if 0 in (*query.shape, *value.shape):  # sums of nothing, with gradients
+        return torch.bmm(query[:, :, :0], torch.bmm(key[:, :, :0].mT, value))
+    if kind == "dot":
+        return _dot(query, key, value)
+    query, key, value = (x.contiguous() for x in (query, key, value))
+    factor = 1.0 if scale is None else float(scale)
+    result: Tensor = _operator.kernels[backend](query, key, value, KINDS.index(kind), factor)[0]
+    return result
+
+
+def _wide(x: Any) -> Tensor:
+    wide: Tensor = x if x.dtype == torch.float64 else x.float()
+    return wide
+
+
+def _dot(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """(1/L') q (kt v). Powers of two near the square root of L' keep the inner product in range; they round nothing."""
+    dtype, count = query.dtype, key.shape[1]
+    if query.device.type == "cpu":  # in fp16 and bf16 PyTorch's products are slow there, and sum in them
+        query, key, value = _wide(query), _wide(key), _wide(value)
+    part = 2.0 ** -round(math.log2(count) / 2)
+    inner = torch.bmm((key * part).mT, value * part)
+    return torch.bmm(query * (1 / (part * part * count)), inner).to(dtype)
+
+
+def _laid_out_as(clip: Tensor, result: Tensor) -> Tensor:
+    """The result in the memory layout of a clip."""
+    layout = layout_of(clip)
+    if layout == "NTHWC" or (layout == "NTCHW" and result.shape[3] * result.shape[4] == 1):
+        return result.permute(0, 2, 3, 4, 1).contiguous().permute(0, 4, 1, 2, 3)
+    if layout == "NTCHW":
+        return result.transpose(1, 2).contiguous().transpose(1, 2)
+    return result.contiguous()
+
+
+def _fake(query: Tensor, key: Tensor, value: Tensor, kind: int, scale: float) -> tuple[Tensor, Tensor]:
+    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    lse = query.new_empty(query.shape[:2] if kind == 0 else (0,), dtype=dtype)
+    return query.new_empty((*query.shape[:2], value.shape[2])), lse
+
+
+def _fake_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    kind: int,
+    scale: float,
+) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in (query, key, value))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, key, value, ctx.kind, ctx.scale = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(query, key, value, *output)
+
+
+def _backward(ctx: Any, kernel: Any, grad: Tensor | None, grad_lse: Tensor | None) -> tuple[Any, ...]:
+    if grad is None:
+        return (None,) * 5
+    found = kernel(grad.contiguous(), *ctx.saved_tensors, ctx.kind, ctx.scale)
+    return (*(g if need else None for g, need in zip(found, ctx.needs_input_grad, strict=False)), None, None)
+
+
+def _flops(query: Any, key: Any, value: Any, kind: int, *_: Any, **__: Any) -> int:
+    """The two products of the matrix of pairs."""
+    b, length, d = query
+    return 2 * b * length * key[1] * (d * (kind != 2) + value[2])
+
+
+def _flops_backward(grad: Any, query: Any, key: Any, value: Any, *args: Any, **__: Any) -> int:
+    """Those of the pairs once more, of their gradient, and of the three gradients."""
+    b, length, d = query
+    return 2 * b * length * key[1] * (3 * d * (args[2] != 2) + 2 * value[2])
+
+
+def _limit(query: Any, key: Any = None, value: Any = None, kind: str = "gaussian", *_: Any) -> str:
+    """Why the kernels on a GPU cannot take a call."""
+    channels = {name: x.shape[1] for name, x in (("query", query), ("value", value)) if x is not None}
+    if kind == "dot" or kind == "concatenation":
+        channels.pop("query")
+    for name, count in channels.items() if kind != "dot" else ():
+        if count > MOST_CHANNELS:
+            return f"{name} has {count} channels; it takes {MOST_CHANNELS} at most"
+    return ""
+
+
+_operator = Operator(
+    "nonlocal_attention",
+    reference=reference.nonlocal_attention,
+    fake=_fake,
+    fake_backward=_fake_backward,
+    setup_context=_setup_context,
+    backward=_backward,
+    flops=_flops,
+    flops_backward=_flops_backward,
+    limits={"cuda": _limit, "triton": _limit},
+)
