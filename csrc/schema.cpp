@@ -18,10 +18,12 @@ VIDOPS_LIBRARY(VIDOPS_NAMESPACE, m) {
       "motion_band_pass_backward(Tensor? grad, Tensor? grad_quiet, Tensor x, Tensor spatial, Tensor temporal, "
       "int stride, str temporal_padding, bool need_x, bool need_spatial, bool need_temporal) -> "
       "(Tensor, Tensor, Tensor)");
-  m.def("nonlocal_attention(Tensor query, Tensor key, Tensor value, int kind, float scale) -> (Tensor, Tensor)");
+  m.def(
+      "nonlocal_attention(Tensor query, Tensor key, Tensor value, int kind, float scale, bool allow_tf32) -> "
+      "(Tensor, Tensor)");
   m.def(
       "nonlocal_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor out, Tensor lse, "
-      "int kind, float scale) -> (Tensor, Tensor, Tensor)");
+      "int kind, float scale, bool allow_tf32) -> (Tensor, Tensor, Tensor)");
   m.def("resize(Tensor x, int height, int width) -> Tensor");
   m.def("resize_backward(Tensor grad, int height, int width) -> Tensor");
   m.def("temporal_conv(Tensor x, Tensor weight, Tensor? bias, int[] groups, int stride, str padding) -> Tensor");

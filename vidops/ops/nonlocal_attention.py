@@ -267,7 +267,8 @@ def _attend(
         return _dot(query, key, value)
     query, key, value = (x.contiguous() for x in (query, key, value))
     factor = 1.0 if scale is None else float(scale)
-    result: Tensor = _operator.kernels[backend](query, key, value, KINDS.index(kind), factor)[0]
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    result: Tensor = _operator.kernels[backend](query, key, value, KINDS.index(kind), factor, tf32)[0]
     return result
 
 
@@ -296,7 +297,9 @@ def _laid_out_as(clip: Tensor, result: Tensor) -> Tensor:
     return result.contiguous()
 
 
-def _fake(query: Tensor, key: Tensor, value: Tensor, kind: int, scale: float) -> tuple[Tensor, Tensor]:
+def _fake(
+    query: Tensor, key: Tensor, value: Tensor, kind: int, scale: float, allow_tf32: bool
+) -> tuple[Tensor, Tensor]:
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     lse = query.new_empty(query.shape[:2] if kind == 0 else (0,), dtype=dtype)
     return query.new_empty((*query.shape[:2], value.shape[2])), lse
@@ -311,12 +314,13 @@ def _fake_backward(
     lse: Tensor,
     kind: int,
     scale: float,
+    allow_tf32: bool,
 ) -> tuple[Tensor, ...]:
     return tuple(x.new_empty(x.shape) for x in (query, key, value))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, value, ctx.kind, ctx.scale = inputs
+    query, key, value, ctx.kind, ctx.scale, ctx.allow_tf32 = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(query, key, value, *output)
@@ -324,9 +328,10 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _backward(ctx: Any, kernel: Any, grad: Tensor | None, grad_lse: Tensor | None) -> tuple[Any, ...]:
     if grad is None:
-        return (None,) * 5
-    found = kernel(grad.contiguous(), *ctx.saved_tensors, ctx.kind, ctx.scale)
-    return (*(g if need else None for g, need in zip(found, ctx.needs_input_grad, strict=False)), None, None)
+        return (None,) * 6
+    found = kernel(grad.contiguous(), *ctx.saved_tensors, ctx.kind, ctx.scale, ctx.allow_tf32)
+    needs = ctx.needs_input_grad[:3]
+    return (*(g if need else None for g, need in zip(found, needs, strict=True)), None, None, None)
 
 
 def _flops(query: Any, key: Any, value: Any, kind: int, *_: Any, **__: Any) -> int:
