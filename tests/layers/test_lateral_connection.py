@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from tests.ops.common import EVERY_BACKEND, device_for
 from vidops.layers import BandPassLateralConnection, LateralConnection, MotionBandPass
-from vidops.layers.lateral_connection import DESIGNS, ClipNorm, linear_map, match_size
+from vidops.layers.clips import ClipNorm
+from vidops.layers.lateral_connection import DESIGNS, linear_map, match_size
 
 ALL = ["bplc", *DESIGNS]
 

@@ -1,22 +1,39 @@
 """Modules over the operators: they take and return clips ``(N, C, T, H, W)`` in any native layout."""
 
+from .attention_chain import AttentionChain
+from .cbam3d import CBAM3d
+from .conv_pyramid_attention import ConvPyramidAttention
 from .depthwise_conv3d import DepthwiseConv3d
 from .fold_time import FoldTime
+from .global_context import GlobalContext
 from .lateral_connection import BandPassLateralConnection, LateralConnection
 from .mix_t_conv import MixTConv
 from .motion_band_pass import MotionBandPass
+from .non_local import NonLocal
 from .pixelwise_temporal_projection import PixelwiseTemporalProjection
+from .placement import insert_after, remove_inserted
+from .region_non_local import RegionNonLocal
+from .squeeze_excite3d import SqueezeExcite3d
 from .temporal_shift import TemporalShift
 from .temporal_squeeze_pool import TemporalSqueezePool
 
 __all__ = [
+    "AttentionChain",
     "BandPassLateralConnection",
+    "CBAM3d",
+    "ConvPyramidAttention",
     "DepthwiseConv3d",
     "FoldTime",
+    "GlobalContext",
     "LateralConnection",
     "MixTConv",
     "MotionBandPass",
+    "NonLocal",
     "PixelwiseTemporalProjection",
+    "RegionNonLocal",
+    "SqueezeExcite3d",
     "TemporalShift",
     "TemporalSqueezePool",
+    "insert_after",
+    "remove_inserted",
 ]

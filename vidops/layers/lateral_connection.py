@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from .. import ops
+from .clips import ClipNorm
 from .motion_band_pass import MotionBandPass
 
 PHIS = ("identity", "conv", "mlp")
@@ -64,24 +65,6 @@ def linear_map(channels: int, kind: str) -> nn.Module:
         nn.ReLU(inplace=True),
         nn.Conv3d(inner, channels, 1, bias=False),
     )
-
-
-class ClipNorm(nn.BatchNorm3d):
-    """Batch norm of clips, also of one pixel a frame, where PyTorch 2.13's gradient can be wrong on the CPU.
-
-    A clip of one pixel may lie in memory so that it is contiguous and channels last at once; given a gradient that lies
-    another way, PyTorch then reads one of the two in the wrong order. Without the two axes there is one way to read it.
-    """
-
-    def _check_input_dim(self, x: Tensor) -> None:
-        if x.dim() not in (3, 5):
-            raise ValueError(f"x must be a clip (N, C, T, H, W), got {x.dim()} dimensions: {tuple(x.shape)}")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise a clip ``(N, C, T, H, W)``."""
-        if x.dim() == 5 and x.shape[3] == 1 and x.shape[4] == 1:
-            return super().forward(x.flatten(2)).unflatten(2, (-1, 1, 1))
-        return super().forward(x)
 
 
 class Transfer(nn.Module):

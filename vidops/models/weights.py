@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .._extras import require
 from ..layers import FoldTime
+from ..layers.placement import OnClips
 
 PARTS = ("all", "features", "backbone")
 CONTAINERS = ("state_dict", "model", "model_state")
@@ -253,7 +254,9 @@ def outside(model: nn.Module, part: str) -> Callable[[str], bool]:
         prefixes += [f"{name}." for name in names]
     if part == "backbone":
         prefixes += [f"{name}." for name in getattr(model, "beside", ())]
-        prefixes += [f"{name}." for name, module in model.named_modules() if isinstance(module, FoldTime)]
+        prefixes += [
+            f"{name}." for name, module in model.named_modules() if isinstance(module, (FoldTime, OnClips))
+        ]
     return lambda key: key.startswith(tuple(prefixes))
 
 

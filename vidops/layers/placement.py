@@ -1,0 +1,269 @@
+"""Puts layers over clips after blocks of a network that stands already, by the blocks' names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .fold_time import FoldTime
+
+CHILD = "attention"  # of the block, in its state-dict keys
+SHOWN = 12
+
+
+class OnClips(nn.Module):
+    """Shows a clip layer the activations ``(N, C, T, H, W)`` of a 3-D backbone; the counterpart of `FoldTime`.
+
+    Args:
+        layer: module from clips to clips.
+
+    Returns:
+        Calling it on a clip returns what the layer does.
+
+    Raises:
+        ValueError: the activations are none of a 3-D backbone.
+
+    Example:
+        >>> import torch, vidops
+        >>> OnClips(vidops.layers.TemporalShift())(torch.rand(2, 16, 8, 7, 7)).shape
+        torch.Size([2, 16, 8, 7, 7])
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to a clip ``(N, C, T, H, W)``."""
+        if x.dim() != 5:
+            raise ValueError(
+                f"the layer was put behind a block of clips (N, C, T, H, W), but that puts out {tuple(x.shape)};"
+                " activations (N*T, C, H, W) need num_segments"
+            )
+        return self.layer(x)
+
+
+def insert_after(
+    network: nn.Module,
+    names: str | Sequence[str],
+    layer: Callable[[int], nn.Module],
+    *,
+    num_segments: int | None = None,
+    channels: int | None = None,
+    example: Tensor | None = None,
+) -> list[str]:
+    """Put a layer over clips after blocks of a network, in place: what a block puts out goes through it.
+
+    The network may be anybody's. Each block gets the layer as its child ``attention`` and runs it on what it puts out,
+    by a forward hook; all other parameters stay the same objects under the same names, so optimizers, weights and
+    checkpoints of the network as it was still fit. A layer that starts as the identity, as the attention layers of
+    vidops do, leaves the network's results as they were, bit by bit. Insert before `torch.compile` or `torch.export`,
+    and give the new parameters to the optimizer.
+
+    Args:
+        network: a network over clips (3-D convolutions) or over their frames ``(N*T, C, H, W)`` (2-D).
+        names: of the blocks, as in ``network.named_modules()``; for an ``nn.Sequential`` its last module.
+        layer: makes a layer for a number of channels, such as `RegionNonLocal` itself, or a lambda.
+        num_segments: T, for blocks that put out frames ``(N*T, C, H, W)``; None where a network of vidops tells it
+            itself, and for blocks that put out clips ``(N, C, T, H, W)``.
+        channels: that the blocks put out; None where a network of vidops tells it, a block has an attribute
+            ``out_channels``, or ``example`` is given.
+        example: input of the network, which then runs once, without gradients and in evaluation mode, to tell the
+            channels.
+
+    Returns:
+        The names of the modules that now have a layer behind them.
+
+    Raises:
+        ValueError: a name is unknown, given twice or already followed by a layer, a module cannot take one, or its
+            channels or the layer's making are at fault; the network is as it was.
+
+    Example:
+        >>> import torch, vidops
+        >>> net = vidops.create_model("tiny_x3d", num_classes=5)
+        >>> insert_after(net, "blocks.2.res_blocks.0", vidops.layers.GlobalContext)
+        ['blocks.2.res_blocks.0']
+    """
+    wanted = [names] if isinstance(names, str) else list(names)
+    if not wanted:
+        raise ValueError("names: none is given")
+    places = [_place(network, name) for name in wanted]
+    doubled = {place for place in places if places.count(place) > 1}
+    if doubled:
+        raise ValueError(f"names: {sorted(doubled)[0]} is given twice")
+    shapes = _shapes(network, places, example) if channels is None and example is not None else {}
+    made = []
+    for place in places:
+        width, segments = _facts(network, place, channels, num_segments)
+        if place in shapes:
+            width = _width_of(shapes[place], place, segments)
+        if width is None:
+            raise ValueError(
+                f"channels: it is not known how many {place} puts out; give channels, or an example of the network's"
+                " input"
+            )
+        module = network.get_submodule(place)
+        new = layer(width)
+        if not isinstance(new, nn.Module):
+            raise ValueError(f"layer must make modules, made {type(new).__name__}")
+        new = OnClips(new) if segments is None else FoldTime(new, segments)
+        like = next((p for p in [*module.parameters(), *network.parameters()] if p.is_floating_point()), None)
+        if like is not None:
+            new.to(device=like.device, dtype=like.dtype)
+        made.append((module, new.train(module.training)))
+    for module, new in made:
+        module.add_module(CHILD, new)
+        module.register_forward_hook(_through)
+    return places
+
+
+def remove_inserted(network: nn.Module, names: str | Sequence[str] | None = None) -> list[str]:
+    """Take out layers that `insert_after` put into a network, with their parameters.
+
+    Args:
+        network: the network, or a copy of it.
+        names: what `insert_after` returned, or some of it; None for all.
+
+    Returns:
+        The names of the modules that had one.
+
+    Raises:
+        ValueError: nothing was put behind a module of that name; the network is as it was.
+
+    Example:
+        >>> import torch, vidops
+        >>> net = vidops.create_model("tiny_tsm")
+        >>> _ = insert_after(net, ["layer2.0", "layer3.0"], vidops.layers.SqueezeExcite3d)
+        >>> remove_inserted(net)
+        ['layer2.0', 'layer3.0']
+    """
+    found = dict(_inserted(network))
+    wanted = list(found) if names is None else [names] if isinstance(names, str) else list(names)
+    for name in wanted:
+        if name not in found:
+            raise ValueError(
+                f"names: nothing was inserted after {name!r}; there is one after {', '.join(found) or 'nothing'}"
+            )
+    for name in wanted:
+        module = found[name]
+        for key, hook in list(module._forward_hooks.items()):
+            if hook is _through:
+                del module._forward_hooks[key]
+        delattr(module, CHILD)
+    return wanted
+
+
+def _through(module: nn.Module, inputs: Any, output: Any) -> Any:
+    """Send what a block puts out through the layer behind it: the forward hook."""
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"the layer behind this {type(module).__name__} takes a Tensor, but the block puts out"
+            f" {type(output).__name__}"
+        )
+    behind: Any = module.attention
+    return behind(output)
+
+
+def _inserted(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, module in network.named_modules():
+        if any(hook is _through for hook in module._forward_hooks.values()):
+            yield name, module
+
+
+def _place(network: nn.Module, name: str) -> str:
+    """Find the module whose output is that of the module of a name, and make sure that a layer may follow it."""
+    known = dict(network.named_modules())
+    if name not in known or name == "":
+        close = difflib.get_close_matches(str(name), known, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {_shown(network)}"
+        raise ValueError(f"names: {type(network).__name__} has no module {name!r}; {hint}")
+    module = known[name]
+    while type(module).forward is nn.Sequential.forward and len(module) > 0:
+        last = list(module._modules)[-1]
+        name, module = f"{name}.{last}", module._modules[last]
+    if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+        raise ValueError(
+            f"names: {name} is a {type(module).__name__}, whose children are what it runs; name the last one"
+        )
+    if hasattr(module, CHILD):
+        what = "a layer behind it" if dict(_inserted(network)).get(name) is module else f"its own {CHILD!r}"
+        raise ValueError(f"names: {name} has {what} already")
+    return name
+
+
+def _shown(network: nn.Module) -> str:
+    """Name some of a network's modules: its residual blocks, or those that hold others."""
+    backbone: Any = network
+    if hasattr(network, "residual_blocks"):
+        names = [block.name for block in backbone.residual_blocks()]
+    else:
+        names = [
+            name for name, module in network.named_modules() if name and any(True for _ in module.children())
+        ]
+        names = names or [name for name, _ in network.named_modules() if name]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _facts(
+    network: nn.Module, place: str, channels: int | None, num_segments: int | None
+) -> tuple[int | None, int | None]:
+    """Look up the channels and frames of what a module puts out: as given, or as the backbone around it tells."""
+    parts = place.split(".")
+    for depth in range(len(parts)):  # a pathway of a network is a backbone, too
+        around: Any = network.get_submodule(".".join(parts[:depth]))
+        if not hasattr(around, "residual_blocks"):
+            continue
+        if num_segments is None and getattr(around, "folded", False):
+            num_segments = around.num_segments
+        if channels is None:
+            inside = ".".join(parts[depth:])  # a block, or a stage of them
+            widths = [b.width for b in around.residual_blocks() if f"{b.name}.".startswith(f"{inside}.")]
+            channels = widths[-1] if widths else None
+        break
+    if channels is None:
+        own = getattr(network.get_submodule(place), "out_channels", None)
+        channels = own if isinstance(own, int) else None
+    return channels, num_segments
+
+
+def _shapes(network: nn.Module, places: list[str], example: Tensor) -> dict[str, Sequence[int]]:
+    """Run a network once to see the shapes of what modules put out."""
+    found: dict[str, Sequence[int]] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            found[name] = tuple(output.shape) if isinstance(output, Tensor) else ()
+
+        return keep
+
+    handles = [network.get_submodule(name).register_forward_hook(watch(name)) for name in places]
+    modes = {module: module.training for module in network.modules()}
+    try:
+        network.eval()
+        with torch.no_grad():
+            network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes.items():
+            module.training = training
+    missing = [name for name in places if name not in found]
+    if missing:
+        raise ValueError(f"example: the network did not run {missing[0]}")
+    return found
+
+
+def _width_of(shape: Sequence[int], place: str, num_segments: int | None) -> int:
+    if len(shape) != (5 if num_segments is None else 4):
+        wanted = (
+            "clips (N, C, T, H, W); frames (N*T, C, H, W) need num_segments"
+            if num_segments is None
+            else "frames (N*T, C, H, W); clips need num_segments=None"
+        )
+        raise ValueError(f"names: {place} puts out {tuple(shape) or 'no Tensor'}, not {wanted}")
+    return shape[1]
