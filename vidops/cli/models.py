@@ -84,8 +84,8 @@ def figures(name: str, notes: list[str]) -> list[tuple[str, ...]]:
                 " ".join(f"{k}={str(v).replace(' ', '')}" for k, v in figure.options.items()) or "-",
                 "x".join(map(str, figure.clip[1:])),
                 str(figure.num_classes),
-                f"{comparison.params:.3f}",
-                "-" if figure.params is None else f"{figure.params:g}",
+                f"{sign}{comparison.params:.3f}",
+                "-" if figure.params is None else f"{sign}{figure.params:g}",
                 f"{sign}{comparison.gmacs:.3f}",
                 published if published == "-" else f"{sign}{published}",
                 ", ".join(off) or "-",
@@ -102,6 +102,11 @@ def notes_on(figure: Figure) -> list[str]:
         notes.append(
             f"the published figure holds {figure.unaccounted} multiply-adds for each pixel of each input frame more"
             " than the network that its source describes; GMACs has them, too"
+        )
+    if figure.left_out:
+        notes.append(
+            f"the published figure leaves out {figure.left_out:.2f} G of the network, and so does GMACs here: the"
+            " attention's products of queries and keys and of weights and values, and the aggregation of regions"
         )
     return notes
 

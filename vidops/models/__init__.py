@@ -1,6 +1,8 @@
 """Networks, and the registry that builds them by name."""
 
+from . import attention as attention
 from . import bqn as bqn
+from .attention_tsm import CPATSM, NLTSM, RNLTSM, AttentionTSM, ChannelTSM
 from .backbone import Backbone, Block, SegmentConsensus
 from .busy_quiet import BusyQuietNet
 from .cards import Comparison, Figure, ModelCard, Score, count_gmacs, count_params
@@ -18,18 +20,23 @@ from .weights import LoadResult, load_weights, read_weights
 from .x3d import X3D
 
 __all__ = [
+    "CPATSM",
     "DANTSM",
     "DANX3D",
     "MBPMTSM",
     "MBPMX3D",
+    "NLTSM",
+    "RNLTSM",
     "TSM",
     "TSN",
     "X3D",
+    "AttentionTSM",
     "Backbone",
     "BasicBlock",
     "Block",
     "Bottleneck",
     "BusyQuietNet",
+    "ChannelTSM",
     "Comparison",
     "Figure",
     "InceptionResNetV2",

@@ -18,12 +18,23 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Score:
-    """A published accuracy in percent: dataset, frames a clip, top-1 and top-5 (None where not given)."""
+    """A published accuracy in percent.
+
+    Args:
+        dataset: name of the data set.
+        frames: of a clip.
+        top1: share of videos whose class comes first.
+        top5: share of videos whose class is among the first five; None where it is not given.
+        options: options of `create_model` that make the row's configuration.
+        source: where it stands, where one data set and number of frames has several.
+    """
 
     dataset: str
     frames: int | None
     top1: float
     top5: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,12 +48,14 @@ class Figure:
         gmacs: published multiply-adds of one clip in 10^9; a range is two numbers.
         params: published parameters in 10^6.
         options: options of `create_model` that make the row's configuration.
-        over: the model that ``gmacs`` are more than: compare the difference between the two, as printed
-            beside each other, not the absolute value.
+        over: the model that ``gmacs`` and ``params`` are more than: compare the difference between the two, as
+            printed beside each other, not the absolute value.
         over_gmacs: what the same source prints for ``over``.
         contradiction: why the row cannot be reproduced, where it cannot.
         unaccounted: multiply-adds for each pixel of each input frame that the row holds more than the network
             that its source describes; they are added to ours before the two are compared.
+        left_out: multiply-adds in 10^9 of the network that its source does not count; they are taken from ours
+            before the two are compared.
     """
 
     source: str
@@ -55,11 +68,12 @@ class Figure:
     over_gmacs: float = 0.0
     contradiction: str | None = None
     unaccounted: int = 0
+    left_out: float = 0.0
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Ours beside a published row: params in 10^6, gmacs in 10^9 (over `Figure.over` where the row says so).
+    """Ours beside a published row: params in 10^6, gmacs in 10^9 (both over `Figure.over` where the row says so).
 
     ``published_gmacs`` is the row's range; ``*_off`` is the relative distance to it, None where nothing is
     published.
@@ -182,7 +196,7 @@ class ModelCard:
         from .registry import model_card
 
         count, gmacs = self.measure(figure)
-        gmacs += figure.unaccounted * math.prod(figure.clip[1:]) / 1e9
+        gmacs += figure.unaccounted * math.prod(figure.clip[1:]) / 1e9 - figure.left_out
         published = None
         if figure.gmacs is not None:
             low, high = figure.gmacs if isinstance(figure.gmacs, tuple) else (figure.gmacs, figure.gmacs)
@@ -191,7 +205,8 @@ class ModelCard:
             over = model_card(figure.over)
             c, frames, h, w = figure.clip
             frames = frames // self.frames_of(figure.options) * over.frames_per_segment
-            gmacs -= over.measure(replace(figure, clip=(c, frames, h, w), options={}))[1]
+            less, less_gmacs = over.measure(replace(figure, clip=(c, frames, h, w), options={}))
+            count, gmacs = count - less, gmacs - less_gmacs
         off = None
         if published is not None:
             nearest = min(max(gmacs, published[0]), published[1])
