@@ -17,6 +17,12 @@ struct View {
   T* data;
   Clip shape;
   T* frame(int64_t n, int64_t c, int64_t t) const { return data + n * shape.sN + c * shape.sC + t * shape.sT; }
+  // The channels from `first` on, before `end`.
+  View channels(int64_t first, int64_t end) const {
+    View part{data ? data + first * shape.sC : nullptr, shape};
+    part.shape.C = end - first;
+    return part;
+  }
 };
 template <class T>
 View<T> view(const Tensor& tensor) {

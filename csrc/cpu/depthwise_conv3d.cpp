@@ -27,7 +27,7 @@
 #include "common/namespace.h"
 #include "cpu/channel_vectors.h"
 #include "cpu/depthwise_conv3d_plan.h"
-#include "cpu/depthwise_conv3d_planes.h"
+#include "cpu/depthwise_conv3d_rows.h"
 #include "cpu/depthwise_conv3d_tile.h"
 
 namespace vidops {
@@ -199,8 +199,12 @@ void convolve(const ConvGeometry& g, const Tensor& weight, const View<T>& x, con
   const Axes axes(g, false);
   const Tensor dense = torch::stable::contiguous(weight);
   const T* taps = static_cast<const T*>(dense.data_ptr());
-  const bool planes = planes_serve(axes, x.shape) && all_finite(taps, g.channels * g.taps);
-  (planes ? convolve_planes<T> : convolve_vectors<T>)(axes, taps, x, y, bias);
+  if (!planes_serve(axes, x.shape) || !all_finite(taps, g.channels * g.taps)) {
+    return convolve_vectors<T>(axes, taps, x, y, bias);
+  }
+  const int64_t C = x.shape.C, most = channels_in_lanes<T>(axes, x.shape, y.shape);
+  if (most > 0) convolve_planes<T>(axes, taps, x.channels(0, most), y.channels(0, most), bias);
+  if (most < C) convolve_planar<T>(axes, taps + most * g.taps, x.channels(most, C), y.channels(most, C), bias + most);
 }
 
 // Gradients; those that are not wanted are null.
@@ -211,7 +215,14 @@ void differentiate(const ConvGeometry& g, const Tensor& weight, const View<T>& g
   const Tensor dense = torch::stable::contiguous(weight);
   const T* taps = static_cast<const T*>(dense.data_ptr());
   if (planes_serve(backward, grad.shape) && all_finite(taps, g.channels * g.taps)) {
-    if (dx.data || dweight) backward_planes<T>(backward, taps, grad, x, dx, dweight);
+    const int64_t C = x.shape.C, most = channels_in_lanes<T>(backward, grad.shape, x.shape);
+    const auto part = [&](auto&& run, int64_t first, int64_t end) {
+      if (first == end || !(dx.data || dweight)) return;
+      run(backward, taps + first * g.taps, grad.channels(first, end), x.channels(first, end), dx.channels(first, end),
+          dweight ? dweight + first * g.taps : nullptr);
+    };
+    part(backward_planes<T>, 0, most);
+    part(backward_planar<T>, most, C);
   } else {
     const std::vector<acc_t<T>> none(channel_groups<T>(g.channels) * kLanes<T>);
     if (dx.data) convolve_vectors<T>(backward, taps, grad, dx, none.data());

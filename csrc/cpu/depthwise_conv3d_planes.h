@@ -27,6 +27,37 @@ constexpr int64_t kFewProducts = 32;           // of short rows that a lane sums
 
 inline bool channels_adjacent(const Clip& c) { return c.C > 1 && c.sC == 1; }
 
+// How the places and rows of a convolution's results are divided: `places` of rows of `step` elements.
+struct Bands {
+  int64_t places, block, blocks, step, slots, band, bands;
+
+  Bands(const Axes& axes, int64_t places, int64_t block, int64_t step, int64_t row_bytes)
+      : places(places), block(block), blocks((places + block - 1) / block), step(step), slots(axes.window()) {
+    bands = (axes.h_out - 1) / std::max<int64_t>(8, kRing / (slots * block * row_bytes) - (axes.kh - 1)) + 1;
+    band = (axes.h_out - 1) / bands + 1;
+  }
+  // One piece of work: places from `place` on, `count` rows from `row` on, frames from t0 to t1, all of the result.
+  struct Item {
+    int64_t n, place, places, row, count, t0, t1;
+  };
+  int64_t items(int64_t clips) const { return clips * blocks * bands; }
+  Item item(int64_t i, int64_t shares, const Axes& axes) const {
+    const int64_t share = i % shares, row = i / shares % bands * band, b = i / shares / bands % blocks;
+    return {i / shares / bands / blocks,         b * block,
+            std::min(block, places - b * block), row,
+            std::min(band, axes.h_out - row),    axes.t_out * share / shares,
+            axes.t_out * (share + 1) / shares};
+  }
+};
+
+// Places of a vector of channels.
+template <class T>
+Bands lane_bands(const Axes& axes, const Clip& x, const Clip& y) {
+  const int64_t places = channel_groups<T>(x.C), step = axes.w_out + axes.kw - 1;
+  const int64_t block = channels_adjacent(x) || channels_adjacent(y) ? std::min<int64_t>(4, places) : 1;
+  return {axes, places, block, step, step * kLanes<T> * static_cast<int64_t>(sizeof(acc_t<T>))};
+}
+
 // Rows of some places' frames amid zeros, the last `slots` frames that were asked for.
 template <class T>
 class PaddedFrames {
@@ -48,6 +79,9 @@ class PaddedFrames {
         planes_(slots * places * size_) {
     std::fill_n(planes_.get(), slots * places * size_, A(0));
   }
+  PaddedFrames(const View<T>& x, const Axes& axes, const Bands& bands)
+      : PaddedFrames(x, bands.block, bands.slots, bands.band + axes.kh - 1, bands.step, axes.h[0].offsets[0],
+                     axes.w[0].offsets[0]) {}
 
   // From here on frames of clip n, of places from `place` on, in the band of `rows` rows of the plane from `row` on.
   // More of the same band goes on with what is there.
@@ -107,39 +141,6 @@ class PaddedFrames {
   int64_t n_ = 0, place_ = 0, row_ = 0, rows_ = 0;
 };
 
-// How the places and rows of a convolution's results are divided.
-template <class T>
-struct Bands {
-  static constexpr int64_t size = kLanes<T>;
-  int64_t places, block, blocks, step, slots, band, bands;
-
-  Bands(const Axes& axes, const Clip& x, const Clip& y)
-      : places(channel_groups<T>(x.C)),
-        block(channels_adjacent(x) || channels_adjacent(y) ? std::min<int64_t>(4, places) : 1),
-        blocks((places + block - 1) / block),
-        step(axes.w_out + axes.kw - 1),
-        slots(axes.window()) {
-    const int64_t row = slots * block * step * size * static_cast<int64_t>(sizeof(acc_t<T>));
-    bands = (axes.h_out - 1) / std::max<int64_t>(8, kRing / row - (axes.kh - 1)) + 1;
-    band = (axes.h_out - 1) / bands + 1;
-  }
-  PaddedFrames<T> frames(const Axes& axes, const View<T>& x) const {
-    return {x, block, slots, band + axes.kh - 1, step, axes.h[0].offsets[0], axes.w[0].offsets[0]};
-  }
-  // One piece of work: places from `place` on, `count` rows from `row` on, frames from t0 to t1, all of the result.
-  struct Item {
-    int64_t n, place, places, row, count, t0, t1;
-  };
-  int64_t items(int64_t clips) const { return clips * blocks * bands; }
-  Item item(int64_t i, int64_t shares, const Axes& axes) const {
-    const int64_t share = i % shares, row = i / shares % bands * band, b = i / shares / bands % blocks;
-    return {i / shares / bands / blocks,         b * block,
-            std::min(block, places - b * block), row,
-            std::min(band, axes.h_out - row),    axes.t_out * share / shares,
-            axes.t_out * (share + 1) / shares};
-  }
-};
-
 // Where results go, from `start` on: at rows and pixels of those steps, `count` lanes of each vector.
 template <class A>
 struct PutResults {
@@ -177,22 +178,29 @@ std::vector<acc_t<T>> plane_taps(const Axes& axes, const T* weight, int64_t chan
 }
 
 // One frame of one place: the terms of its results, and under which frame of taps each of them is.
-template <class A>
+template <class Term>
 struct FrameTerms {
-  LaneTerm<A> terms[kMaxKernel];
+  Term terms[kMaxKernel];
   int64_t taps[kMaxKernel], count = 0;
 
-  template <class T>
-  FrameTerms(const Axes& axes, const A* packed, PaddedFrames<T>& frames, int64_t t, int64_t place, int64_t q) {
+  // plane(frame) has been padded; `packed` has `size` numbers for each frame of taps.
+  template <class A, class Plane>
+  FrameTerms(const Axes& axes, int64_t t, const A* packed, int64_t size, Plane&& plane) {
     each_tap(axes.t, t, axes.t_in, [&](int64_t tap, int64_t frame) {
-      terms[count] = {frames(frame, q), packed + (place * axes.kt + tap) * axes.kh * axes.kw * kLanes<A>};
+      terms[count] = {plane(frame), packed + tap * size};
       taps[count++] = tap;
     });
   }
-  void advance(int64_t pixels) {
-    for (int64_t j = 0; j < count; ++j) terms[j].x += pixels * kLanes<A>;
+  void advance(int64_t elements) {
+    for (int64_t j = 0; j < count; ++j) terms[j].x += elements;
   }
 };
+template <class A, class T>
+FrameTerms<LaneTerm<A>> lane_terms(const Axes& axes, const A* packed, PaddedFrames<T>& frames, int64_t t, int64_t place,
+                                   int64_t q) {
+  const int64_t size = axes.kh * axes.kw * kLanes<A>;
+  return {axes, t, packed + place * axes.kt * size, size, [&](int64_t frame) { return frames(frame, q); }};
+}
 
 // Convolves a few rows and puts them where they belong.
 template <class T>
@@ -212,8 +220,8 @@ class RowWriter {
         rows_(kRows * axes.w_out * lanes) {}
 
   // Rows of frame t of clip n from `row` on, for the channels from `channel` on.
-  void operator()(const FrameTerms<A>& frame, int64_t n, int64_t channel, int64_t t, int64_t row, int64_t rows,
-                  Vec<A> bias) const {
+  void operator()(const FrameTerms<LaneTerm<A>>& frame, int64_t n, int64_t channel, int64_t t, int64_t row,
+                  int64_t rows, Vec<A> bias) const {
     const Clip& c = y_.shape;
     const int64_t channels = std::min(lanes, c.C - channel), columns = axes_.w_out;
     T* to = y_.frame(n, channel, t) + row * columns * c.sP;
@@ -238,11 +246,11 @@ void convolve_planes(const Axes& axes, const T* weight, const View<T>& x, const 
   using A = acc_t<T>;
   constexpr int64_t size = kLanes<T>, some = RowWriter<T>::kRows;
   const std::vector<A> taps = plane_taps<T>(axes, weight, x.shape.C);
-  const Bands<T> bands(axes, x.shape, y.shape);
+  const Bands bands = lane_bands<T>(axes, x.shape, y.shape);
   const int64_t items = bands.items(x.shape.N), threads = torch::stable::get_num_threads();
   const int64_t shares = threads == 1 ? 1 : std::clamp<int64_t>(16 * threads / items, 1, axes.t_out);
   torch::stable::parallel_for(0, items * shares, 1, [&](int64_t begin, int64_t end) {
-    PaddedFrames<T> frames = bands.frames(axes, x);
+    PaddedFrames<T> frames(x, axes, bands);
     const RowWriter<T> write(axes, bands.step, y);
     for (int64_t i = begin; i < end; ++i) {
       const auto item = bands.item(i, shares, axes);
@@ -250,8 +258,8 @@ void convolve_planes(const Axes& axes, const T* weight, const View<T>& x, const 
       for (int64_t t = item.t0; t < item.t1; ++t) {
         for (int64_t q = 0; q < item.places; ++q) {
           const int64_t place = item.place + q;
-          FrameTerms<A> frame(axes, taps.data(), frames, t, place, q);
-          for (int64_t r = 0; r < item.count; r += some, frame.advance(some * bands.step)) {
+          auto frame = lane_terms(axes, taps.data(), frames, t, place, q);
+          for (int64_t r = 0; r < item.count; r += some, frame.advance(some * bands.step * size)) {
             write(frame, item.n, place * size, t, item.row + r, std::min(some, item.count - r),
                   load(bias + place * size));
           }
@@ -270,14 +278,14 @@ void backward_planes(const Axes& axes, const T* weight, const View<T>& grad, con
   using A = acc_t<T>;
   constexpr int64_t size = kLanes<T>, some = RowWriter<T>::kRows;
   const std::vector<A> packed = plane_taps<T>(axes, weight, x.shape.C);
-  const Bands<T> bands(axes, grad.shape, x.shape);
+  const Bands bands = lane_bands<T>(axes, grad.shape, x.shape);
   const int64_t in_space = axes.kh * axes.kw, taps = axes.kt * in_space;
   const int64_t items = bands.items(x.shape.N);
   const int64_t shares = std::clamp<int64_t>(kShares / items, 1, axes.t_out);
   const int64_t few = std::max<int64_t>(1, kFewProducts / axes.w_out);  // rows summed before fp64
   std::vector<double> partial(items * shares * bands.block * taps * size);
   torch::stable::parallel_for(0, items * shares, 1, [&](int64_t begin, int64_t end) {
-    PaddedFrames<T> frames = bands.frames(axes, grad);
+    PaddedFrames<T> frames(grad, axes, bands);
     PaddedFrames<T> inputs(x, bands.block, 1, bands.band, bands.step, 0, 0);
     const RowWriter<T> write(axes, bands.step, dx);
     std::vector<Wide<A>> sums(bands.block * taps);
@@ -289,9 +297,9 @@ void backward_planes(const Axes& axes, const T* weight, const View<T>& grad, con
       for (int64_t t = item.t0; t < item.t1; ++t) {
         for (int64_t q = 0; q < item.places; ++q) {
           const int64_t place = item.place + q;
-          FrameTerms<A> frame(axes, packed.data(), frames, t, place, q);
+          auto frame = lane_terms(axes, packed.data(), frames, t, place, q);
           const A* input = dweight ? inputs(t, q) : nullptr;
-          for (int64_t r = 0; r < item.count; r += some, frame.advance(some * bands.step)) {
+          for (int64_t r = 0; r < item.count; r += some, frame.advance(some * bands.step * size)) {
             const int64_t now = std::min(some, item.count - r);
             if (dx.data) write(frame, item.n, place * size, t, item.row + r, now, Vec<A>{});
             if (!dweight) continue;

@@ -20,7 +20,8 @@ namespace vidops {
 
 // AVX-512 has 32 registers: 16 sums, 9 taps, two inputs. AVX2 has 16.
 constexpr int kTileRows = kVectorBytes == 64 ? 8 : 4;
-constexpr int64_t kProducts = 128;  // that a lane sums in A before they go on in fp64
+// That a lane sums in A before they go on in fp64: fewer where fewer lanes even out each other's rounding.
+constexpr int64_t kProducts = 2 * kVectorBytes;
 
 template <class A>
 struct PlaneTerm {
@@ -52,7 +53,7 @@ inline __attribute__((always_inline)) void plane_tile(const PlaneTerm<A>* terms,
         for (int r = 0; r < R + KH - 1; ++r) {
           Vec<A> in[V];
 #pragma GCC unroll 4
-          for (int w = 0; w < V; ++w) in[w] = load(x + r * step + at[w] + v);
+          for (int w = 0; w < V; ++w) in[w] = held(load(x + r * step + at[w] + v));
 #pragma GCC unroll 16
           for (int i = 0; i < R; ++i) {
             if (i > r || r - i >= KH) continue;
@@ -140,13 +141,13 @@ inline __attribute__((always_inline)) void plane_products_of(const A* g, const A
           Vec<A> in[NV];
 #pragma GCC unroll 16
           for (int v = 0; v < NV; ++v) {
-            in[v] = load(x + r * step + j + v);
+            in[v] = held(load(x + r * step + j + v));
             if constexpr (!whole) in[v] = first_lanes<A>(in[v], columns - j);
           }
 #pragma GCC unroll 16
           for (int u = 0; u < KH; ++u) {
             if (u < low || u >= high) continue;
-            const Vec<A> grad = load(g + (r - u) * step + j);
+            const Vec<A> grad = held(load(g + (r - u) * step + j));
 #pragma GCC unroll 16
             for (int v = 0; v < NV; ++v) sum[v][u] += grad * in[v];
           }
@@ -174,7 +175,7 @@ inline __attribute__((always_inline)) void plane_products_of(const A* g, const A
 
 // Columns of taps that are summed at once: as many sums as fit the registers.
 template <int KH>
-constexpr int kColumnsAtOnce = kVectorBytes == 64 ? (KH <= 3   ? 5
+constexpr int kColumnsAtOnce = kVectorBytes == 64 ? (KH <= 3   ? 3
                                                      : KH <= 5 ? 4
                                                      : KH <= 7 ? 3
                                                                : 2)

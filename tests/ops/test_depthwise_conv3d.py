@@ -126,7 +126,9 @@ def test_special_cases(backend: str, shape: Any, kernel: Any, options: Any, layo
 
 
 @pytest.mark.parametrize(
-    ("shape", "layout"), [((1, 18, 8, 96, 83), "NCTHW"), ((1, 18, 8, 92, 84), "NTCHW")], ids=["part", "whole"]
+    ("shape", "layout"),
+    [((1, 18, 8, 96, 83), "NCTHW"), ((1, 18, 8, 92, 84), "NTCHW"), ((1, 1, 4, 520, 530), "NCTHW")],
+    ids=["part", "whole", "a channel in bands"],
 )
 def test_results_past_the_caches(shape: Any, layout: str) -> None:
     """From 4 MB on whole aligned vectors of planes are streamed, beside those at a row's end that are not."""
@@ -134,6 +136,31 @@ def test_results_past_the_caches(shape: Any, layout: str) -> None:
     x, weight, _ = make(shape, (1, 3, 3))
     assert x.numel() * x.element_size() >= 4 << 20
     compare(ops.depthwise_conv3d, [in_layout(x, layout), weight], "cpu", device, grad_layout=layout)
+
+
+@pytest.mark.parametrize("layout", ["NCTHW", "NTCHW"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "kernel", "padding"),
+    [
+        ((2, 19, 4, 11, 37), (3, 3, 3), (1, 1, 1)),
+        ((1, 2, 2, 5, 16), (3, 5, 9), (2, 1, 6)),
+    ],
+    ids=["behind whole vectors", "alone"],
+)
+def test_channels_that_fill_no_vector(
+    shape: Any, kernel: Any, padding: Any, dtype: torch.dtype, layout: str
+) -> None:
+    """In planar clips they go by rows."""
+    device = device_for("cpu", "depthwise_conv3d")
+    x, *rest = make(shape, kernel, dtype)
+    compare(
+        functools.partial(ops.depthwise_conv3d, padding=padding),
+        [in_layout(x, layout), *rest],
+        "cpu",
+        device,
+        grad_layout=layout,
+    )
 
 
 @pytest.mark.parametrize("backend", EVERY_BACKEND)
