@@ -278,13 +278,14 @@ def _wide(x: Any) -> Tensor:
 
 
 def _dot(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(1/L') q (kt v). Powers of two near the square root of L' keep the inner product in range; they round nothing."""
-    dtype, count = query.dtype, key.shape[1]
+    """(1/L') q (kt v). Powers of two near the square root of L' keep inner sums in fp16's range; they round nothing."""
+    dtype, factor = query.dtype, 1 / key.shape[1]
     if query.device.type == "cpu":  # in fp16 and bf16 PyTorch's products are slow there, and sum in them
         query, key, value = _wide(query), _wide(key), _wide(value)
-    part = 2.0 ** -round(math.log2(count) / 2)
-    inner = torch.bmm((key * part).mT, value * part)
-    return torch.bmm(query * (1 / (part * part * count)), inner).to(dtype)
+    if query.dtype == torch.float16:
+        part = 2.0 ** round(math.log2(factor) / 2)
+        key, value, factor = key * part, value * part, factor / part**2
+    return torch.bmm(query, torch.bmm(key.mT, value) * factor).to(dtype)
 
 
 def _laid_out_as(clip: Tensor, result: Tensor) -> Tensor:
