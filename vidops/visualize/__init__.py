@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .attention import AttentionMap, MapRow, attention_layers, attention_of, map_rows
 from .benchmarks import benchmark_bars
 from .busy import BusyQuiet, busy_grid, find_band_pass, split_frames
 from .clips import ShownFrames, clip_grid, frame_grid, frame_times, read_shown
@@ -30,8 +31,10 @@ from .training import accuracy_bars, run_curves, training_curves
 
 __all__ = [
     "Appearance",
+    "AttentionMap",
     "BusyQuiet",
     "ClassMap",
+    "MapRow",
     "ShownFrames",
     "Squeezed",
     "Subject",
@@ -39,6 +42,8 @@ __all__ = [
     "animate_heat_map",
     "appearance_grid",
     "appearances",
+    "attention_layers",
+    "attention_of",
     "benchmark_bars",
     "busy_grid",
     "check_animation",
@@ -64,6 +69,7 @@ __all__ = [
     "kernel_grid",
     "layer_energy",
     "load_subject",
+    "map_rows",
     "read_report",
     "read_shown",
     "run_curves",

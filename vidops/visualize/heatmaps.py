@@ -90,8 +90,8 @@ def heat_map_grid(
     figure, cells = new_grid(shown, title, columns, room=0.75)
     for axes, frame, values in zip(cells, shown.frames, over, strict=True):
         axes.imshow(as_picture(frame))
-        _lay(axes, values, limits)
-    _bar(figure, cells, over, limits, label)
+        lay_map(axes, values, limits)
+    draw_bar(figure, cells, limits, label, over)
     return figure
 
 
@@ -139,8 +139,8 @@ def animate_heat_map(
     labels = shown.labels
     text = axes.set_title(max(labels, key=len), fontsize=9)
     picture = axes.imshow(as_picture(shown.frames[0]))
-    laid = _lay(axes, over[0], limits)
-    _bar(figure, [axes], over, limits, label)
+    laid = lay_map(axes, over[0], limits)
+    draw_bar(figure, [axes], limits, label, over)
 
     def draw(i: int) -> None:
         picture.set_data(as_picture(shown.frames[i]))
@@ -161,7 +161,7 @@ def find_limits(heat: Tensor, limits: tuple[float, float] | None) -> tuple[float
     return limits
 
 
-def _lay(axes: Any, values: Tensor, limits: tuple[float, float]) -> Any:
+def lay_map(axes: Any, values: Tensor, limits: tuple[float, float]) -> Any:
     """Lay one frame's map over it; the picture's array holds the values."""
     return axes.imshow(
         values.numpy(), cmap=COLOR_MAP, vmin=limits[0], vmax=limits[1], alpha=_opacity(values, limits)
@@ -173,13 +173,18 @@ def _opacity(values: Tensor, limits: tuple[float, float]) -> np.ndarray:
     return np.asarray(OPACITY * share)
 
 
-def _bar(figure: Figure, cells: list[Any], over: Tensor, limits: tuple[float, float], label: str) -> None:
-    """Draw the scale, with a pointed end where values lie beyond it."""
+def draw_bar(
+    figure: Figure, cells: list[Any], limits: tuple[float, float], label: str, over: Tensor | None = None
+) -> None:
+    """Draw the scale, with a pointed end where values ``over`` the frames lie beyond it."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     scale = ScalarMappable(Normalize(*limits), COLOR_MAP)
-    below, above = bool(over.min() < limits[0]), bool(over.max() > limits[1])
+    below, above = (
+        over is not None and bool(over.min() < limits[0]),
+        over is not None and bool(over.max() > limits[1]),
+    )
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
     bar = figure.colorbar(scale, ax=cells, fraction=0.05, pad=0.02, aspect=25, extend=extend)
     bar.ax.tick_params(labelsize=7)
