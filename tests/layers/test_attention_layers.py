@@ -165,3 +165,18 @@ def test_large_values_in_half_precision(name: str) -> None:
         assert found.isfinite().all()
         rough = (found.double() - expected).abs().max() / expected.abs().max()
         assert rough < (0.02 if dtype == torch.float16 else 0.2)
+
+
+@each
+def test_autocast(name: str) -> None:
+    x = clips(3, dtype=torch.float32)
+    layer = LAYERS[name](8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x), x)
+    expected = stirred(layer)(x.double())
+    layer.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(x.requires_grad_())
+        found.square().sum().backward()
+    assert (found - expected).abs().max() < 0.1 * expected.abs().max()
+    assert all(p.grad.isfinite().all() for p in layer.parameters())

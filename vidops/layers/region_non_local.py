@@ -31,8 +31,8 @@ class RegionNonLocal(AttentionBlock):
         kind: ``"gaussian"`` (eq. 4.5), ``"dot"`` (4.6) or ``"cosine"`` (4.7) of two regions; ``"concatenation"`` too,
             which the thesis does not try with regions.
         aggregate: F_theta: ``"conv"``: a channel-wise convolution without bias; ``"avg"`` or ``"max"`` of the region.
-        kernel_size: odd sizes of the region along time, height and width, one int or three, at most 9; the thesis has
-            (3, 7, 7) in res3 and we (3, 3, 3) in res4.
+        kernel_size: odd sizes of the region along time, height and width, one int or three, at most 9; the thesis names
+            (3, 7, 7) in res3, and its counts of parameters fit (3, 3, 3) in res4.
         inner_channels: of g; None for C // 2.
         scale: what the gaussian kind's products are multiplied by; None for 1, as in the thesis.
         backend: backend of the operators; None leaves the choice to vidops. State-dict keys do not depend on it.
