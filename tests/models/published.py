@@ -207,4 +207,7 @@ ROWS: list[tuple[str, Figure]] = [
     _one("conv", params=2.67),
     _one("avg", _ONE, gmacs=1.65, params=0.26),
     _one("max", _PRODUCTS["res3"], gmacs=1.65, params=0.26),
+    ("mfnet", Figure("KPSEM, table 1", (3, 16, 224, 224), 400, gmacs=11.1, params=8.0)),
+    ("mfnet", Figure("PyTorch-MFNet", (3, 16, 224, 224), 400, gmacs=11.05, params=8.0)),
+    ("mfnet", Figure("PyTorch-MFNet, Mini-Kinetics' classes", (3, 16, 224, 224), 200, params=7.84)),
 ]

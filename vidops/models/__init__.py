@@ -9,8 +9,10 @@ from .cards import Comparison, Figure, ModelCard, Score, count_gmacs, count_para
 from .dan import DANTSM, DANX3D
 from .inception_resnet_v2 import InceptionResNetV2, TSNInceptionResNetV2
 from .mbpm import MBPMTSM, MBPMX3D, MBPMTSMMobileNetV2
+from .mfnet import MFNet, MultiFiberUnit
 from .mobilenetv2 import InvertedResidual, MobileNetV2
 from .mstnet import MSTNet
+from .r3d import R3D, FlatBottleneck
 from .registry import create_model, is_model, list_models, model_card, register_model
 from .resnet import BasicBlock, Bottleneck, ResNet
 from .tesnet import TeSNet
@@ -26,6 +28,7 @@ __all__ = [
     "MBPMTSM",
     "MBPMX3D",
     "NLTSM",
+    "R3D",
     "RNLTSM",
     "TSM",
     "TSN",
@@ -39,13 +42,16 @@ __all__ = [
     "ChannelTSM",
     "Comparison",
     "Figure",
+    "FlatBottleneck",
     "InceptionResNetV2",
     "InvertedResidual",
     "LoadResult",
     "MBPMTSMMobileNetV2",
+    "MFNet",
     "MSTNet",
     "MobileNetV2",
     "ModelCard",
+    "MultiFiberUnit",
     "ResNet",
     "Score",
     "SegmentConsensus",

@@ -39,7 +39,7 @@ def load_weights(
     The file is a ``.safetensors`` file, or what `torch.save` wrote of a state dict or of a checkpoint that
     holds one under ``"state_dict"``, ``"model"`` or ``"model_state"`` (PyTorchVideo's); it is read with
     ``weights_only=True``. The prefixes that DataParallel, Lightning, `torch.compile` and the releases of TSN
-    and TSM put before the keys are taken off.
+    and TSM put before the keys are taken off. Kernels of 2-D convolutions load into kernels flat in time (R3D's).
 
     Args:
         model: the network.
@@ -110,6 +110,7 @@ def load_state(
     check_tensors(state, path)
     own = model.state_dict()
     found = {model_key(key, own): value for key, value in state.items()}
+    found = {key: flat_kernel(value, own[key]) if key in own else value for key, value in found.items()}
     pathways = getattr(model, "pathways", ())
     if part == "backbone" and not any(key.startswith(tuple(f"{p}." for p in pathways)) for key in found):
         found = {f"{p}.{key}": value for p in pathways for key, value in found.items()} or found
@@ -141,6 +142,23 @@ def load_state(
         raise ValueError(text + (advice(model, part, missing, unexpected, reshaped) if advise else ""))
     model.load_state_dict({**own, **{key: given[key] for key in loaded}})
     return LoadResult(loaded, missing, unexpected)
+
+
+def flat_kernel(weight: Tensor, own: Tensor) -> Tensor:
+    """Give the weight of a 2-D convolution an axis of time where the network's own kernel has one of length 1.
+
+    Args:
+        weight: of the file, (out, in, h, w).
+        own: of the network, (out, in, 1, h, w).
+
+    Returns:
+        The weight, as a kernel flat in time, which computes the same; any other weight itself.
+
+    Example:
+        >>> flat_kernel(torch.zeros(4, 2, 3, 3), torch.zeros(4, 2, 1, 3, 3)).shape
+        torch.Size([4, 2, 1, 3, 3])
+    """
+    return weight.unsqueeze(2) if weight.ndim == 4 and own.ndim == 5 and own.shape[2] == 1 else weight
 
 
 def cross_modality(weight: Tensor, in_channels: int) -> Tensor:
