@@ -149,4 +149,27 @@ void softmax_slopes(const Tile<A>& t, A* slopes, A scale, const A* share, const 
   }
 }
 
+// Sums of a tile of slopes over its queries, added to `sums` of the keys. In double: sums of so many numbers, and
+// nothing else is done with them that would take longer.
+template <class A>
+void add_over_queries(const Tile<A>& t, double* sums) {
+  for (int64_t j = 0; j < t.keys; ++j) {
+    Wide<A> sum{};
+    for (int64_t v = 0; v < t.vectors; ++v) add_wide<A>(sum, load(t.column(v) + j * t.step));
+    sums[j] += sum_lanes(sum);
+  }
+}
+
+// Sums over the keys, of `count` queries.
+template <class A>
+void sum_over_keys(const Tile<A>& t, int64_t count, A* sums) {
+  for (int64_t v = 0; v < t.vectors; ++v) {
+    Wide<A> sum{};
+    for (int64_t j = 0; j < t.keys; ++j) add_wide<A>(sum, load(t.column(v) + j * t.step));
+    for (int64_t l = 0; l < kLanes<A> && v * kLanes<A> + l < count; ++l) {
+      sums[v * kLanes<A> + l] = static_cast<A>(sum[l]);
+    }
+  }
+}
+
 }  // namespace vidops

@@ -16,6 +16,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <cmath>
+#include <vector>
 
 #include "common/attention.h"
 #include "common/namespace.h"
@@ -34,8 +35,8 @@ template <class A>
 struct Tokens {
   const A *query, *key, *value;
   AttentionSizes n;
-  bool softmax;
-  A scale;  // of products with softmax, of weights otherwise
+  bool softmax, paired;  // paired: the channels are (a, 1) and (1, b)
+  A scale;               // of products with softmax, of weights otherwise
 
   Tokens of(int64_t b) const {
     return {query + b * n.queries * n.channels,
@@ -43,6 +44,7 @@ struct Tokens {
             value + b * n.keys * n.values,
             n,
             softmax,
+            paired,
             scale};
   }
 };
@@ -132,7 +134,7 @@ void forward(const Tokens<A>& tokens, A* out, A* lse) {
     for (int64_t k = begin; k < end; ++k) {
       const int64_t b = k / blocks, first = k % blocks * size;
       forward_rows(tokens.of(b), first, std::min(size, n.queries - first), rows, out + b * n.queries * n.values,
-                   lse ? lse + b * n.queries : nullptr);
+                   lse + (tokens.softmax ? b * n.queries : 0));
     }
   });
 }
@@ -159,7 +161,8 @@ class Backward {
         weights_(t_.n.keys * rows_),
         slopes_(t_.n.keys * rows_),
         totals_(2 * blocks_ * rows_),
-        from_(2 * rows_) {}
+        from_(2 * rows_),
+        sums_(t_.paired ? t_.n.keys : 0, 0.0) {}
 
   void run() {
     for (first_ = 0; first_ < t_.n.queries; first_ += rows_) {
@@ -185,16 +188,13 @@ class Backward {
         const bool add = first_ > 0;
         multiply(Block<A>{tile.data, rows_}, Block<A>{grad_ + first_ * e_, e_}, dv_ + j * e_, e_, tile.keys, count_, e_,
                  add);
+        if (t_.paired) return add_over_queries(Tile<A>{slopes(j), rows_, tile.keys, tile.vectors}, &sums_[j]);
         multiply(Block<A>{slopes(j), rows_}, Block<A>{t_.query + first_ * d_, d_}, dk_ + j * d_, d_, tile.keys, count_,
                  d_, add);
       });
-      constexpr int64_t unit = 4 * kTileRows;
-      torch::stable::parallel_for(0, (count_ + unit - 1) / unit, 1, [&](int64_t begin, int64_t end) {
-        const int64_t i = begin * unit, some = std::min(end * unit, count_) - i;
-        multiply(Block<A, true>{slopes_.get() + i, rows_}, Block<A>{t_.key, d_}, dq_ + (first_ + i) * d_, d_, some,
-                 t_.n.keys, d_, false);
-      });
+      find_query_gradients();
     }
+    std::copy(sums_.begin(), sums_.end(), dk_);
   }
 
  private:
@@ -219,6 +219,21 @@ class Backward {
              false);
     multiply(Block<A>{t_.value + j * e_, e_}, Block<A>{turned_grad_.get(), rows_}, slopes(j), rows_, tile.keys, e_,
              width_, false);
+  }
+
+  void find_query_gradients() const {
+    constexpr int64_t unit = 3 * kLanes<A>;
+    static_assert(unit % kTileRows == 0);
+    torch::stable::parallel_for(0, (count_ + unit - 1) / unit, 1, [&](int64_t begin, int64_t end) {
+      const int64_t i = begin * unit, some = std::min(end * unit, count_) - i;
+      A* const from = slopes_.get() + i;
+      if (t_.paired) {
+        sum_over_keys(Tile<A>{from, rows_, t_.n.keys, (some + kLanes<A> - 1) / kLanes<A>}, some, dq_ + first_ + i);
+      } else {
+        multiply(Block<A, true>{from, rows_}, Block<A>{t_.key, d_}, dq_ + (first_ + i) * d_, d_, some, t_.n.keys, d_,
+                 false);
+      }
+    });
   }
 
   // What is subtracted: lse from products, and about the mean of their gradients from the weights' gradients.
@@ -254,17 +269,19 @@ class Backward {
   A *const dq_, *const dk_, *const dv_;
   const int64_t rows_, keys_, blocks_;
   const Scratch<A> turned_, turned_grad_, weights_, slopes_, totals_, from_;
+  std::vector<double> sums_;  // of slopes over queries, for paired ones
   int64_t first_ = 0, count_ = 0, width_ = 0;
 };
 
 template <class A>
 void backward(const Tokens<A>& tokens, const A* grad, const A* out, const A* lse, A* dq, A* dk, A* dv) {
   const AttentionSizes& n = tokens.n;
+  const int64_t channels = tokens.paired ? 1 : n.channels;
   const auto run = [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       const int64_t at = b * n.queries * n.values;
-      Backward<A>(tokens.of(b), grad + at, out + at, lse ? lse + b * n.queries : nullptr,
-                  dq + b * n.queries * n.channels, dk + b * n.keys * n.channels, dv + b * n.keys * n.values)
+      Backward<A>(tokens.of(b), grad + at, out + at, lse + (tokens.softmax ? b * n.queries : 0),
+                  dq + b * n.queries * channels, dk + b * n.keys * channels, dv + b * n.keys * n.values)
           .run();
     }
   };
@@ -291,43 +308,45 @@ Tensor paired(const Tensor& x, bool first) {
   return pairs;
 }
 
-template <class A>
-Tensor unpaired(const Tensor& pairs, bool first) {
-  Tensor x = torch::stable::new_empty(pairs, {pairs.size(0), pairs.size(1), 1});
-  A* to = data_of<A>(x);
-  const A* from = data_of<A>(pairs);
-  for (int64_t i = 0; i < x.numel(); ++i) to[i] = from[2 * i + (first ? 0 : 1)];
-  return x;
-}
-
-// f(TypeTag<A>{}, A's dtype) with the type sums are in.
+// f(A{}, A's dtype) with the type sums are in.
 template <class F>
 auto dispatch_sums(ScalarType dtype, F&& f) {
   return dtype == ScalarType::Double ? f(double{}, ScalarType::Double) : f(float{}, ScalarType::Float);
 }
 
+// Tokens in the type sums are in, and where they are.
 template <class A>
-Tokens<A> tokens_of(const Tensor& query, const Tensor& key, const Tensor& value, AttentionSizes n, int64_t kind,
-                    double scale) {
-  n.channels = query.size(2);
-  const bool softmax = kind == static_cast<int64_t>(AttentionKind::kGaussian);
-  return {data_of<A>(query), data_of<A>(key),
-          data_of<A>(value), n,
-          softmax,           static_cast<A>(softmax ? scale : 1.0 / static_cast<double>(n.keys))};
-}
+struct Given {
+  Given(const Tensor& query, const Tensor& key, const Tensor& value, ScalarType wide, const AttentionSizes& n,
+        int64_t kind, double scale)
+      : q(torch::stable::to(query, wide)), k(torch::stable::to(key, wide)), v(torch::stable::to(value, wide)) {
+    const bool softmax = kind == static_cast<int64_t>(AttentionKind::kGaussian);
+    const bool pairs = kind == static_cast<int64_t>(AttentionKind::kConcatenation);
+    if (pairs) q = paired<A>(q, true), k = paired<A>(k, false);
+    tokens = {data_of<A>(q),
+              data_of<A>(k),
+              data_of<A>(v),
+              n,
+              softmax,
+              pairs,
+              static_cast<A>(softmax ? scale : 1 / static_cast<double>(n.keys))};
+    tokens.n.channels = q.size(2);
+  }
+  Tensor q, k, v;
+  Tokens<A> tokens;
+};
 
 std::tuple<Tensor, Tensor> nonlocal_attention(Tensor query, Tensor key, Tensor value, int64_t kind, double scale,
                                               bool) {
   const AttentionSizes n = check_attention(query, key, value, kind);
   const ScalarType dtype = query.scalar_type();
-  const bool pairs = kind == static_cast<int64_t>(AttentionKind::kConcatenation);
   return dispatch_sums(dtype, [&](auto zero, ScalarType wide) {
     using A = decltype(zero);
-    Tensor q = torch::stable::to(query, wide), k = torch::stable::to(key, wide), v = torch::stable::to(value, wide);
-    if (pairs) q = paired<A>(q, true), k = paired<A>(k, false);
-    Tensor out = torch::stable::new_empty(q, {n.batch, n.queries, n.values});
-    Tensor lse = kind == 0 ? torch::stable::new_empty(q, {n.batch, n.queries}) : torch::stable::new_empty(q, {0});
-    forward(tokens_of<A>(q, k, v, n, kind, scale), data_of<A>(out), kind == 0 ? data_of<A>(lse) : nullptr);
+    const Given<A> given(query, key, value, wide, n, kind, scale);
+    Tensor out = torch::stable::new_empty(given.q, {n.batch, n.queries, n.values});
+    Tensor lse =
+        kind == 0 ? torch::stable::new_empty(given.q, {n.batch, n.queries}) : torch::stable::new_empty(given.q, {0});
+    forward(given.tokens, data_of<A>(out), data_of<A>(lse));
     return std::make_tuple(torch::stable::to(out, dtype), lse);
   });
 }
@@ -337,16 +356,16 @@ std::tuple<Tensor, Tensor, Tensor> nonlocal_attention_backward(Tensor grad, Tens
                                                                bool) {
   const AttentionSizes n = check_attention_backward(grad, query, key, value, out, lse, kind);
   const ScalarType dtype = query.scalar_type();
-  const bool pairs = kind == static_cast<int64_t>(AttentionKind::kConcatenation);
   return dispatch_sums(dtype, [&](auto zero, ScalarType wide) {
     using A = decltype(zero);
-    Tensor q = torch::stable::to(query, wide), k = torch::stable::to(key, wide), v = torch::stable::to(value, wide);
+    const Given<A> given(query, key, value, wide, n, kind, scale);
     const Tensor g = torch::stable::to(grad, wide), y = torch::stable::to(out, wide);
-    if (pairs) q = paired<A>(q, true), k = paired<A>(k, false);
-    Tensor dq = torch::stable::empty_like(q), dk = torch::stable::empty_like(k), dv = torch::stable::empty_like(v);
-    backward(tokens_of<A>(q, k, v, n, kind, scale), data_of<A>(g), data_of<A>(y), kind == 0 ? data_of<A>(lse) : nullptr,
-             data_of<A>(dq), data_of<A>(dk), data_of<A>(dv));
-    if (pairs) dq = unpaired<A>(dq, true), dk = unpaired<A>(dk, false);
+    const auto gradient = [&](const Tensor& of) {
+      return torch::stable::new_empty(given.v, {n.batch, of.size(1), of.size(2)});
+    };
+    const Tensor dq = gradient(query), dk = gradient(key), dv = gradient(value);
+    backward(given.tokens, data_of<A>(g), data_of<A>(y), data_of<A>(lse), data_of<A>(dq), data_of<A>(dk),
+             data_of<A>(dv));
     return std::make_tuple(torch::stable::to(dq, dtype), torch::stable::to(dk, dtype), torch::stable::to(dv, dtype));
   });
 }

@@ -98,8 +98,7 @@ def nonlocal_attention(
         if name == "reference":
             result = _operator.reference(query, key, value, over=over, **options)
         else:
-            tokens = [tokens_of(x, over) for x in (query, key, value)]
-            result = clip_of(_attend(name, tokens, **options), query.shape, over)
+            result = clip_of(_attend(name, query, key, value, over, **options), query.shape, over)
         return _laid_out_as(query, result)
 
 
@@ -246,15 +245,18 @@ def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
 
 def _attend(
     backend: str,
-    tokens: list[Tensor],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    over: str,
     *,
     kind: str,
     scale: float | None,
     query_weight: Tensor | None,
     key_weight: Tensor | None,
 ) -> Tensor:
-    """Attention over tokens ``(B, L, D)``, ``(B, L', D)`` and ``(B, L', E)``: ``(B, L, E)``."""
-    query, key, value = tokens
+    """What the values' tokens ``(B, L', E)`` become, ``(B, L, E)``."""
+    query, key, value = (tokens_of(x, over) for x in (query, key, value))
     dtype = query.dtype
     if kind == "cosine":
         query, key = (unit_vectors(_wide(x)).to(dtype) for x in (query, key))

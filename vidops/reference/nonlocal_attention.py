@@ -31,10 +31,10 @@ def unit_vectors(x: Tensor) -> Tensor:
     They are brought near one first, lest their squares leave the range of the dtype. The factor is a constant to
     autograd: it changes no direction.
     """
-    size = x.detach().abs().amax(-1, keepdim=True)
+    size = torch.linalg.vector_norm(x.detach(), torch.inf, -1, keepdim=True)
     x = x / torch.where(size == 0, 1, size)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return torch.where(length == 0, x.detach(), x / torch.where(length == 0, 1, length))
+    return x / torch.where(length == 0, torch.inf, length)
 
 
 def _weights(
