@@ -42,10 +42,10 @@ demo: $(READY) ## train fused networks on real video files and leave a report; V
 	$(PY) -m vidops demo $(OUT) $(if $(VIDEO),--video "$(VIDEO)")
 
 test: $(READY) ## the quick tests, some minutes in all
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -q -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -q -n $(JOBS) --dist worksteal
 
 test-slow: $(READY) ## the tests that take minutes: installs, sanitizers, nvcc
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow --timeout=1800 -q -n $(JOBS) --dist worksteal
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests -m slow --timeout=1800 -q -n $(JOBS) --dist load --maxschedchunk 1
 
 learn: $(READY) ## train every tiny temporal network on the motion dataset and check its accuracy; NET="tiny_tsn ..."
 	$(PY) -m vidops.training.learn $(NET)

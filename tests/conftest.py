@@ -8,12 +8,23 @@ with contextlib.suppress(ImportError):
     # Before anything imports the standard library's distutils: inductor imports setuptools, which then refuses.
     import setuptools  # noqa: F401
 
+import pytest
 import torch
 
 if not torch.cuda.is_available():
     # Without a GPU the Triton kernels run in Triton's interpreter, on CPU tensors.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ.pop("VIDOPS_BACKEND", None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What may take longest begins first, or one worker would still be at it when the others have nothing left."""
+
+    def allowed(item: pytest.Item) -> float:
+        marker = item.get_closest_marker("timeout")
+        return float(marker.args[0]) if marker and marker.args else 0.0
+
+    items.sort(key=allowed, reverse=True)
 
 
 def pytest_unconfigure() -> None:

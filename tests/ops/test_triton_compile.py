@@ -7,6 +7,7 @@ interpreter, which the other tests use, has nothing to compile.
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import subprocess
@@ -24,26 +25,36 @@ OPERATORS = sorted(p.stem for p in (ROOT / "triton_kernels").glob("*.py") if not
 COMPILE = """
 import importlib, json, re, sys
 from vidops.triton_kernels import _compile
-capabilities, which, *operators = sys.argv[1:]
+which, *operators = sys.argv[1:]
+
+def compiled(case, launch, capability):
+    used = _compile.compile_launch(launch, capability)
+    return {
+        "kernel": launch.kernel.__name__, "capability": capability, "align": launch.arguments.get("ALIGN"),
+        "registers": used.registers, "shared": used.shared, "spilled": used.spilled,
+        "stores": re.findall(r"st\\.global\\.((?:v\\d\\.)?b\\d+)", used.ptx),
+    }
+
 for operator in operators:
-    module = importlib.import_module("vidops.triton_kernels." + operator)
-    for case in module.COMPILE_CASES:
-        launches = _compile.launches(case)
-        found = {
+    cases = importlib.import_module("vidops.triton_kernels." + operator).COMPILE_CASES
+    launches = [_compile.launches(case) for case in cases]
+    found = [[compiled(case, launch, 90) for launch in made] if which == "all" or case.quick else []
+             for case, made in zip(cases, launches)]
+    greediest = {}
+    for i, used in enumerate(found):
+        for j, use in enumerate(used):
+            best = greediest.setdefault(use["kernel"], (i, j))
+            if use["registers"] > found[best[0]][best[1]]["registers"]:
+                greediest[use["kernel"]] = i, j
+    for i, (case, made, used) in enumerate(zip(cases, launches, found)):
+        if which == "all":
+            again = [j for j in range(len(made)) if case.quick or (i, j) in greediest.values()]
+            used += [compiled(case, made[j], capability) for capability in (80, 100, 120) for j in again]
+        print(json.dumps({
             "operator": operator, "case": case.name, "limit": case.registers,
-            "kernels": [launch.kernel.__name__ for launch in launches],
-            "warps": [launch.options["num_warps"] for launch in launches], "compiled": [],
-        }
-        for launch in launches if which == "all" or case.quick else []:
-            for capability in map(int, capabilities.split(",")):
-                used = _compile.compile_launch(launch, capability)
-                found["compiled"].append({
-                    "what": f"{launch.kernel.__name__}, sm_{capability} ({case.name})",
-                    "align": launch.arguments.get("ALIGN"),
-                    "registers": used.registers, "shared": used.shared, "spilled": used.spilled,
-                    "stores": re.findall(r"st\\.global\\.((?:v\\d\\.)?b\\d+)", used.ptx),
-                })
-        print(json.dumps(found))
+            "kernels": [launch.kernel.__name__ for launch in made],
+            "warps": [launch.options["num_warps"] for launch in made], "compiled": used,
+        }))
 """
 
 
@@ -56,14 +67,14 @@ def python(code: str, *arguments: str, cache: Path) -> str:
     return result.stdout
 
 
-def compiled(capabilities: str, which: str, operators: list[str], cache: Path) -> list[dict[str, Any]]:
-    lines = python(COMPILE, capabilities, which, *operators, cache=cache).splitlines()
+def compiled(which: str, operators: list[str], cache: Path) -> list[dict[str, Any]]:
+    lines = python(COMPILE, which, *operators, cache=cache).splitlines()
     return [json.loads(line) for line in lines]
 
 
 def check(case: dict[str, Any]) -> None:
     for used in case["compiled"]:
-        what = used["what"]
+        what = f"{used['kernel']}, sm_{used['capability']} ({case['case']})"
         assert used["spilled"] == 0, f"{what} spills {used['spilled']} bytes a thread"
         assert used["registers"] <= case["limit"], f"{what} takes {used['registers']} registers"
         assert used["shared"] <= 16 << 10, f"{what} takes {used['shared']} bytes of shared memory"
@@ -74,7 +85,7 @@ def check(case: dict[str, Any]) -> None:
 
 
 def test_kernels_fit_an_h200(tmp_path: Path) -> None:
-    cases = compiled("90", "quick", OPERATORS, tmp_path)
+    cases = compiled("quick", OPERATORS, tmp_path)
     assert {case["operator"] for case in cases if case["compiled"]} == set(OPERATORS)
     for case in cases:
         check(case)
@@ -89,10 +100,15 @@ def test_kernels_fit_an_h200(tmp_path: Path) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_kernels_fit_every_gpu(operator: str, tmp_path: Path) -> None:
-    cases = compiled("80,90,100,120", "all", [operator], tmp_path)
-    assert cases
+    """Every case for an H200; for the others the cases of real networks and, of each kernel, the one nearest its limit.
+
+    A kernel's tiles and constants are one program for every GPU, and what a target makes of it differs in registers.
+    """
+    cases = compiled("all", [operator], tmp_path)
+    made = {(used["kernel"], used["capability"]) for case in cases for used in case["compiled"]}
+    assert made == set(itertools.product({k for case in cases for k in case["kernels"]}, (80, 90, 100, 120)))
     for case in cases:
-        assert len(case["compiled"]) == 4 * len(case["kernels"])
+        assert sum(used["capability"] == 90 for used in case["compiled"]) == len(case["kernels"])
         check(case)
 
 

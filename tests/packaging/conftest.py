@@ -79,24 +79,34 @@ def built(tmp_path: Path) -> Path:
     return copy_project(tmp_path / "project", built=True)
 
 
-def unoptimised_compiler(folder: Path) -> dict[str, str]:
-    """Return a setting of ``CXX`` under which kernels are compiled as they are, in a third of the time.
+def unoptimised_compiler(folder: Path, objects: Path) -> dict[str, str]:
+    """Return a setting of ``CXX`` under which kernels are compiled as they are, and once for all these tests.
 
     How fast they run is for other tests; these tests are about what is compiled, from where, and where it goes.
     """
     compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
     if compiler is None:
         return {}
+    command = [sys.executable, "-S", str(Path(__file__).with_name("unoptimised.py")), str(objects), compiler]
     script = folder / "unoptimised"
-    script.write_text(f'#!/bin/sh\nexec {shlex.quote(compiler)} "$@" -O0\n', encoding="utf-8")
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
     script.chmod(0o755)
     return {"CXX": str(script)}
+
+
+@pytest.fixture(scope="session")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the objects that the session's installs have compiled, one for all of its processes."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "objects"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 class Venv:
     """A virtual environment; torch can be put among its files, our other packages after installing."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, objects: Path) -> None:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
         self.python = folder / "bin" / "python"
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -104,7 +114,7 @@ class Venv:
         import torch
 
         self.outer = Path(torch.__file__).parents[1]
-        self.compiler = unoptimised_compiler(folder)
+        self.compiler = unoptimised_compiler(folder, objects)
 
     def link_torch(self) -> None:
         """Put torch on disk, the way pip would; build isolation hides this folder from the build."""
@@ -125,6 +135,6 @@ class Venv:
 
 
 @pytest.fixture
-def venv(tmp_path: Path) -> Callable[[], Venv]:
+def venv(tmp_path: Path, objects: Path) -> Callable[[], Venv]:
     """Return a function that makes a virtual environment."""
-    return lambda: Venv(tmp_path / "venv")
+    return lambda: Venv(tmp_path / "venv", objects)
