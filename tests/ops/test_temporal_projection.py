@@ -325,6 +325,25 @@ def test_nothing_of_the_size_of_the_clip_is_made_but_its_gradient(layout: str) -
     assert grown < 1.5 * x.nbytes
 
 
+@pytest.mark.parametrize("backend", EVERY_BACKEND)
+@pytest.mark.parametrize("grid", [False, True])
+@pytest.mark.parametrize("shape", [(2, 0, 6, 5, 4), (2, 3, 6, 0, 4), (2, 3, 6, 5, 0), (0, 0, 6, 0, 0)])
+def test_zero_sizes(backend: str, grid: bool, shape: tuple[int, ...]) -> None:
+    n, c, t, h, w = shape
+    x = torch.randn(shape, device=device_for(backend, OP), requires_grad=True)
+    cells = [1 if grid or size else 0 for size in (h, w)]  # one also where there is no pixel
+    basis = torch.full((n, t, 2, *cells), NAN, device=x.device, requires_grad=True)
+    found = ops.temporal_projection(x, basis, outputs=ALL, backend=backend)
+    clip, image = shape, (n, c, h, w)
+    assert [f.shape for f in found] == [(n, 2, c, h, w), clip, clip, image, (n,), (n,)]
+    assert not found.energy.any()
+    assert not found.error.any()
+    for some in (found.energy, found.residual_mean):
+        dx, dbasis = torch.autograd.grad(some.sum(), [x, basis], retain_graph=True)
+        assert (dx.shape, dbasis.shape) == (x.shape, basis.shape)
+        assert not dbasis.any()
+
+
 X, BASIS = torch.zeros(2, 3, 6, 5, 4), torch.zeros(2, 6, 2, 3, 2)
 
 
@@ -332,8 +351,7 @@ X, BASIS = torch.zeros(2, 3, 6, 5, 4), torch.zeros(2, 6, 2, 3, 2)
 @pytest.mark.parametrize(
     "change,error,text",
     [
-        ({"x": X[:, :0]}, ValueError, "x must have channels and pixels"),
-        ({"x": X[..., :0]}, ValueError, "x must have channels and pixels"),
+        ({"x": X[..., :0]}, ValueError, "basis must have a grid of 1 x 0 to 5 x 1 cells, got 3 x 2"),
         ({"x": X[:, :, :1], "basis": BASIS[:, :1]}, ValueError, "x must have 2 to 64 frames, got 1"),
         ({"x": torch.zeros(2, 3, 65, 1, 1)}, ValueError, "x must have 2 to 64 frames, got 65"),
         ({"basis": BASIS[0]}, ValueError, r"basis must be \(N, T, D, h, w\), got 4 dimensions"),

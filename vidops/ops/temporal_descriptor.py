@@ -26,11 +26,11 @@ def temporal_descriptor(features: Tensor, *, backend: str | None = None) -> Tens
         backend: ``"reference"``, ``"cpu"``, ``"cuda"``, ``"triton"``, or ``None`` for the automatic choice.
 
     Returns:
-        ``(N, T(T-1)/2, h, w)``, of the dtype of ``features``; without channels if T is 1.
+        ``(N, T(T-1)/2, h, w)``, of the dtype of ``features``; without channels if T is 1; zero if C is 0.
 
     Raises:
         TypeError: ``features`` has an unsupported dtype.
-        ValueError: ``features`` is not a clip or has no channels.
+        ValueError: ``features`` is not a clip.
         RuntimeError: ``backend`` was asked for and cannot run this call.
 
     Source: eq. 3.9 of Huang's thesis (Pixel-Wise Temporal Projection). Sums are in fp32 for fp32, fp16 and bf16, in
@@ -43,10 +43,8 @@ def temporal_descriptor(features: Tensor, *, backend: str | None = None) -> Tens
     check_clip(features, "features")
     device = features.device.type
     (features,) = _operator.cast(device, features)  # type: ignore[assignment]
-    if features.shape[1] < 1:
-        raise ValueError(f"features must have channels, got shape {tuple(features.shape)}")
     name = _operator.choose(backend, device, features)
-    if name == "reference":
+    if name == "reference" or features.shape[1] == 0:  # nothing to sum: no kernel either
         return _operator.reference(features)
     return _operator.kernels[name](features)
 

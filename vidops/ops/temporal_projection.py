@@ -49,7 +49,7 @@ def temporal_projection(
         x: clip ``(N, C, T, H, W)``, T from 2 to 64; float32, float16, bfloat16 or float64. NCTHW, NTCHW and
             channels-last memory are native.
         basis: ``(N, T, D, h, w)`` of the dtype of ``x``: columns of A on a grid, 1 <= D <= 16, D < T, h <= H, w <= W.
-            With h = w = 1 all pixels of a clip have the same A.
+            With h = w = 1 all pixels of a clip have the same A; one cell is allowed where there is no pixel.
         ridge: what is added to the diagonal of AtA; at least 0. It keeps results finite where columns depend on
             each other, and draws the coefficients towards zero.
         outputs: names of the fields wanted; the others are neither computed nor written.
@@ -62,13 +62,11 @@ def temporal_projection(
 
     Raises:
         TypeError: a tensor has an unsupported or another dtype, or an argument is of the wrong kind.
-        ValueError: a rank, shape, device, number or name is not allowed. A batch of no clips is fine; clips
-            without channels or pixels are refused, unlike elsewhere: ``energy`` and ``error`` are means over them,
-            and no grid is small enough.
+        ValueError: a rank, shape, device, number or name is not allowed.
         RuntimeError: ``backend`` was asked for and cannot run this call.
 
     Source: PWTP, eq. 3.7 and 3.10-3.14, and TSP, eq. 3.3-3.5, of Huang's thesis. Where p is zero, the gradient of
-    |p| is zero. Nothing is kept for the gradients but ``x`` and ``basis``. It is computed in fp32, in fp64 for fp64;
+    |p| is zero. Of clips without channels or pixels, ``energy`` and ``error`` are zero. Nothing is kept for the gradients but ``x`` and ``basis``. It is computed in fp32, in fp64 for fp64;
     under autocast it runs in fp32. With a ridge of 0, fp32 is good for bases of condition up to 100.
 
     Example:
@@ -83,7 +81,7 @@ def temporal_projection(
     _check(x, basis)
     ridge, wanted = check_ridge(ridge), _check_outputs(outputs)
     name = _operator.choose(backend, device, x, basis, ridge, wanted)
-    if name == "reference":
+    if name == "reference" or 0 in x.shape[1:]:  # no number to project: no kernel either
         return _operator.reference(x, basis, ridge=ridge, outputs=outputs)
     results = _operator.kernels[name](x, basis, ridge, wanted)
     return Projection(*(r if wanted >> i & 1 else None for i, r in enumerate(results)))
@@ -97,9 +95,7 @@ def _check_rank(basis: Any) -> None:
 
 
 def _check(x: Tensor, basis: Tensor) -> None:
-    n, c, t, height, width = x.shape
-    if c < 1 or height < 1 or width < 1:
-        raise ValueError(f"x must have channels and pixels, got shape {tuple(x.shape)}")
+    n, _, t, height, width = x.shape
     if t < 2 or t > MOST_FRAMES:
         raise ValueError(f"x must have 2 to {MOST_FRAMES} frames, got {t}")
     if basis.dtype != x.dtype:
@@ -113,8 +109,11 @@ def _check(x: Tensor, basis: Tensor) -> None:
         raise ValueError(
             f"basis must have 1 to {min(t - 1, MOST_COLUMNS)} columns for {t} frames, got {columns}"
         )
-    if h < 1 or h > height or w < 1 or w > width:
-        raise ValueError(f"basis must have a grid of 1 x 1 to {height} x {width} cells, got {h} x {w}")
+    low, high = (min(height, 1), min(width, 1)), (max(height, 1), max(width, 1))
+    if not (low[0] <= h <= high[0] and low[1] <= w <= high[1]):
+        raise ValueError(
+            f"basis must have a grid of {low[0]} x {low[1]} to {high[0]} x {high[1]} cells, got {h} x {w}"
+        )
 
 
 def check_ridge(ridge: Any) -> float:

@@ -48,6 +48,8 @@ def temporal_projection(
     """
     n, c, _, h, w = x.shape
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if 0 in (c, h, w):
+        return _of_nothing(x, basis, dtype, outputs)
     a = resize(basis.to(dtype), (h, w)).permute(0, 3, 4, 1, 2).flatten(0, 2)  # (pixels, T, D)
     pixels = x.to(dtype).permute(0, 3, 4, 2, 1).flatten(0, 2)  # (pixels, T, C)
     y = _solve(torch.bmm(a.mT, a), torch.bmm(a.mT, pixels), ridge)
@@ -67,6 +69,19 @@ def temporal_projection(
         if name in found:
             found[name] = found[name].to(x.dtype).contiguous()
     return Projection(*(found[name] if name in outputs else None for name in Projection._fields))
+
+
+def _of_nothing(x: Tensor, basis: Tensor, dtype: torch.dtype, outputs: Sequence[str]) -> Projection:
+    """Results without elements and sums that are zero, of a clip without channels or pixels."""
+    n, c, _, h, w = x.shape
+    zero = x.sum() + basis.flatten()[:0].sum()  # keeps both in the graph; what the basis holds plays no part
+    shapes = ((n, basis.shape[2], c, h, w), x.shape, x.shape, (n, c, h, w), (n,), (n,))
+    return Projection(
+        *(
+            zero.to(dtype if len(shape) == 1 else x.dtype).expand(shape).clone() if name in outputs else None
+            for name, shape in zip(Projection._fields, shapes, strict=True)
+        )
+    )
 
 
 def _solve(gram: Tensor, right: Tensor, ridge: float) -> Tensor:
