@@ -37,10 +37,21 @@ class DeviceScope {
   torch::stable::accelerator::DeviceGuard guard_;
 };
 
+// The most shared memory that a block can ask for on this device.
+inline int64_t most_shared(const DeviceScope&) {
+  int device = 0, bytes = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return bytes;
+}
+
 // kernel<<<grid, block, shared_bytes, stream>>>(args...); raises what a launch reports.
 template <class... Parameters, class... Args>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, const DeviceScope& scope,
             Args... args) {
+  if (shared_bytes > 48 << 10) {  // has to be asked for, of every kernel
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+  }
   kernel<<<grid, block, shared_bytes, scope.stream>>>(args...);
   const cudaError_t error = cudaGetLastError();
   STD_TORCH_CHECK(error == cudaSuccess, "CUDA kernel launch failed: ", cudaGetErrorString(error));

@@ -184,6 +184,10 @@ def test_every_kernel_has_run() -> None:
             sum(
                 f.square().sum() for f in ops.temporal_projection(x, basis, backend="cuda_host")[3:5]
             ).backward()
+        for tf32 in (False, True) if dtype == torch.float32 else (False,):
+            x = torch.randn(1, 3, 4, dtype=dtype)
+            attention = torch.ops.vidops_cuda_host.nonlocal_attention(x, x, x, 0, 1.0, tf32)
+            torch.ops.vidops_cuda_host.nonlocal_attention_backward(x, x, x, x, *attention, 0, 1.0, tf32)
         for t in (8, 9):
             x = torch.randn(1, 2, t, 2, 2, dtype=dtype).requires_grad_()
             ops.temporal_descriptor(x, backend="cuda_host").square().sum().backward()
