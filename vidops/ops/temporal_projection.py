@@ -66,8 +66,9 @@ def temporal_projection(
         RuntimeError: ``backend`` was asked for and cannot run this call.
 
     Source: PWTP, eq. 3.7 and 3.10-3.14, and TSP, eq. 3.3-3.5, of Huang's thesis. Where p is zero, the gradient of
-    |p| is zero. Of clips without channels or pixels, ``energy`` and ``error`` are zero. Nothing is kept for the gradients but ``x`` and ``basis``. It is computed in fp32, in fp64 for fp64;
-    under autocast it runs in fp32. With a ridge of 0, fp32 is good for bases of condition up to 100.
+    |p| is zero. Of clips without channels or pixels, ``energy`` and ``error`` are zero. Nothing is kept for the
+    gradients but ``x`` and ``basis``. It is computed in fp32, in fp64 for fp64; under autocast it runs in fp32. With a
+    ridge of 0, fp32 is good for bases of condition up to 100.
 
     Example:
         >>> import torch, vidops
