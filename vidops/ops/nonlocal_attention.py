@@ -61,7 +61,7 @@ def nonlocal_attention(
         query_weight: w_q ``(D,)``, of the dtype of ``query``, for ``"concatenation"`` alone.
         key_weight: w_k ``(D,)``, likewise.
         backend: ``"reference"``, ``"cpu"``, ``"cuda"``, ``"triton"``, or ``None`` for the automatic choice. ``"dot"``
-            is two products of PyTorch's own on each but the reference.
+            is two products of PyTorch's own on each but the reference, to the bits that these have.
 
     Returns:
         Clip ``(N, E, T, H, W)`` of the dtype and memory layout of ``query``; zeros where there are no keys.
@@ -269,9 +269,20 @@ def _attend(
         return _dot(query, key, value)
     query, key, value = (x.contiguous() for x in (query, key, value))
     factor = 1.0 if scale is None else float(scale)
-    tf32 = torch.backends.cuda.matmul.allow_tf32
-    result: Tensor = _operator.kernels[backend](query, key, value, KINDS.index(kind), factor, tf32)[0]
+    result: Tensor = _operator.kernels[backend](query, key, value, KINDS.index(kind), factor, _allows_tf32())[
+        0
+    ]
     return result
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _allows_tf32() -> bool:
+    """Whether products of fp32 may be in tf32 on a GPU, for a stable-ABI library cannot ask.
+
+    Not ``allow_tf32``: that raises once a user has set the precision by its present name. A compiled graph is made
+    anew when the setting changes: Dynamo guards on it as on other global state.
+    """
+    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
 
 
 def _wide(x: Any) -> Tensor:

@@ -1,7 +1,12 @@
 """Case of nonlocal_attention: the blocks of Region-based Non-local networks.
 
-Floor: 2 L L' (D + E) operations, for every byte is used L times over: at L = 6272 and D = E = 256, 20 G multiply-adds
-forward. Backward has five products of that kind where forward has two.
+Floor: arithmetic, for every byte is used L times over: L L' (D + E) multiply-adds, 20 G at L = 6272 and D = E = 256.
+Backward has five products of that kind where forward has two. "x floor" counts by the rate of PyTorch's matrix product;
+that stays with AVX2 on AMD's cores, at half their rate, so kernels with AVX-512 are below 1.
+
+Foretold for two AMD cores, against the matrix of pairs: the products at 90 % of 113 G multiply-adds a second and core,
+where PyTorch has 50, and softmax a tenth more: twice scaled_dot_product_attention, and no matrix to write and read:
+three times eager. Seen, on a busy machine: 2.0 to 2.2 and 2.8 to 4; cosine 4, concatenation 4.5, dot 28 to 32 times.
 """
 
 from __future__ import annotations
