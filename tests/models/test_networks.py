@@ -209,6 +209,17 @@ def test_integer_clip_is_named() -> None:
         create_model("tiny_tsn")(torch.zeros(1, 3, 8, 32, 32, dtype=torch.uint8))
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_losses_are_given_or_refused(name: str) -> None:
+    net = create_model(name)
+    if net.own_losses:
+        _, losses = net(clips(name=name), return_losses=True)
+        assert tuple(losses) == net.own_losses
+        return
+    with pytest.raises(TypeError, match=rf"^return_losses: {type(net).__name__} has no losses of its own"):
+        net(clips(name=name), return_losses=True)
+
+
 def places(name: str, **options: object) -> list[str]:
     with torch.device("meta"):
         net = create_model(name, **options)

@@ -71,6 +71,10 @@ def test_names_and_patterns() -> None:
 def test_unknown_name_suggests_close_ones() -> None:
     with pytest.raises(ValueError, match=r"no model is named 'mstnet_resnet5'; did you mean mstnet_resnet50"):
         create_model("mstnet_resnet5")
+    with pytest.raises(ValueError, match=r"did you mean tesnet_inception_resnet_v2\?$"):
+        create_model("tesnet")
+    with pytest.raises(ValueError, match=r"did you mean dan_tsm_resnet50 or dan_x3d_m or dan_x3d_xs\?$"):
+        create_model("dan")
     with pytest.raises(
         ValueError, match=r"no model is named 'qqqq'; known are bqn_tsm_mobilenetv2, .*x3d_xs"
     ):

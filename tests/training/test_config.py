@@ -126,6 +126,9 @@ def test_every_demo_recipe_is_valid(path: Path) -> None:
             "data.short_side: must be at least data.size=64, got 48",
         ),
         ("model.name=3", "model.name: must be text, got 3"),
+        ("joint={name: mgda, alpha: 0.3}", "joint.alpha: is not used by mgda, only by constant"),
+        ("joint={name: mgda, gamma: 0.3}", "joint.gamma: is not used by mgda, only by schedule"),
+        ("joint={name: mgda, apha: 0.3}", "joint.apha: is no known key"),
         ("precision=fp8", "precision: must be 'fp32', 'bf16' or 'fp16', got 'fp8'"),
     ],
 )

@@ -57,7 +57,7 @@ def test_filters_of_checkpoints(checkpoint: Path, tmp_path: Path, drawn: list[An
     [
         (("busy", "VIDEO", "--frames", "0"), "--frames must be at least 1, got 0"),
         (("busy", "VIDEO", "--rows", "busy,loud"), "rows must be some of frames, busy, colors, quiet, flow"),
-        (("busy", "VIDEO", "--kernel-size", "4"), "kernel_size must be odd"),
+        (("busy", "VIDEO", "--kernel-size", "4"), "--kernel-size must be odd"),
         (("busy", "VIDEO", "--weights", "CKPT", "--sigma", "1"), "--sigma: the network says it"),
         (("busy", "VIDEO", "--weights", "CKPT"), "TSM holds no motion band-pass"),
         (("busy", "no.mp4"), "no.mp4: no such file"),

@@ -234,7 +234,7 @@ BAD = [
     ("frames {text} -o {out}", "text.mp4: "),
     ("frames {video} -o {folder}/a.jpg", "a.jpg: the name must end in .png, .svg or .pdf"),
     ("frames {video} --frames 0 -o {out}", "--frames must be at least 1, got 0"),
-    ("frames {video} --columns 0 -o {out}", "columns must be at least 1, got 0"),
+    ("frames {video} --columns 0 -o {out}", "error: --columns must be at least 1, got 0"),
     ("frames {video} --frames 3 --model tiny_tsn -o {out}", "--frames: the network says how many"),
     ("gradcam {video} --model tiny_tns -o {out}", "no model is named 'tiny_tns'; did you mean tiny_tsn"),
     ("gradcam {video} --weights {text} -o {out}", "text.mp4: is no checkpoint"),
@@ -242,21 +242,24 @@ BAD = [
     ("gradcam {none} --model tiny_tsn -o {out}", "none.mp4: no such file"),
     (
         "gradcam {video} --model tiny_tsn --class 8 -o {out}",
-        "class '8': is not one of the 8 classes class 0,",
+        "error: --class '8': is not one of the 8 classes class 0,",
     ),
     ("gradcam {video} --model tiny_tsn --class -1 -o {out}", "class '-1': is not one of"),
     ("gradcam {video} --weights {checkpoint} --class rigth -o {out}", "class 'rigth': is not one of the 4"),
-    ("gradcam {video} --model tiny_tsn --layer layer5 -o {out}", "layer 'layer5': TSN has no such module"),
+    (
+        "gradcam {video} --model tiny_tsn --layer layer5 -o {out}",
+        "error: --layer 'layer5': TSN has no such module",
+    ),
     ("gradcam {video} --model tiny_tsn --animate -o {folder}/a.svg", "must end in .png or .gif"),
-    ("gradcam {video} --model tiny_tsn --animate --fps 0 -o {folder}/a.gif", "fps must be above 0"),
+    ("gradcam {video} --model tiny_tsn --animate --fps 0 -o {folder}/a.gif", "error: --fps must be above 0"),
     ("gradcam {video} --model tiny_tsn -o {folder}/a.gif", "the name must end in .png, .svg or .pdf"),
     ("heatmap {video} -o {out}", "give either --map or a network"),
     ("heatmap {video} --map {none} --model tiny_tsn -o {out}", "give either --map or a network"),
-    ("heatmap {video} --map {none} -o {out}", "map {none}: no such file"),
+    ("heatmap {video} --map {none} -o {out}", "error: --map {none}: no such file"),
     ("heatmap {video} --map {text} -o {out}", "text.mp4: is no .npy file of numbers"),
     ("heatmap {video} --map {flat} -o {out}", "must be numbers of shape (T, h, w), holds (3, 4)"),
     ("heatmap {video} --map {flat} --layer layer1 -o {out}", "--layer is for a network"),
-    ("heatmap {video} --model tiny_tsn --limits 2 1 -o {out}", "limits must be two finite numbers"),
+    ("heatmap {video} --model tiny_tsn --limits 2 1 -o {out}", "error: --limits must be two finite numbers"),
     ("tsne {val} --model tiny_tsn --perplexity 4 -o {out}", "t-SNE of perplexity 4 needs at least 13 videos"),
     ("tsne {val} --model tiny_tsn --classes left,nope -o {out}", "'nope' is not a class of"),
     ("tsne {val} --model tiny_tsn --classes left -o {out}", "t-SNE needs at least 4 videos, got 3"),
@@ -292,6 +295,18 @@ def test_errors_are_one_line_and_leave_nothing(
     assert printed.err.count("\n") == 1
     assert printed.out == ""
     assert not list(work.iterdir())
+
+
+def test_what_is_no_option_is_told_with_those_there_are(capsys: Any) -> None:
+    for line, usage in (
+        ("bench --operator resize", "usage: vidops bench [-h]"),
+        ("visualize frames a.mp4 --number 3 -o a.png", "usage: vidops visualize frames [-h]"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(line.split())
+        printed = capsys.readouterr().err
+        assert printed.startswith(usage)
+        assert "error: unrecognized arguments: --" in printed
 
 
 @pytest.mark.parametrize("workers", [0, 1])

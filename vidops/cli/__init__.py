@@ -36,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_argument("--traceback", action="store_true", help="show where an error arose")
         module.add_arguments(command)
         modules[name] = module
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:  # with the usage of the command itself, where the options are
+        chosen_parser = getattr(args, "parser", commands.choices[args.command])
+        chosen_parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     format_others = warnings.formatwarning
     warnings.formatwarning = functools.partial(_format_warning, args.command, format_others)
     try:

@@ -27,7 +27,7 @@ def add_parser(
         The parser for its arguments.
     """
     parser = actions.add_parser(name, help=text, description=text)
-    parser.set_defaults(run_action=action)
+    parser.set_defaults(run_action=action, parser=parser)
     return parser
 
 
@@ -39,6 +39,30 @@ def add_out(parser: argparse.ArgumentParser, kinds: str = ".png, .svg or .pdf") 
         kinds: endings that its name may have, for the help.
     """
     parser.add_argument("--out", "-o", required=True, metavar="FILE.png", help=f"picture to write ({kinds})")
+
+
+def as_typed(text: str, parser: argparse.ArgumentParser) -> str:
+    """Let an error that begins with a function's argument begin with the option that it came from.
+
+    Args:
+        text: of the error.
+        parser: of the action.
+
+    Returns:
+        The text, with ``--columns`` for ``columns`` if there is such an option.
+
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> _ = parser.add_argument("--columns")
+        >>> as_typed("columns must be at least 1, got 0", parser)
+        '--columns must be at least 1, got 0'
+    """
+    word = text.replace(":", " ").partition(" ")[0]
+    for option in parser._actions:
+        flags = [flag for flag in option.option_strings if flag.startswith("--")]
+        if flags and word in (option.dest, flags[0].strip("-").replace("-", "_")):
+            return flags[0] + text.removeprefix(word)
+    return text
 
 
 def named(text: str) -> tuple[str, Path]:

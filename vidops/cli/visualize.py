@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from . import _attention, _busy, _projection
 from ._lists import add_list_options, list_options
-from ._pictures import Actions, add_out, add_parser, named, run_logs
+from ._pictures import Actions, add_out, add_parser, as_typed, named, run_logs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,12 @@ def run(args: argparse.Namespace) -> int:
 
     recipe = dict.fromkeys(("yaml", "pydantic"), "train") if getattr(args, "weights", None) else {}
     require_all({"matplotlib": "viz", **recipe})
-    args.run_action(args)
+    try:
+        args.run_action(args)
+    except ValueError as error:
+        raise ValueError(as_typed(str(error), args.parser)) from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(as_typed(str(error), args.parser)) from error
     print(args.out)
     return 0
 

@@ -25,6 +25,16 @@ class Block(NamedTuple):
     stage: int
 
 
+def refuse_losses(net: nn.Module, wanted: bool) -> None:
+    """Raise TypeError if losses are wanted of a network that has none of its own.
+
+    Example:
+        >>> refuse_losses(nn.Identity(), False)
+    """
+    if wanted:
+        raise TypeError(f"return_losses: {type(net).__name__} has no losses of its own; it returns logits")
+
+
 class Backbone(nn.Module):
     """A network from clips to logits in pieces that can be run one at a time.
 
@@ -42,6 +52,7 @@ class Backbone(nn.Module):
         classifier_name: path of the last layer, for `load_weights` and the recipes' parameter groups.
         stem_name: path of the first convolution, whose input channels are the clip's.
         folded: whether the activations are frames.
+        own_losses: names of the losses that ``net(clip, return_losses=True)`` gives beside the logits.
 
     Example:
         >>> from vidops.models import create_model
@@ -52,6 +63,7 @@ class Backbone(nn.Module):
     classifier_name: str
     stem_name: str
     folded = False
+    own_losses: tuple[str, ...] = ()
 
     def enter(self, clip: Tensor) -> Tensor:
         """Check the input and make of it what the stem takes."""
@@ -85,8 +97,9 @@ class Backbone(nn.Module):
         """Compute logits from what the last residual block puts out, one row for each of the batch."""
         return self.classify(self.forward_pool(x))
 
-    def forward(self, clip: Tensor) -> Tensor:
+    def forward(self, clip: Tensor, return_losses: bool = False) -> Tensor:
         """Compute logits ``(N, num_classes)``."""
+        refuse_losses(self, return_losses)
         return self.leave(self.forward_head(self.forward_features(self.enter(clip))))
 
 

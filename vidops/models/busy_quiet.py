@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..layers import LateralConnection, MotionBandPass
 from ..layers.lateral_connection import match_size
-from .backbone import Backbone, Block, check_clip, check_in_channels
+from .backbone import Backbone, Block, check_clip, check_in_channels, refuse_losses
 from .mbpm import FRAMES
 
 FUSIONS = ("average", "max", "average_before_fc", "concatenate")
@@ -77,6 +77,8 @@ class BusyQuietNet(nn.Module):
 
     beside = ("band_pass", "lateral")  # for `load_weights`: what is no pathway's
     pathways = ("busy", "quiet")
+
+    own_losses: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -210,8 +212,9 @@ class BusyQuietNet(nn.Module):
         x, y = (a.transpose(1, 2).flatten(0, 1) for a in lateral(*clips))
         return x, y
 
-    def forward(self, clip: Tensor) -> Tensor:
+    def forward(self, clip: Tensor, return_losses: bool = False) -> Tensor:
         """Compute logits ``(N, num_classes)`` of clips ``(N, C, 3*num_segments, H, W)``."""
+        refuse_losses(self, return_losses)
         x, y = self.forward_features(clip)
         rows, quiet_rows = self.busy.forward_pool(x), self.quiet.forward_pool(y)
         if self.fusion in ("average", "max"):

@@ -104,6 +104,8 @@ class ProjectedInput(Backbone):
         check_clip(clip, self.num_segments * self.frames_per_segment, self.in_channels)
         return super().enter(self.projection(clip))
 
+    own_losses = ("energy",)
+
     def forward(  # type: ignore[override]
         self, clip: Tensor, return_losses: bool = False
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:

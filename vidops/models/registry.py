@@ -123,7 +123,8 @@ def model_card(name: str) -> ModelCard:
         (3, 8, 224, 224)
     """
     if name not in _cards:
-        close = difflib.get_close_matches(name, _cards, n=3)
+        family = sorted(known for known in _cards if known.startswith(f"{name}_"))
+        close = family[:3] or difflib.get_close_matches(name, _cards, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(_cards))}"
         raise ValueError(f"no model is named {name!r}; {hint}")
     return _cards[name]

@@ -133,6 +133,8 @@ class TeSNet(InceptionResNetV2):
         """Average the logits of a clip's images."""
         return logits.unflatten(0, (-1, self.num_segments * self.num_images)).mean(1)
 
+    own_losses = ("error",)
+
     def forward(  # type: ignore[override]
         self, clip: Tensor, return_losses: bool = False
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:

@@ -51,6 +51,8 @@ def explain(problem: Any, recipe: type[BaseModel]) -> str:
     if what == "missing":
         return f"{key}: is missing"
     if what == "extra_forbidden":
+        if others := _kinds_that_know(recipe, problem["loc"]):
+            return f"{key}: is not used by {problem['loc'][1]}, only by {' and '.join(others)}"
         near = difflib.get_close_matches(str(loc[-1]), _known_keys(recipe, problem["loc"][:-1]), n=1)
         return f"{key}: is no known key" + (f" (did you mean {near[0]}?)" if near else "")
     if what == "value_error":
@@ -96,6 +98,15 @@ def _known_keys(recipe: type[BaseModel], loc: Sequence[Any]) -> list[str]:
         else:
             return []
     return list(found[0].model_fields) if len(found) == 1 else []
+
+
+def _kinds_that_know(recipe: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    """Name the kinds of a section that have the key at ``loc``, where a kind has its name, as (joint, mgda, alpha)."""
+    if len(loc) != 3 or loc[0] not in recipe.model_fields:
+        return []
+    kinds = _sections(recipe.model_fields[loc[0]].annotation)
+    known = [kind.model_fields for kind in kinds if loc[2] in kind.model_fields]
+    return [get_args(fields["name"].annotation)[0] for fields in known] if len(kinds) > 1 else []
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
