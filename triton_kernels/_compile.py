@@ -35,12 +35,19 @@ class CompileCase:
         call: makes the call, on meta tensors.
         registers: the most registers a thread that any of its kernels may take.
         quick: compile it in the quick tests too, at some seconds a case.
+        capabilities: the GPUs that run such a call so, as compute capabilities, where not all do; it is compiled
+            for each of them.
+        shared: bytes of shared memory that a program may take.
+        spilled: bytes that a thread may spill.
     """
 
     name: str
     call: Callable[[], Any]
     registers: int
     quick: bool = False
+    capabilities: tuple[int, ...] = ()
+    shared: int = 16 << 10
+    spilled: int = 0
 
 
 @dataclass(frozen=True)

@@ -38,20 +38,23 @@ def compiled(case, launch, capability):
 for operator in operators:
     cases = importlib.import_module("vidops.triton_kernels." + operator).COMPILE_CASES
     launches = [_compile.launches(case) for case in cases]
-    found = [[compiled(case, launch, 90) for launch in made] if which == "all" or case.quick else []
+    found = [[compiled(case, launch, 90) for launch in made]
+             if (which == "all" or case.quick) and 90 in (case.capabilities or [90]) else []
              for case, made in zip(cases, launches)]
     greediest = {}
     for i, used in enumerate(found):
-        for j, use in enumerate(used):
+        for j, use in enumerate(used if not cases[i].capabilities else []):
             best = greediest.setdefault(use["kernel"], (i, j))
             if use["registers"] > found[best[0]][best[1]]["registers"]:
                 greediest[use["kernel"]] = i, j
     for i, (case, made, used) in enumerate(zip(cases, launches, found)):
         if which == "all":
-            again = [j for j in range(len(made)) if case.quick or (i, j) in greediest.values()]
-            used += [compiled(case, made[j], capability) for capability in (80, 100, 120) for j in again]
+            again = [j for j in range(len(made)) if case.quick or case.capabilities or (i, j) in greediest.values()]
+            used += [compiled(case, made[j], capability) for capability in (80, 100, 120)
+                     if capability in (case.capabilities or [capability]) for j in again]
         print(json.dumps({
-            "operator": operator, "case": case.name, "limit": case.registers,
+            "operator": operator, "case": case.name, "limit": case.registers, "shared": case.shared,
+            "spilled": case.spilled, "capabilities": case.capabilities or [80, 90, 100, 120],
             "kernels": [launch.kernel.__name__ for launch in made],
             "warps": [launch.options["num_warps"] for launch in made], "compiled": used,
         }))
@@ -75,9 +78,9 @@ def compiled(which: str, operators: list[str], cache: Path) -> list[dict[str, An
 def check(case: dict[str, Any]) -> None:
     for used in case["compiled"]:
         what = f"{used['kernel']}, sm_{used['capability']} ({case['case']})"
-        assert used["spilled"] == 0, f"{what} spills {used['spilled']} bytes a thread"
+        assert used["spilled"] <= case["spilled"], f"{what} spills {used['spilled']} bytes a thread"
         assert used["registers"] <= case["limit"], f"{what} takes {used['registers']} registers"
-        assert used["shared"] <= 16 << 10, f"{what} takes {used['shared']} bytes of shared memory"
+        assert used["shared"] <= case["shared"], f"{what} takes {used['shared']} bytes of shared memory"
         if used["align"] and used["align"] >= 4 and "bf16" in case["case"]:
             # Clips are written 8 bytes at a time and more where their steps allow it.
             wide = [store for store in used["stores"] if store in ("v2.b32", "v4.b32")]
@@ -103,12 +106,14 @@ def test_kernels_fit_every_gpu(operator: str, tmp_path: Path) -> None:
     """Every case for an H200; for the others the cases of real networks and, of each kernel, the one nearest its limit.
 
     A kernel's tiles and constants are one program for every GPU, and what a target makes of it differs in registers.
+    Where tiles are chosen by the GPU, cases name theirs.
     """
     cases = compiled("all", [operator], tmp_path)
     made = {(used["kernel"], used["capability"]) for case in cases for used in case["compiled"]}
     assert made == set(itertools.product({k for case in cases for k in case["kernels"]}, (80, 90, 100, 120)))
     for case in cases:
-        assert sum(used["capability"] == 90 for used in case["compiled"]) == len(case["kernels"])
+        first = 90 if 90 in case["capabilities"] else case["capabilities"][0]
+        assert sum(used["capability"] == first for used in case["compiled"]) == len(case["kernels"])
         check(case)
 
 

@@ -360,11 +360,11 @@ def _flops_backward(grad: Any, query: Any, key: Any, value: Any, *args: Any, **_
     return 2 * b * length * key[1] * (3 * d * (args[2] != 2) + 2 * value[2])
 
 
-def _limit(query: Any, key: Any = None, value: Any = None, kind: str = "gaussian", *_: Any) -> str:
+def _limit(query: Any = None, key: Any = None, value: Any = None, kind: str = "gaussian", *_: Any) -> str:
     """Why the kernels on a GPU cannot take a call."""
     channels = {name: x.shape[1] for name, x in (("query", query), ("value", value)) if x is not None}
     if kind == "dot" or kind == "concatenation":
-        channels.pop("query")
+        channels.pop("query", None)
     for name, count in channels.items() if kind != "dot" else ():
         if count > MOST_CHANNELS:
             return f"{name} has {count} channels; it takes {MOST_CHANNELS} at most"
