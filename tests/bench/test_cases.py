@@ -33,7 +33,7 @@ def test_a_case_is_complete(operator: str) -> None:
     for workload in benchmark.workloads:
         for target in workload.targets:
             assert target.direction in workload.directions
-            assert target.against is None or target.against in benchmark.eager
+            assert target.against is None or target.against in {**benchmark.eager, **benchmark.library}
             assert set(target.layouts) <= set(workload.layouts)
         if workload.device == "cpu":  # larger outputs would time page faults
             tensors = benchmark.inputs(workload.params, torch.Generator())
