@@ -259,12 +259,18 @@ def _attend(
     query, key, value = (tokens_of(x, over) for x in (query, key, value))
     dtype = query.dtype
     if kind == "cosine":
-        query, key = (unit_vectors(_wide(x)).to(dtype) for x in (query, key))
+        query, key = (unit_vectors(_wide(x)) for x in (query, key))
     elif kind == "concatenation":
         pairs = ((query, query_weight), (key, key_weight))
-        query, key = ((_wide(x) @ _wide(weight)[:, None]).to(dtype) for x, weight in pairs)
+        query, key = (_wide(x) @ _wide(weight)[:, None] for x, weight in pairs)
+    if backend == "cpu":
+        # Rounded to 16 bits, products near 0 would change their signs, and gradients jump with relu's slope there. The
+        # kernels compute in fp32 all the same.
+        value = value.to(query.dtype)
+    else:
+        query, key = query.to(dtype), key.to(dtype)
     if 0 in (*query.shape, *value.shape):  # sums of nothing, with gradients
-        return torch.bmm(query[:, :, :0], torch.bmm(key[:, :, :0].mT, value))
+        return torch.bmm(query[:, :, :0], torch.bmm(key[:, :, :0].mT, value)).to(dtype)
     if kind == "dot":
         return _dot(query, key, value)
     query, key, value = (x.contiguous() for x in (query, key, value))
@@ -272,7 +278,7 @@ def _attend(
     result: Tensor = _operator.kernels[backend](query, key, value, KINDS.index(kind), factor, _allows_tf32())[
         0
     ]
-    return result
+    return result.to(dtype)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
