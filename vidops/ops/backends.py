@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .. import _build
+from .kernel import Kernel, no_context
 
 __all__ = ["BACKENDS", "OPERATORS", "Backend", "Operator", "explain", "use_backend"]
 
@@ -142,62 +142,6 @@ def use_backend(name: str | None) -> Iterator[None]:
         _state.backend = before
 
 
-class _Kernel:
-    """One registered operator with its autograd rule, called with little overhead in eager mode.
-
-    ``torch.library.register_autograd`` costs about 15 us a call without and 40 us with gradients, several times the
-    operator itself, so eager calls go below the Autograd key through a plain ``autograd.Function`` with the same
-    rule. Compilation, export and torch.jit.trace see the registered
-    operator.
-    """
-
-    def __init__(self, name: str, setup_context: Callable[..., None], backward: Callable[..., Any]) -> None:
-        namespace, op = name.split("::")
-        self.op = getattr(getattr(torch.ops, namespace), op).default
-        torch.library.register_autograd(name, backward, setup_context=setup_context)
-        target = self.op
-        below = torch._C._AutoDispatchBelowAutograd
-
-        def forward(ctx: Any, *args: Any) -> Any:
-            with below():
-                result = target(*args)
-            setup_context(ctx, args, result)
-            return result
-
-        self.below = below
-        self.function: Any = type(
-            op,
-            (torch.autograd.Function,),
-            {"forward": staticmethod(forward), "backward": staticmethod(backward)},
-        )
-
-    def __call__(self, *args: Any) -> Any:
-        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-            return self.op(*args)
-        if forward_ad._current_level >= 0:
-            self._refuse_tangents(args)
-        if torch.is_grad_enabled():
-            for arg in args:
-                if isinstance(arg, Tensor) and arg.requires_grad:
-                    if torch._C._are_functorch_transforms_active():
-                        raise RuntimeError(
-                            f'{self.op.name()} has no torch.func gradient; use backend="reference" for it'
-                        )
-                    return self.function.apply(*args)
-        with self.below():
-            return self.op(*args)
-
-    def _refuse_tangents(self, args: tuple[Any, ...]) -> None:
-        if any(isinstance(a, Tensor) and forward_ad.unpack_dual(a).tangent is not None for a in args):
-            raise RuntimeError(
-                f'{self.op.name()} has no forward-mode derivative; use backend="reference" for it'
-            )
-
-
-def _no_context(ctx: Any, inputs: Any, output: Any) -> None:
-    pass
-
-
 class Operator:
     """One operator on every backend.
 
@@ -236,10 +180,10 @@ class Operator:
         self._flops = {name: flops, f"{name}_backward": flops_backward}
         self._setup_context = setup_context
         self._backward = backward
-        self._attached: dict[str, _Kernel] = {}
+        self._attached: dict[str, Kernel] = {}
         # backend -> why this operator cannot run on it whatever the tensors ("" when it can)
         self.missing: dict[str, str] = {}
-        self.kernels: dict[str, _Kernel] = {}
+        self.kernels: dict[str, Kernel] = {}
         self._automatic: dict[str, tuple[str, ...]] = {}
         self._told: set[tuple[str, str]] = set()
         if name in OPERATORS:
@@ -278,7 +222,7 @@ class Operator:
         self.kernels[backend.name] = self._attached[backend.namespace]
         return ""
 
-    def _register(self, namespace: str) -> _Kernel:
+    def _register(self, namespace: str) -> Kernel:
         for op, fake in self._fakes.items():
             torch.library.register_fake(f"{namespace}::{op}", fake, allow_override=True)
 
@@ -287,13 +231,13 @@ class Operator:
                 f'{self.name} has no double backward on this backend; use backend="reference" for it'
             )
 
-        gradient = _Kernel(f"{namespace}::{self.name}_backward", _no_context, twice)
+        gradient = Kernel(f"{namespace}::{self.name}_backward", no_context, twice)
         rule = self._backward
 
         def backward(ctx: Any, *grads: Any) -> Any:
             return rule(ctx, gradient, *grads)
 
-        kernel = _Kernel(f"{namespace}::{self.name}", self._setup_context, backward)
+        kernel = Kernel(f"{namespace}::{self.name}", self._setup_context, backward)
         self._register_flops(namespace)
         return kernel
 
