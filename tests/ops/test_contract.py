@@ -23,6 +23,7 @@ from tests.ops.common import (
     EVERY_BACKEND,
     FAST,
     LAYOUTS,
+    assert_close,
     compare,
     device_for,
     in_layout,
@@ -43,8 +44,6 @@ every_small_case = pytest.mark.parametrize(
 )
 kernels = pytest.mark.parametrize("backend", FAST)
 backends = pytest.mark.parametrize("backend", EVERY_BACKEND)
-# Extreme values that cancel, and cost some bits more than a sum does: in a mean of residuals.
-CANCELS = {("temporal_projection", 3e38): {"rtol": 2e-5, "atol": 1e-5}}
 
 
 def tiny(operator: str) -> int:
@@ -189,14 +188,20 @@ def test_extreme_values_reach_what_they_reach_in_the_reference(
     given = inputs(operator, 0, device=device)
     for clip in BENCHMARKS[operator].clips:
         given[clip].view(-1)[given[clip].numel() // 2 + 1] = value
-    for y, z in zip(
+    double = [t.double() if t.is_floating_point() else t for t in given]
+    for y, z, exact in zip(
         call(operator, 0, *given, backend=backend),
         call(operator, 0, *given, backend="reference"),
+        call(operator, 0, *double, backend="reference"),
         strict=True,
     ):
         assert torch.equal(y.isnan(), z.isnan())
         assert torch.equal(y.isinf(), z.isinf())
-        torch.testing.assert_close(y, z, **CANCELS.get((operator, value), {}), equal_nan=True)
+        # Sums that the value stands in may cancel, so that the bound is one of the largest; the others are as ever.
+        huge = z.isfinite() & (z.abs() > 1e30)
+        torch.testing.assert_close(y[~huge], z[~huge], equal_nan=True)
+        if huge.any():
+            assert_close(y[huge], z[huge], exact[huge], "sums that the value stands in")
 
 
 @every_operator
