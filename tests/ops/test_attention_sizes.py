@@ -128,11 +128,14 @@ def test_memory_of_a_real_clip(backend: str, kind: str, layout: str) -> None:
     assert grown < 64 * MIB
 
 
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_gradients_in_16_bits_where_products_are_near_zero(kind: str, dtype: torch.dtype) -> None:
+def test_gradients_in_16_bits_where_products_are_near_zero(
+    backend: str, kind: str, dtype: torch.dtype
+) -> None:
     """Relu's slope jumps there: products that are rounded to 16 bits take the wrong side, 10 % of the gradient."""
-    device = device_for("cpu", OP)
+    device = device_for(backend, OP)
     query, key, value = clips_for(43, (3, 4, 12), device)
     clips = [query, key[:, :, :2], value[:, :, :2]]
     weights = weights_for(kind, 43, device)
@@ -141,4 +144,4 @@ def test_gradients_in_16_bits_where_products_are_near_zero(kind: str, dtype: tor
         named = dict(zip(weights, given[3:], strict=True))
         return ops.nonlocal_attention(*given[:3], kind=kind, **named, backend=backend)
 
-    compare(call, [x.to(dtype) for x in (*clips, *weights.values())], "cpu", device)
+    compare(call, [x.to(dtype) for x in (*clips, *weights.values())], backend, device)

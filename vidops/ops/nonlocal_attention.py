@@ -22,6 +22,7 @@ __all__ = ["KINDS", "OVER", "attention_map", "nonlocal_attention"]
 # The first three are numbered so in the schema; "dot" needs no kernel.
 KINDS = ("gaussian", "cosine", "concatenation", "dot")
 OVER = ("all", "space", "time")
+WIDE = (torch.float32, torch.float64)
 MOST_CHANNELS = 1024  # of the kernels on a GPU
 
 
@@ -258,17 +259,18 @@ def _attend(
     """What the values' tokens ``(B, L', E)`` become, ``(B, L, E)``."""
     query, key, value = (tokens_of(x, over) for x in (query, key, value))
     dtype = query.dtype
-    if kind == "cosine":
+    lengths: Tensor | None = None
+    if kind == "cosine" and (backend == "cpu" or dtype in WIDE):
         query, key = (unit_vectors(_wide(x)) for x in (query, key))
+    elif kind == "cosine":
+        (query, lengths), (key, of_keys) = _near_unit(query), _near_unit(key)
+        value = (value.float() * of_keys).to(dtype)
     elif kind == "concatenation":
         pairs = ((query, query_weight), (key, key_weight))
         query, key = (_wide(x) @ _wide(weight)[:, None] for x, weight in pairs)
-    if backend == "cpu":
-        # Rounded to 16 bits, products near 0 would change their signs, and gradients jump with relu's slope there. The
-        # kernels compute in fp32 all the same.
-        value = value.to(query.dtype)
-    else:
-        query, key = query.to(dtype), key.to(dtype)
+        if backend != "cpu" and dtype not in WIDE:
+            kind, query, key = "cosine", _in_parts(query, dtype, False), _in_parts(key, dtype, True)
+    value = value.to(query.dtype)  # on the CPU in fp32, as the kernels compute
     if 0 in (*query.shape, *value.shape):  # sums of nothing, with gradients
         return torch.bmm(query[:, :, :0], torch.bmm(key[:, :, :0].mT, value)).to(dtype)
     if kind == "dot":
@@ -278,7 +280,32 @@ def _attend(
     result: Tensor = _operator.kernels[backend](query, key, value, KINDS.index(kind), factor, _allows_tf32())[
         0
     ]
-    return result.to(dtype)
+    return (result if lengths is None else result * lengths).to(dtype)
+
+
+def _near_unit(x: Tensor) -> tuple[Tensor, Tensor]:
+    """16-bit vectors as they are but for a power of two, of length 1 to 4, and one over their lengths ``(B, L, 1)``.
+
+    Unit vectors in 16 bits would be rounded, and products near 0 change their signs: gradients jump with relu's slope
+    there. Products of these have the sign they should have, and relu lets positive factors through.
+    """
+    wide = x.float()
+    size = torch.linalg.vector_norm(wide.detach(), torch.inf, -1, keepdim=True)
+    length = torch.linalg.vector_norm(wide.detach() / torch.where(size == 0, 1, size), dim=-1, keepdim=True)
+    exponent = torch.where(size == 0, 0, torch.frexp(size)[1] + torch.frexp(length)[1] - 2)
+    near = wide * torch.ldexp(torch.ones_like(size), -exponent)
+    length = torch.linalg.vector_norm(near, dim=-1, keepdim=True)
+    return near.to(x.dtype), 1 / torch.where(length == 0, torch.inf, length)
+
+
+def _in_parts(x: Tensor, dtype: torch.dtype, key: bool) -> Tensor:
+    """Numbers ``(B, L, 1)`` in fp32 as three of 16 bits, beside three ones: products of two such are sums in fp32."""
+    first = x.to(dtype)
+    rest = x.detach() - first.detach().float()
+    second = rest.to(dtype)
+    third = (rest - second.float()).to(dtype)
+    ones = torch.ones_like(first).expand(-1, -1, 3)
+    return torch.cat([ones, first, second, third] if key else [first, second, third, ones], 2)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
