@@ -11,6 +11,10 @@ VIDOPS_LIBRARY(VIDOPS_NAMESPACE, m) {
   m.def(
       "depthwise_conv3d_backward(Tensor grad, Tensor x, Tensor weight, int[] stride, int[] padding, int[] dilation, "
       "bool need_x, bool need_weight, bool need_bias) -> (Tensor, Tensor, Tensor)");
+  m.def("keypoint_shifts(Tensor features, Tensor separators, float epsilon) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "keypoint_shifts_backward(Tensor grad, Tensor features, Tensor separators, Tensor keypoints, Tensor values, "
+      "Tensor means, float epsilon, bool need_features, bool need_separators) -> (Tensor, Tensor)");
   m.def(
       "motion_band_pass(Tensor x, Tensor spatial, Tensor temporal, int stride, str temporal_padding, bool quiet) -> "
       "(Tensor, Tensor)");

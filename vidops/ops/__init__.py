@@ -4,6 +4,7 @@ import torch.fx
 
 from .backends import explain, use_backend
 from .depthwise_conv3d import depthwise_conv3d
+from .keypoint_shifts import keypoint_shifts
 from .motion_band_pass import motion_band_pass
 from .nonlocal_attention import attention_map, nonlocal_attention
 from .region_aggregate import region_aggregate
@@ -19,6 +20,7 @@ __all__ = [
     "attention_map",
     "depthwise_conv3d",
     "explain",
+    "keypoint_shifts",
     "motion_band_pass",
     "nonlocal_attention",
     "region_aggregate",

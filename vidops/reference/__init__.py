@@ -1,6 +1,7 @@
 """Plain PyTorch definitions of every operator: any device, any floating dtype, double backward."""
 
 from .depthwise_conv3d import depthwise_conv3d
+from .keypoint_shifts import keypoint_shifts
 from .motion_band_pass import motion_band_pass
 from .nonlocal_attention import attention_map, nonlocal_attention
 from .region_attention import region_attention
@@ -14,6 +15,7 @@ __all__ = [
     "Projection",
     "attention_map",
     "depthwise_conv3d",
+    "keypoint_shifts",
     "motion_band_pass",
     "nonlocal_attention",
     "region_attention",
