@@ -40,8 +40,11 @@ class DeviceScope {
 // The most shared memory that a block can ask for on this device.
 inline int64_t most_shared(const DeviceScope&) {
   int device = 0, bytes = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  }
+  STD_TORCH_CHECK(error == cudaSuccess, "no word of the device's shared memory: ", cudaGetErrorString(error));
   return bytes;
 }
 
@@ -49,12 +52,15 @@ inline int64_t most_shared(const DeviceScope&) {
 template <class... Parameters, class... Args>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, const DeviceScope& scope,
             Args... args) {
-  if (shared_bytes > 48 << 10) {  // has to be asked for, of every kernel
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+  const auto check = [](cudaError_t error) {
+    STD_TORCH_CHECK(error == cudaSuccess, "CUDA kernel launch failed: ", cudaGetErrorString(error));
+  };
+  if (shared_bytes > 48 << 10) {  // has to be asked for, of every kernel; all, lest another thread's call asks for less
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(most_shared(scope))));
   }
   kernel<<<grid, block, shared_bytes, scope.stream>>>(args...);
-  const cudaError_t error = cudaGetLastError();
-  STD_TORCH_CHECK(error == cudaSuccess, "CUDA kernel launch failed: ", cudaGetErrorString(error));
+  check(cudaGetLastError());
 }
 
 // *p = value as one store. nvcc has been seen to store an aligned uint4 member by member, four times the requests, and
