@@ -5,8 +5,8 @@
 // fp64 (K 2). All of them lay out C the same way, that of mma.sync: with g = lane / 4 and t = lane % 4 a lane has
 //     c[0], c[1] = C[g][2t], C[g][2t + 1]        c[2], c[3] = C[g + 8][2t], C[g + 8][2t + 1]
 // so that what a kernel does with its results is written once. The lanes of a warp call every function together.
-// Rows of tiles in shared memory start at multiples of 16 bytes; an odd multiple keeps the loads free of bank
-// conflicts.
+// Rows of tiles in shared memory start at multiples of 16 bytes. An odd multiple keeps the loads free of bank
+// conflicts; load_rows of Tf32, whose lanes read four rows of eight numbers, wants an odd multiple of 32 bytes instead.
 #pragma once
 
 #include <cmath>
@@ -66,6 +66,12 @@ __device__ __forceinline__ void mma_sync(float (&c)[4], const uint32_t (&a)[4], 
 
 struct Tf32 {};  // fp32 in memory, tf32 in products
 
+// a * b rounded, which no compiler makes part of a multiply-add with what follows.
+#ifdef __CUDACC__
+__device__ __forceinline__ float rounded_product(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ double rounded_product(double a, double b) { return __dmul_rn(a, b); }
+#endif
+
 __device__ __forceinline__ int32_t lane_of_warp() { return static_cast<int32_t>(threadIdx.x % 32); }
 
 // fp16 and bf16.
@@ -74,7 +80,6 @@ struct Mma {
   using Element = T;
   using Sum = float;
   static constexpr int kK = 16, kUnroll = 4;  // kUnroll: how often loops over K are worth unrolling
-  static constexpr bool kExact = false;       // whether nothing but sums are rounded
   struct A {
     uint32_t at[4];
   };
@@ -109,7 +114,6 @@ struct Mma<Tf32> {
   using Element = float;
   using Sum = float;
   static constexpr int kK = 8, kUnroll = 4;
-  static constexpr bool kExact = false;
   using A = Mma<c10::Half>::A;
   using B = Mma<c10::Half>::B;
 
@@ -139,7 +143,6 @@ struct PlainMma {
   using Element = T;
   using Sum = T;
   static constexpr int kK = 16 / sizeof(T), kUnroll = 2;
-  static constexpr bool kExact = true;
   struct A {
     Pack<T, kK> rows[2];  // g and g + 8
   };

@@ -97,8 +97,8 @@ struct Plan {
   int64_t use(bool resident, int32_t stages) {
     const int64_t rows = args.down * S::kRows, columns = args.across * S::kColumns, width = args.across * S::kWidth;
     args.resident = resident, args.stages = stages;
-    args.stage =
-        static_cast<int32_t>(std::max((columns + (resident ? 0 : rows)) * S::kPitch, args.chunk * (width + S::kPad)));
+    args.stage = static_cast<int32_t>(
+        std::max((columns + (resident ? 0 : rows)) * S::kPitch, args.chunk * (width + S::kPadValues)));
     const int64_t kept = resident ? (args.parts[0] + args.parts[1]) * rows * S::kPitch : 0;
     return sizeof(T) * (kept + stages * args.stage + rows * (columns + S::kPad)) +
            sizeof(typename S::A) * (args.across * rows + 2 * kStatistics * columns);

@@ -31,6 +31,10 @@ struct Shape {
   static constexpr int kRows = 16 * kDown, kColumns = 8 * kScores, kWidth = 8 * kWide;
   static constexpr int kPad = 16 / sizeof(T);  // at the end of rows in shared memory, against bank conflicts
   static constexpr int kSlice = 128 / sizeof(T), kPitch = kSlice + kPad;
+  static constexpr int kPadValues = std::is_same_v<M, Mma<Tf32>> ? 2 * kPad : kPad;  // for load_rows
+  // fp16 holds three digits from 6e-5 to 65504 only. What goes through it is brought there by powers of two.
+  static constexpr bool kShort = std::is_same_v<T, c10::Half>;
+  static constexpr A kLift = kShort ? A(1 << 14) : A(1);
 };
 
 // Rows of clips' tokens in memory. `one`: a column that is all ones and not in memory, or -1. `wide`: whole 16 bytes
@@ -102,7 +106,7 @@ struct Place {
   __device__ __forceinline__ int32_t row(int m, int h) const { return warp_down * S::kRows + 16 * m + 8 * h + g; }
   __device__ __forceinline__ int32_t column(int n) const { return warp_across * S::kColumns + 8 * n + 2 * t; }
   __device__ __forceinline__ int32_t weights_pitch() const { return columns + S::kPad; }
-  __device__ __forceinline__ int32_t values_pitch() const { return width + S::kPad; }
+  __device__ __forceinline__ int32_t values_pitch() const { return width + S::kPadValues; }
 };
 
 // Copies rows x 2^log_pieces pieces of 16 bytes into shared memory, zeros where there is nothing to copy.
@@ -188,7 +192,7 @@ struct Stream {
       A* to = statistics_of(next_tile) + i;
       copy_async<sizeof(A)>(to, a.lse + from, inside);
       if (a.delta) copy_async<sizeof(A)>(to + at.columns, a.delta + from, inside);
-      if constexpr (M::kExact) copy_async<sizeof(A)>(to + 2 * at.columns, a.rest + from, inside);
+      copy_async<sizeof(A)>(to + 2 * at.columns, a.rest + from, inside);
     }
   }
 
@@ -287,6 +291,30 @@ struct Stream {
           }
         }
       }
+    }
+  }
+
+  // Of each of a lane's rows the largest f(m, h, score index n, j) that the lanes and warps which share it have, not
+  // less than `most`.
+  template <class F>
+  __device__ __forceinline__ void raise(A (&most)[S::kDown][2], F&& f) const {
+#pragma unroll
+    for (int i = 0; i < 2 * S::kDown; ++i) {
+      A row = most[i / 2][i % 2];
+#pragma unroll
+      for (int n = 0; n < S::kScores; ++n) {
+#pragma unroll
+        for (int j = 0; j < 2; ++j) row = f(row, i / 2, n, i % 2 * 2 + j);
+      }
+      row = max(row, __shfl_xor_sync(0xffffffffu, row, 1));
+      row = max(row, __shfl_xor_sync(0xffffffffu, row, 2));
+      if (at.t == 0) reduced[at.warp_across * at.rows + at.row(i / 2, i % 2)] = row;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < 2 * S::kDown; ++i) {
+      A& row = most[i / 2][i % 2];
+      for (int32_t w = 0; w < a.across; ++w) row = max(row, reduced[w * at.rows + at.row(i / 2, i % 2)]);
     }
   }
 

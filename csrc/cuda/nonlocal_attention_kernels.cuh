@@ -29,32 +29,17 @@ struct Softmax {
                                         A (&shrink)[S::kDown][2]) {
     const Place<M>& at = stream.at;
     const A lowest = -A(INFINITY);
+    A before[S::kDown][2];
+#pragma unroll
+    for (int i = 0; i < 2 * S::kDown; ++i) before[i / 2][i % 2] = most[i / 2][i % 2];
+    stream.raise(
+        most, [&](A row, int m, int n, int i) { return at.column(n) + i % 2 < columns ? max(row, s[m][n][i]) : row; });
 #pragma unroll
     for (int i = 0; i < 2 * S::kDown; ++i) {
-      A row = lowest;
-#pragma unroll
-      for (int n = 0; n < S::kScores; ++n) {
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          if (at.column(n) + j < columns) row = max(row, s[i / 2][n][i % 2 * 2 + j]);
-        }
-      }
-      row = max(row, __shfl_xor_sync(0xffffffffu, row, 1));
-      row = max(row, __shfl_xor_sync(0xffffffffu, row, 2));
-      if (at.t == 0) stream.reduced[at.warp_across * at.rows + at.row(i / 2, i % 2)] = row;
-    }
-    __syncthreads();
-#pragma unroll
-    for (int i = 0; i < 2 * S::kDown; ++i) {
-      A& m = most[i / 2][i % 2];
-      A raised = m;
-      for (int32_t w = 0; w < stream.a.across; ++w) {
-        raised = max(raised, stream.reduced[w * at.rows + at.row(i / 2, i % 2)]);
-      }
+      const A m = before[i / 2][i % 2], raised = most[i / 2][i % 2];
       // After nothing but -inf all weights are 0 so far, and there is nothing to shrink.
       shrink[i / 2][i % 2] = m == lowest ? A(1) : exp2_of((m - raised) * stream.a.scale2);
       sum[i / 2][i % 2] *= shrink[i / 2][i % 2];
-      m = raised;
     }
   }
 };
@@ -117,7 +102,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 1)
 #pragma unroll
     for (int i = 0; i < 2 * S::kDown; ++i) factor[i / 2][i % 2] = A(1) / softmax.sum[i / 2][i % 2];
     stream.each_row([&](int m, int h, int64_t place) {
-      a.lse[place] = softmax.most[m][h] * (a.flip ? -a.scale : a.scale) + log_of(softmax.sum[m][h]);
+      a.lse[place] = rounded_product(softmax.most[m][h], a.flip ? -a.scale : a.scale) + log_of(softmax.sum[m][h]);
     });
   }
   stream.store(out, factor);
@@ -148,29 +133,76 @@ struct Statistics {
   }
 };
 
-// Turns a tile of the first product into weights, with f(score, m, h, column).
+// Turns a tile of products into weights in place, with f(product, m, h, column).
 template <class M, class F>
-__device__ __forceinline__ void put_weights(const Stream<M>& stream,
-                                            const typename M::Sum (&s)[Shape<M>::kDown][Shape<M>::kScores][4],
-                                            int32_t tile, F&& f) {
+__device__ __forceinline__ void turn(typename M::Sum (&s)[Shape<M>::kDown][Shape<M>::kScores][4],
+                                     const Stream<M>& stream, int32_t tile, F&& f) {
   using S = Shape<M>;
-  const Place<M>& at = stream.at;
   const int32_t columns = stream.columns_of(tile);
 #pragma unroll
   for (int n = 0; n < S::kScores; ++n) {
 #pragma unroll
-    for (int i = 0; i < 2 * S::kDown; ++i) {
-      typename S::A w[2];
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const int32_t column = at.column(n) + j;
-        w[j] = f(s[i / 2][n][i % 2 * 2 + j], i / 2, i % 2, column);
-        if (column >= columns) w[j] = 0;
-      }
-      put_pair(stream.weights + at.row(i / 2, i % 2) * at.weights_pitch() + at.column(n), w[0], w[1]);
+    for (int i = 0; i < 4 * S::kDown; ++i) {
+      const int32_t column = stream.at.column(n) + i % 2;
+      typename S::A& w = s[i / 4][n][i % 4];
+      w = f(w, i / 4, i / 2 % 2, column);
+      if (column >= columns) w = 0;
     }
   }
 }
+
+// Puts them into shared memory.
+template <class M>
+__device__ __forceinline__ void put_weights(const typename M::Sum (&s)[Shape<M>::kDown][Shape<M>::kScores][4],
+                                            const Stream<M>& stream) {
+  using S = Shape<M>;
+  const Place<M>& at = stream.at;
+#pragma unroll
+  for (int n = 0; n < S::kScores; ++n) {
+#pragma unroll
+    for (int i = 0; i < 2 * S::kDown; ++i) {
+      typename S::T* to = stream.weights + at.row(i / 2, i % 2) * at.weights_pitch() + at.column(n);
+      put_pair(to, s[i / 2][n][i % 2 * 2], s[i / 2][n][i % 2 * 2 + 1]);
+    }
+  }
+}
+
+// Weights times slopes in fp16: a gradient of 1e-3 over 4096 keys would vanish, one of 1e3 leave the range. The largest
+// one of a row so far becomes 2^14 to 2^15, by a power of two that follows it as a softmax follows its maximum.
+template <class M>
+struct Range {
+  using S = Shape<M>;
+  using A = typename S::A;
+  static constexpr A kLeast = A(0x1p-100), kMost = A(0x1p127);
+  A most[S::kDown][2];  // rounded down to a power of two
+
+  __device__ __forceinline__ Range() {
+#pragma unroll
+    for (int i = 0; i < 2 * S::kDown; ++i) most[i / 2][i % 2] = kLeast;
+  }
+  __device__ __forceinline__ A taken_out(int m, int h) const { return most[m][h] * (A(1) / S::kLift); }
+
+  // Brings a tile's weights into range, and what has been summed with it.
+  __device__ __forceinline__ void fit(A (&s)[S::kDown][S::kScores][4], A (&out)[S::kDown][S::kWide][4],
+                                      const Stream<M>& stream) {
+    A before[S::kDown][2];
+#pragma unroll
+    for (int i = 0; i < 2 * S::kDown; ++i) before[i / 2][i % 2] = most[i / 2][i % 2];
+    stream.raise(most, [&](A row, int m, int n, int i) { return max(row, fabsf(s[m][n][i])); });
+#pragma unroll
+    for (int i = 0; i < 2 * S::kDown; ++i) {
+      A& m = most[i / 2][i % 2];
+      m = min(__uint_as_float(__float_as_uint(m) & 0x7f800000u), kMost);  // infinity stays what it is
+      const A shrink = before[i / 2][i % 2] / m, lift = S::kLift / m;
+#pragma unroll
+      for (int j = 0; j < 2 * S::kScores; ++j) s[i / 2][j / 2][i % 2 * 2 + j % 2] *= lift;
+      if (shrink != A(1)) {
+#pragma unroll
+        for (int j = 0; j < 2 * S::kWide; ++j) out[i / 2][j / 2][i % 2 * 2 + j % 2] *= shrink;
+      }
+    }
+  }
+};
 
 // The gradient of query, key or value: weights of one product for the values', of two for the others. For query,
 // logarithms and deltas are its rows' own, for key and value they are those of the columns. What the first product
@@ -179,10 +211,10 @@ __device__ __forceinline__ void put_weights(const Stream<M>& stream,
 // A pass without values comes first, for what rounding has taken from lse and delta: a row's weights add up to 1, and
 // their sum with slopes less delta to 0.
 // - lse near 80 has lost up to 4e-6 in fp32, and weights made from it as much of their value, all of a row the same
-//   share: `rest` is the logarithm of their sum. Dtypes that round more than that do without (kExact).
-// - delta is a sum over a rounded `out`. Where one key has nearly all the weight, slopes less delta are what
-// cancellation
-//   leaves, and would be wrong in all digits; with a single key they are zero.
+//   share, near 1e8 all of it: `rest` is the logarithm of their sum. Products are rounded before lse leaves them, as
+//   they were before it was made of them: of the largest one nothing is left, however large it is.
+// - delta is a sum over a rounded `out`. Where one key has nearly all the weight, slopes less delta are what is left of
+//   a cancellation, and would be wrong in all digits; with a single key they are zero.
 template <class M>
 __global__ void __launch_bounds__(kAttentionThreads, 1)
     attention_backward_kernel(const __grid_constant__ AttentionArgs<typename M::Element> a) {
@@ -193,6 +225,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 1)
   A out[S::kDown][S::kWide][4] = {};
   A sum[S::kDown][2] = {}, missed[S::kDown][2] = {};  // of weights, and what delta lacks
   const bool slopes = a.parts[1] > 0;
+  Range<M> range;
 #pragma unroll 1
   for (int32_t tile = 0; tile < a.tiles; ++tile) {
     A s[S::kDown][S::kScores][4] = {};
@@ -200,18 +233,17 @@ __global__ void __launch_bounds__(kAttentionThreads, 1)
     if (a.gaussian) {
       const Statistics<M> logarithms(stream, tile, 0), rests(stream, tile, 2);
       const int32_t columns = stream.columns_of(tile);
-      put_weights(stream, s, tile, [&](A score, int m, int h, int32_t column) {
-        A exponent = score * a.scale - logarithms.at(m, h, column);
-        if constexpr (M::kExact) exponent -= rests.at(m, h, column);
-        const A w = exp2_of(exponent * A(M_LOG2E));
+      turn(s, stream, tile, [&](A score, int m, int h, int32_t column) {
+        const A above = rounded_product(score, a.scale) - logarithms.at(m, h, column);
+        const A w = exp2_of((above - rests.at(m, h, column)) * A(M_LOG2E));
         sum[m][h] += column < columns ? w : A(0);
-        return w;
+        return w * S::kLift;
       });
     } else {
-      put_weights(stream, s, tile, [&](A score, int, int, int32_t) {
-        return slopes ? score <= A(0) ? A(0) : A(0.5) : halved_relu(score);
-      });
+      turn(s, stream, tile,
+           [&](A score, int, int, int32_t) { return slopes ? score <= A(0) ? A(0) : A(0.5) : halved_relu(score); });
     }
+    put_weights(s, stream);
     if (slopes) {
 #pragma unroll
       for (int i = 0; i < 4 * S::kDown * S::kScores; ++i) s[i / (4 * S::kScores)][i / 4 % S::kScores][i % 4] = 0;
@@ -222,16 +254,20 @@ __global__ void __launch_bounds__(kAttentionThreads, 1)
       if (a.gaussian) {
         const Statistics<M> deltas(stream, tile, 1);
         const int32_t columns = stream.columns_of(tile);
-        put_weights(stream, s, tile, [&](A slope, int m, int h, int32_t column) {
-          const A w = weight(m, h, column) * (slope - deltas.at(m, h, column));
+        turn(s, stream, tile, [&](A slope, int m, int h, int32_t column) {
+          const A w = weight(m, h, column) * (A(1) / S::kLift) * (slope - deltas.at(m, h, column));
           missed[m][h] += column < columns ? w : A(0);
           return w;
         });
       } else {
-        put_weights(stream, s, tile, [&](A slope, int m, int h, int32_t column) {
+        turn(s, stream, tile, [&](A slope, int m, int h, int32_t column) {
           const A half = weight(m, h, column);
           return half == A(0) ? A(0) : slope * half;
         });
+      }
+      if (a.values.width > 0) {
+        if constexpr (S::kShort) range.fit(s, out, stream);
+        put_weights(s, stream);
       }
     }
     stream.weigh(out, tile);
@@ -239,7 +275,16 @@ __global__ void __launch_bounds__(kAttentionThreads, 1)
   copies_wait<0>();
   A factor[S::kDown][2];
 #pragma unroll
-  for (int i = 0; i < 2 * S::kDown; ++i) factor[i / 2][i % 2] = a.post;
+  for (int i = 0; i < 2 * S::kDown; ++i) {
+    factor[i / 2][i % 2] = a.post;
+    if constexpr (S::kShort) {
+      if (slopes) {
+        factor[i / 2][i % 2] *= range.taken_out(i / 2, i % 2);
+      } else if (a.gaussian) {
+        factor[i / 2][i % 2] /= S::kLift;
+      }
+    }
+  }
   if (a.gaussian && a.values.width == 0) {
     stream.add_columns(sum);
     __syncthreads();

@@ -44,6 +44,12 @@ namespace vidops {
 
 struct Tf32;
 
+template <class A>
+A rounded_product(A a, A b) {
+  volatile A product = a * b;
+  return product;
+}
+
 template <bool kTransposed>
 void load_matrices(uint32_t (&to)[4], const void* row) {
   const uint32_t slot =
