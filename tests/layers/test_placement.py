@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from tests.layers.attention import LAYERS
-from vidops.layers import GlobalContext, SqueezeExcite3d, TemporalShift, insert_after, remove_inserted
+from vidops.layers import (
+    GlobalContext,
+    SqueezeExcite3d,
+    TemporalShift,
+    channels_last,
+    insert_after,
+    remove_inserted,
+)
 from vidops.models import create_model, load_weights
 
 
@@ -143,6 +150,82 @@ def test_an_example_tells_the_channels() -> None:
         insert_after(net, "head", make, num_segments=4, example=torch.rand(8, 3, 6, 6))
 
 
+def test_an_example_finds_a_layer_that_would_not_run() -> None:
+    class Bypassing(Someone):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(
+                self.stem.forward(x).flatten(2).mean(2)
+            )  # its last module is called all the same
+
+    class Direct(Someone):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.stem[0].forward(x).flatten(2).mean(2))
+
+    x = torch.rand(8, 3, 6, 6)
+    assert insert_after(Bypassing(), "stem", SqueezeExcite3d, num_segments=4, channels=8, example=x) == [
+        "stem.2"
+    ]
+    net = Direct()
+    with pytest.raises(
+        ValueError, match=r"^example: the network did not call stem\.0: .* its forward itself"
+    ):
+        insert_after(net, "stem.0", SqueezeExcite3d, num_segments=4, channels=8, example=x)
+    assert not hasattr(net.stem[0], "attention")
+    with pytest.raises(ValueError, match=r"^channels: stem\.2 puts out 8, got 16"):
+        insert_after(Someone(), "stem", SqueezeExcite3d, num_segments=4, channels=16, example=x)
+
+
+def test_a_module_at_two_places() -> None:
+    net = Someone().eval()
+    net.body[1] = net.body[0]
+    x = torch.rand(8, 3, 6, 6)
+    before = net(x)
+    options = {"num_segments": 4, "channels": 8}
+    with pytest.raises(ValueError, match=r"^names: body\.0\.1 is given twice"):
+        insert_after(net, ["body.0", "body.1"], GlobalContext, **options)
+    assert insert_after(net, "body.1", GlobalContext, **options) == ["body.0.1"]
+    with pytest.raises(ValueError, match=r"^names: body\.0\.1 has a layer behind it already"):
+        insert_after(net, "body.0", GlobalContext, **options)
+    calls = []
+    net.body[0][1].attention.register_forward_hook(lambda *_: calls.append(1))
+    assert torch.equal(net(x), before)
+    assert len(calls) == 2
+    assert remove_inserted(net, ["body.1.1", "body.0.1"]) == ["body.0.1"]
+
+
+def test_channels_last_for_weights_of_two_ranks() -> None:
+    """A 2-D network with layers over clips: PyTorch's own `to` takes one format for all."""
+    net = Someone().eval()
+    x = torch.rand(8, 3, 6, 6)
+    insert_after(net, "stem", LAYERS["RNL"], num_segments=4, channels=8)
+    expected = net(x)
+    net.head.weight.grad = torch.ones_like(net.head.weight)
+    net.stem[0].weight.grad = torch.ones_like(net.stem[0].weight)
+    parameters = list(net.parameters())
+    assert channels_last(net) is net
+    assert all(old is new for old, new in zip(parameters, net.parameters(), strict=True))
+    region = net.stem[2].attention.layer.region.weight
+    assert net.stem[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert net.stem[0].weight.grad.is_contiguous(memory_format=torch.channels_last)
+    assert region.is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(net(x), expected)
+    with pytest.raises(TypeError, match=r"network must be an nn\.Module, got Tensor"):
+        channels_last(x)
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.channels_last_3d])
+@pytest.mark.parametrize("name", ["tiny_rnl", "tiny_bqn", "tiny_x3d"])
+def test_networks_of_vidops_take_either_format(name: str, memory_format: torch.memory_format) -> None:
+    net = create_model(name)
+    assert net.to(torch.float64, memory_format=memory_format) is net
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in net.parameters():
+        assert parameter.dtype == torch.float64
+        if parameter.dim() in formats:
+            assert parameter.is_contiguous(memory_format=formats[parameter.dim()])
+    assert net.to(memory_format=torch.contiguous_format) is net
+
+
 def test_what_cannot_be_done_is_told_and_changes_nothing() -> None:
     net, tsm = Someone(), create_model("tiny_tsm")
     insert_after(tsm, "layer3.0", SqueezeExcite3d)
@@ -202,5 +285,16 @@ def test_weights_of_the_network_without_layers_load(name: str, blocks: str, tmp_
     insert_after(other, blocks, SqueezeExcite3d)
     result = load_weights(other, tmp_path / "plain.pt", part="backbone")
     assert result.missing == result.unexpected == []
+    for part in ("all", "features"):
+        same = create_model(name, num_classes=5)
+        insert_after(same, blocks, SqueezeExcite3d)
+        with pytest.raises(
+            ValueError, match="it has no layers behind those blocks: strict=False leaves them"
+        ):
+            load_weights(same, tmp_path / "plain.pt", part=part)
+        result = load_weights(same, tmp_path / "plain.pt", strict=False, part=part)
+        assert result.missing
+        assert all(key.startswith(f"{blocks}.attention.layer.") for key in result.missing)
+        assert result.unexpected == []
     key = f"{net.stem_name}.weight"
     assert torch.equal(other.state_dict()[key], net.state_dict()[key])

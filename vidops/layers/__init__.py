@@ -7,6 +7,7 @@ from .depthwise_conv3d import DepthwiseConv3d
 from .fold_time import FoldTime
 from .global_context import GlobalContext
 from .lateral_connection import BandPassLateralConnection, LateralConnection
+from .memory_format import channels_last
 from .mix_t_conv import MixTConv
 from .motion_band_pass import MotionBandPass
 from .non_local import NonLocal
@@ -34,6 +35,7 @@ __all__ = [
     "SqueezeExcite3d",
     "TemporalShift",
     "TemporalSqueezePool",
+    "channels_last",
     "insert_after",
     "remove_inserted",
 ]

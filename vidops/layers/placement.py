@@ -59,28 +59,34 @@ def insert_after(
     """Put a layer over clips after blocks of a network, in place: what a block puts out goes through it.
 
     The network may be anybody's. Each block gets the layer as its child ``attention`` and runs it on what it puts out,
-    by a forward hook; all other parameters stay the same objects under the same names, so optimizers, weights and
-    checkpoints of the network as it was still fit. A layer that starts as the identity, as the attention layers of
-    vidops do, leaves the network's results as they were, bit by bit. Insert before `torch.compile` or `torch.export`,
-    and give the new parameters to the optimizer.
+    by a forward hook; all other parameters stay the same objects under the same names. A layer that starts as the
+    identity, as the attention layers of vidops do, leaves the network's results as they were, bit by bit. Insert before
+    `torch.compile` or `torch.export`, and give the new parameters to the optimizer.
+
+    Weights of the network as it was lack the layers' keys: load them before inserting, or with ``strict=False``. A hook
+    runs where the block is called, ``block(x)``: behind code that calls ``block.forward(x)`` the layer is never run, in
+    silence; an ``example`` finds that out. A network of 2-D convolutions has 4-D and 5-D weights then, which PyTorch's
+    ``network.to(memory_format=...)`` refuses; `channels_last` takes both.
 
     Args:
         network: a network over clips (3-D convolutions) or over their frames ``(N*T, C, H, W)`` (2-D).
-        names: of the blocks, as in ``network.named_modules()``; for an ``nn.Sequential`` its last module.
+        names: of the blocks, as in ``network.named_modules()``; for an ``nn.Sequential`` its last module. A module
+            that stands at several places has the layer at each.
         layer: makes a layer for a number of channels, such as `RegionNonLocal` itself, or a lambda.
         num_segments: T, for blocks that put out frames ``(N*T, C, H, W)``; None where a network of vidops tells it
             itself, and for blocks that put out clips ``(N, C, T, H, W)``.
         channels: that the blocks put out; None where a network of vidops tells it, a block has an attribute
             ``out_channels``, or ``example`` is given.
         example: input of the network, which then runs once, without gradients and in evaluation mode, to tell the
-            channels.
+            channels and to make sure that a layer behind each block would run, on what it takes.
 
     Returns:
-        The names of the modules that now have a layer behind them.
+        The names of the modules that now have a layer behind them, each the first of its module.
 
     Raises:
         ValueError: a name is unknown, given twice or already followed by a layer, a module cannot take one, or its
-            channels or the layer's making are at fault; the network is as it was.
+            channels or the layer's making are at fault, or ``example`` does not come to a block; the network is as it
+            was.
 
     Example:
         >>> import torch, vidops
@@ -95,12 +101,14 @@ def insert_after(
     doubled = {place for place in places if places.count(place) > 1}
     if doubled:
         raise ValueError(f"names: {sorted(doubled)[0]} is given twice")
-    shapes = _shapes(network, places, example) if channels is None and example is not None else {}
+    shapes = {} if example is None else _shapes(network, places, example)
     made = []
     for place in places:
         width, segments = _facts(network, place, channels, num_segments)
         if place in shapes:
             width = _width_of(shapes[place], place, segments)
+            if channels not in (None, width):
+                raise ValueError(f"channels: {place} puts out {width}, got {channels!r}")
         if width is None:
             raise ValueError(
                 f"channels: it is not known how many {place} puts out; give channels, or an example of the network's"
@@ -143,6 +151,8 @@ def remove_inserted(network: nn.Module, names: str | Sequence[str] | None = None
     """
     found = dict(_inserted(network))
     wanted = list(found) if names is None else [names] if isinstance(names, str) else list(names)
+    known = dict(network.named_modules(remove_duplicate=False))
+    wanted = list(dict.fromkeys(_first_name(network, known[n]) if n in known else n for n in wanted))
     for name in wanted:
         if name not in found:
             raise ValueError(
@@ -168,15 +178,30 @@ def _through(module: nn.Module, inputs: Any, output: Any) -> Any:
     return behind(output)
 
 
+def inserted_keys(network: nn.Module) -> tuple[str, ...]:
+    """List the prefixes of the state-dict keys of layers that `insert_after` put into a network."""
+    names = network.named_modules(remove_duplicate=False)
+    return tuple(f"{name}.{CHILD}." for name, module in names if _is_followed(module))
+
+
 def _inserted(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in network.named_modules():
-        if any(hook is _through for hook in module._forward_hooks.values()):
+        if _is_followed(module):
             yield name, module
+
+
+def _is_followed(module: nn.Module) -> bool:
+    return any(hook is _through for hook in module._forward_hooks.values())
+
+
+def _first_name(network: nn.Module, module: nn.Module) -> str:
+    """Find the first of the places at which a module stands."""
+    return next(name for name, found in network.named_modules() if found is module)
 
 
 def _place(network: nn.Module, name: str) -> str:
     """Find the module whose output is that of the module of a name, and make sure that a layer may follow it."""
-    known = dict(network.named_modules())
+    known = dict(network.named_modules(remove_duplicate=False))
     if name not in known or name == "":
         close = difflib.get_close_matches(str(name), known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {_shown(network)}"
@@ -190,9 +215,9 @@ def _place(network: nn.Module, name: str) -> str:
             f"names: {name} is a {type(module).__name__}, whose children are what it runs; name the last one"
         )
     if hasattr(module, CHILD):
-        what = "a layer behind it" if dict(_inserted(network)).get(name) is module else f"its own {CHILD!r}"
+        what = "a layer behind it" if _is_followed(module) else f"its own {CHILD!r}"
         raise ValueError(f"names: {name} has {what} already")
-    return name
+    return _first_name(network, module)
 
 
 def _shown(network: nn.Module) -> str:
@@ -254,7 +279,10 @@ def _shapes(network: nn.Module, places: list[str], example: Tensor) -> dict[str,
             module.training = training
     missing = [name for name in places if name not in found]
     if missing:
-        raise ValueError(f"example: the network did not run {missing[0]}")
+        raise ValueError(
+            f"example: the network did not call {missing[0]}: it does not run it, or runs its forward itself, past"
+            " the hook that a layer behind it needs"
+        )
     return found
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from ..layers.fold_time import as_frames
+from ..layers.memory_format import AnyRank
 
 
 class Block(NamedTuple):
@@ -35,7 +36,7 @@ def refuse_losses(net: nn.Module, wanted: bool) -> None:
         raise TypeError(f"return_losses: {type(net).__name__} has no losses of its own; it returns logits")
 
 
-class Backbone(nn.Module):
+class Backbone(AnyRank):
     """A network from clips to logits in pieces that can be run one at a time.
 
     ``net(clip)`` is the same as::

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..layers import LateralConnection, MotionBandPass
 from ..layers.lateral_connection import match_size
+from ..layers.memory_format import AnyRank
 from .backbone import Backbone, Block, check_clip, check_in_channels, refuse_losses
 from .mbpm import FRAMES
 
@@ -18,7 +19,7 @@ QUIET = ("complement", "frame")
 INDICES = ("connection", "block")
 
 
-class BusyQuietNet(nn.Module):
+class BusyQuietNet(AnyRank):
     """Busy-Quiet Net: two structurally equal pathways that exchange features after their residual blocks.
 
     A Motion Band-Pass Module makes one busy frame of every three; the quiet frames are the rest of them, reduced.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .._extras import require
 from ..layers import FoldTime
-from ..layers.placement import OnClips
+from ..layers.placement import OnClips, inserted_keys
 
 PARTS = ("all", "features", "backbone")
 CONTAINERS = ("state_dict", "model", "model_state")
@@ -300,6 +300,10 @@ def advice(
     for pathway in getattr(model, "pathways", ()):
         if part != "backbone" and unexpected and all(f"{pathway}.{key}" in own for key in unexpected):
             return "; it is of one pathway: part='backbone' loads it into each"
+    inserted = inserted_keys(model)
+    lacking = missing and not unexpected and not reshaped
+    if lacking and all(key.startswith(inserted) for key in missing):
+        return "; it has no layers behind those blocks: strict=False leaves them as they are"
     away = outside(model, "backbone") if hasattr(model, "classifier_name") else None
     if away and part != "backbone" and not unexpected and all(away(key) for key in missing + reshaped):
         return "; it has no temporal layers: part='backbone' leaves them and the classifier as they are"
