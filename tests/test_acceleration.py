@@ -266,6 +266,14 @@ def test_the_model_itself_may_be_the_convolution() -> None:
     assert conv(torch.rand(4, 5, 6, 7)).shape == (4, 3, 4, 5)
 
 
+def test_layers_without_an_operator_are_not_exchanged() -> None:
+    for name in ("tiny_se", "tiny_cbam", "tiny_gc"):
+        report = accelerate(vidops.create_model(name, backend="reference"))
+        assert {e.was for e in report.swapped} == {"TemporalShift on reference"}
+    report = accelerate(vidops.create_model("tiny_rnl", backend="reference", chain=True))
+    assert {e.now for e in report.swapped} == {"TemporalShift", "RegionNonLocal", "DepthwiseConv3d"}
+
+
 def test_layers_built_on_reference() -> None:
     net = vidops.create_model("tiny_mstnet", backend="reference")
     report = accelerate(net)

@@ -18,10 +18,10 @@ from torch.nn.utils import parametrize
 
 from . import ops, reference
 from .layers import DepthwiseConv3d
-from .layers.depthwise_conv3d import MAX_KERNEL
 from .layers.fold_time import as_clips, as_frames
 from .ops.backends import BACKENDS, PREFERENCE
 from .ops.checks import FLOATS
+from .ops.depthwise_conv3d import MAX_KERNEL
 
 __all__ = ["AccelerationReport", "Entry", "accelerate", "restore"]
 

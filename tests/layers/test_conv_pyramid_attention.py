@@ -46,9 +46,18 @@ def test_mean_gain() -> None:
 def test_gains_of_one_are_exact_for_any_number_of_positions(dtype: torch.dtype) -> None:
     layer = ConvPyramidAttention(((1, 1, 1),)).to(dtype)
     for positions in (1, 3, 7, 49, 6_272, 70_001):
-        assert torch.equal(
-            layer.gains(torch.ones(1, 2, 1, 1, positions, dtype=dtype)).unique(), torch.ones(1, dtype=dtype)
-        )
+        x = torch.ones(1, 2, 1, 1, positions, dtype=dtype)
+        assert torch.equal(layer.gains(x).unique(), torch.ones(1))
+        assert torch.equal(layer(x), x)
+
+
+def test_a_gain_that_half_precision_cannot_hold() -> None:
+    """One of 70,000 positions takes all the weight: x is multiplied before the product is rounded."""
+    layer = ConvPyramidAttention(((1, 1, 1),)).half()
+    torch.nn.init.constant_(layer.weights[0], 1e4)
+    x = torch.zeros(1, 2, 1, 1, 70_000, dtype=torch.float16)
+    x[..., 7] = 0.25
+    assert torch.equal(layer(x), 70_000 * x)
 
 
 def test_largest_sizes_by_axis() -> None:

@@ -38,6 +38,8 @@ class AttentionChain(nn.Module):
     ) -> None:
         super().__init__()
         self.squeeze_excite = SqueezeExcite3d(check_width(channels, "channels"), reduction, backend=backend)
+        if not isinstance(attention, nn.Module):
+            raise ValueError(f"attention must be a module, got {attention!r}")
         self.attention = attention
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from .clips import ClipNorm, check_channels, hidden_units
-from .conv_pyramid_attention import check_pyramid
+from .clips import ClipNorm, check_channels, check_flag, check_kernel, hidden_units
 
 
 class CBAM3d(nn.Module):
@@ -26,7 +25,7 @@ class CBAM3d(nn.Module):
         reduction: the hidden layer of the channels' gate has C // reduction units, at least 4.
         kernel_size: odd sizes of the positions' convolution along time, height and width, one int or three.
         scale: double both gates; False gives the paper's, which halve what they cannot tell about.
-        backend: taken as by every layer; there is no operator of vidops inside.
+        backend: taken as by every layer, and not kept: there is no operator of vidops inside.
 
     Returns:
         Calling it on a clip ``(N, C, T, H, W)`` returns a clip of the same shape.
@@ -55,9 +54,9 @@ class CBAM3d(nn.Module):
         hidden = hidden_units(channels, reduction)
         self.channels = channels
         self.reduction = reduction
-        (self.kernel_size,) = check_pyramid([kernel_size])  # type: ignore[list-item]
-        self.scale = scale
-        self.backend = ops.backends.check_backend(backend)
+        self.kernel_size = check_kernel(kernel_size)
+        self.scale = check_flag(scale, "scale")
+        ops.backends.check_backend(backend)
         self.fc1 = nn.Linear(channels, hidden)
         self.fc2 = nn.Linear(hidden, channels)
         nn.init.zeros_(self.fc2.weight)
@@ -82,6 +81,5 @@ class CBAM3d(nn.Module):
     def extra_repr(self) -> str:
         """Show the arguments."""
         return (
-            f"{self.channels}, reduction={self.reduction}, kernel_size={self.kernel_size}, scale={self.scale},"
-            f" backend={self.backend!r}"
+            f"{self.channels}, reduction={self.reduction}, kernel_size={self.kernel_size}, scale={self.scale}"
         )

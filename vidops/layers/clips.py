@@ -1,8 +1,15 @@
-"""What layers over clips share: a check of their channels, batch norm."""
+"""What layers over clips share: checks of what they are given and made of, batch norm."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from torch import Tensor, nn
+
+from ..ops.depthwise_conv3d import MAX_KERNEL
+
+Triple = tuple[int, int, int]
 
 
 def check_channels(x: Tensor, channels: int | None) -> None:
@@ -43,6 +50,61 @@ def check_one_of(value: str, name: str, known: tuple[str, ...]) -> str:
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
     return value
+
+
+def check_flag(value: bool, name: str) -> bool:
+    """Return a switch; raise unless it is True or False.
+
+    Example:
+        >>> check_flag(True, "pool")
+        True
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def check_factor(value: float | None, name: str) -> float | None:
+    """Return a finite number, or None; raise unless it is one.
+
+    Example:
+        >>> check_factor(0.5, "scale")
+        0.5
+    """
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)
+    ):
+        raise ValueError(f"{name} must be a finite number or None, got {value!r}")
+    return value
+
+
+def kernel_triple(value: Any) -> Triple | None:
+    """Return odd sizes of at most 9 along time, height and width, given as one int or three; None for aught else.
+
+    Example:
+        >>> kernel_triple(3), kernel_triple((3, 4, 3))
+        ((3, 3, 3), None)
+    """
+    sizes = (value,) * 3 if isinstance(value, int) else value
+    if not isinstance(sizes, (tuple, list)) or len(sizes) != 3:
+        return None
+    if any(isinstance(k, bool) or not isinstance(k, int) for k in sizes):
+        return None
+    kt, kh, kw = sizes
+    return (kt, kh, kw) if all(1 <= k <= MAX_KERNEL and k % 2 for k in sizes) else None
+
+
+def check_kernel(value: Any, name: str = "kernel_size") -> Triple:
+    """Return what `kernel_triple` does; raise where that is None.
+
+    Example:
+        >>> check_kernel([3, 7, 7])
+        (3, 7, 7)
+    """
+    sizes = kernel_triple(value)
+    if sizes is None:
+        raise ValueError(f"{name} must be odd and at most {MAX_KERNEL}, one int or three, got {value!r}")
+    return sizes
 
 
 def hidden_units(channels: int, reduction: int) -> int:

@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
-from .clips import check_channels
-from .depthwise_conv3d import MAX_KERNEL
+from ..ops.depthwise_conv3d import MAX_KERNEL
+from .clips import Triple, check_channels, check_flag, kernel_triple
 
-Triple = tuple[int, int, int]
 PYRAMID: tuple[Triple, ...] = ((1, 1, 1), (3, 3, 3), (3, 7, 7), (3, 9, 9))
 
 
@@ -56,7 +55,7 @@ class ConvPyramidAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.kernel_sizes = check_pyramid(kernel_sizes)
-        self.scale = scale
+        self.scale = check_flag(scale, "scale")
         self.backend = ops.backends.check_backend(backend)
         self.weights = nn.ParameterList(torch.zeros(1, 1, *size) for size in self.kernel_sizes)
 
@@ -70,7 +69,10 @@ class ConvPyramidAttention(nn.Module):
         return torch.stack(padded).sum(0) if len(padded) > 1 else padded[0]
 
     def gains(self, x: Tensor) -> Tensor:
-        """Compute what each position of a clip is multiplied by: ``(N, 1, T, H, W)``."""
+        """Compute what each position of a clip is multiplied by: ``(N, 1, T, H, W)``.
+
+        Of clips in half precision it is fp32: with ``scale`` it reaches THW, which fp16 cannot hold past 65,504.
+        """
         seen = ops.depthwise_conv3d(x.mean(1, keepdim=True), self.merged(), backend=self.backend)
         logits = seen.flatten(1)
         if logits.dtype in (torch.float16, torch.bfloat16):
@@ -80,12 +82,12 @@ class ConvPyramidAttention(nn.Module):
         else:  # equal logits give 1 to the last bit
             above = (logits - logits.amax(1, keepdim=True)).exp()
             gains = above * (above.shape[1] / above.sum(1, keepdim=True))
-        return gains.to(x.dtype).reshape(seen.shape)
+        return gains.reshape(seen.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the positions of a clip ``(N, C, T, H, W)``."""
         check_channels(x, None)
-        return x * self.gains(x)
+        return (x * self.gains(x)).to(x.dtype)
 
     def extra_repr(self) -> str:
         """Show the arguments."""
@@ -99,17 +101,12 @@ def check_pyramid(kernel_sizes: Sequence[Sequence[int]]) -> tuple[Triple, ...]:
         >>> check_pyramid([[1, 1, 1]])
         ((1, 1, 1),)
     """
-    made = []
     if isinstance(kernel_sizes, (str, int)) or not len(kernel_sizes):
         raise ValueError(f"kernel_sizes must be one triple or more, got {kernel_sizes!r}")
-    for size in kernel_sizes:
-        triple = (size,) * 3 if isinstance(size, int) else tuple(size)
-        if len(triple) != 3 or any(
-            isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_KERNEL or k % 2 == 0
-            for k in triple
-        ):
+    made = [(size, kernel_triple(size)) for size in kernel_sizes]
+    for size, triple in made:
+        if triple is None:
             raise ValueError(
                 f"kernel_sizes must be triples of odd numbers of at most {MAX_KERNEL}, got {size!r}"
             )
-        made.append((triple[0], triple[1], triple[2]))
-    return tuple(made)
+    return tuple(triple for _, triple in made if triple is not None)

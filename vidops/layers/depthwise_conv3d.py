@@ -8,9 +8,7 @@ import torch.fx
 from torch import Tensor, nn
 
 from .. import ops
-
-MAX_KERNEL = 9
-Triple = tuple[int, int, int]
+from .clips import Triple, check_kernel
 
 
 @torch.fx.wrap  # one call of the graph: the number of axes is not known there
@@ -97,11 +95,7 @@ class DepthwiseConv3d(nn.Conv3d):
             raise ValueError(f"groups must be in_channels, {in_channels}, or None, got {groups}")
         if padding_mode != "zeros":
             raise ValueError(f"padding_mode must be 'zeros', got {padding_mode!r}")
-        sizes = (kernel_size,) * 3 if isinstance(kernel_size, int) else tuple(kernel_size)
-        if len(sizes) != 3 or any(k < 1 or k > MAX_KERNEL or k % 2 == 0 for k in sizes):
-            raise ValueError(
-                f"kernel_size must be odd and at most {MAX_KERNEL}, one int or three, got {kernel_size!r}"
-            )
+        sizes = check_kernel(kernel_size)
         super().__init__(
             in_channels, out_channels, sizes, stride, padding, dilation, in_channels, bias, "zeros",
             device, dtype,

@@ -18,7 +18,7 @@ class GlobalContext(nn.Module):
     Args:
         channels: C of the clips.
         reduction: the hidden layer has C // reduction units, at least 4.
-        backend: taken as by every layer; there is no operator of vidops inside.
+        backend: taken as by every layer, and not kept: there is no operator of vidops inside.
 
     Returns:
         Calling it on a clip ``(N, C, T, H, W)`` returns a clip of the same shape.
@@ -40,7 +40,7 @@ class GlobalContext(nn.Module):
         hidden = hidden_units(channels, reduction)
         self.channels = channels
         self.reduction = reduction
-        self.backend = ops.backends.check_backend(backend)
+        ops.backends.check_backend(backend)
         self.mask = nn.Conv3d(channels, 1, 1, bias=False)
         self.fc1 = nn.Linear(channels, hidden)
         self.norm = nn.LayerNorm(hidden)
@@ -61,4 +61,4 @@ class GlobalContext(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the arguments."""
-        return f"{self.channels}, reduction={self.reduction}, backend={self.backend!r}"
+        return f"{self.channels}, reduction={self.reduction}"

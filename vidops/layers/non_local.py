@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
-from .clips import ClipNorm, check_channels, check_one_of, check_width
+from .clips import ClipNorm, check_channels, check_factor, check_flag, check_one_of, check_width
 
 KINDS = ("gaussian", "dot", "cosine", "concatenation")
 
@@ -45,6 +45,7 @@ class AttentionBlock(nn.Module):
         self.channels = channels
         self.inner_channels = inner_channels
         self.kind = check_one_of(kind, "kind", KINDS)
+        check_factor(scale, "scale")
         if scale is not None and kind != "gaussian":
             raise ValueError(f"scale must be None with kind {kind!r}, got {scale!r}")
         self.scale = scale
@@ -158,6 +159,8 @@ class NonLocal(AttentionBlock):
         backend: str | None = None,
     ) -> None:
         check_width(channels, "channels")
+        check_flag(embed, "embed")
+        check_flag(pool, "pool")
         inner = (
             max(channels // 2, 1) if inner_channels is None else check_width(inner_channels, "inner_channels")
         )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
 from .. import ops
-from .clips import check_one_of, check_width
+from .clips import check_kernel, check_one_of, check_width
 from .depthwise_conv3d import DepthwiseConv3d
 from .non_local import AttentionBlock
 
@@ -67,13 +66,14 @@ class RegionNonLocal(AttentionBlock):
             max(channels // 2, 1) if inner_channels is None else check_width(inner_channels, "inner_channels")
         )
         check_one_of(aggregate, "aggregate", AGGREGATES)
-        size: Any = kernel_size if isinstance(kernel_size, int) else tuple(kernel_size)
-        region = DepthwiseConv3d(inner, inner, size, padding="same", bias=False, backend=backend)
+        size = check_kernel(kernel_size)
         super().__init__(channels, inner, inner, kind=kind, scale=scale, backend=backend)
-        self.kernel_size = region.kernel_size
+        self.kernel_size = size
         self.aggregate = aggregate
         self.g = nn.Conv3d(channels, inner, 1)
-        self.region = region if aggregate == "conv" else None
+        self.region = None
+        if aggregate == "conv":
+            self.region = DepthwiseConv3d(inner, inner, size, padding="same", bias=False, backend=backend)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute what describes the regions of a clip ``(N, C, T, H, W)``, as query and as key, and the values."""
@@ -101,6 +101,6 @@ class RegionNonLocal(AttentionBlock):
     def extra_repr(self) -> str:
         """Show the arguments."""
         return (
-            f"{self.channels}, kind={self.kind!r}, aggregate={self.aggregate!r}, kernel_size={tuple(self.kernel_size)},"
+            f"{self.channels}, kind={self.kind!r}, aggregate={self.aggregate!r}, kernel_size={self.kernel_size},"
             f" inner_channels={self.inner_channels}, scale={self.scale}, backend={self.backend!r}"
         )

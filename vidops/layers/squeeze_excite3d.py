@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .. import ops
-from .clips import check_channels, check_one_of, hidden_units
+from .clips import check_channels, check_flag, check_one_of, hidden_units
 
 FORMS = ("add", "gate")
 
@@ -23,8 +23,8 @@ class SqueezeExcite3d(nn.Module):
         form: ``"add"``: eq. 4.14; ``"gate"``: ``x * 2 sigmoid(s)``, the squeeze and excitation of Hu et al., doubled so
             that a new layer changes nothing, too.
         norm: whether the first layer has a batch norm. Its statistics are over clips, so that it cannot be trained with
-            one a step.
-        backend: taken as by every layer; there is no operator of vidops inside.
+            one a step, but with ``nn.SyncBatchNorm`` in its place with one a rank.
+        backend: taken as by every layer, and not kept: there is no operator of vidops inside.
 
     Returns:
         Calling it on a clip ``(N, C, T, H, W)`` returns a clip of the same shape.
@@ -54,7 +54,8 @@ class SqueezeExcite3d(nn.Module):
         self.channels = channels
         self.reduction = reduction
         self.form = check_one_of(form, "form", FORMS)
-        self.backend = ops.backends.check_backend(backend)
+        ops.backends.check_backend(backend)
+        check_flag(norm, "norm")
         self.fc1 = nn.Linear(channels, hidden, bias=not norm)
         self.norm = nn.BatchNorm1d(hidden) if norm else None
         self.fc2 = nn.Linear(hidden, channels)
@@ -65,7 +66,10 @@ class SqueezeExcite3d(nn.Module):
         """Compute s ``(N, C, 1, 1, 1)`` of a clip."""
         hidden = self.fc1(x.mean((2, 3, 4)))
         if self.norm is not None:
-            if self.norm.training and x.shape[0] == 1:
+            alone = x.shape[0] == 1 and not isinstance(
+                self.norm, nn.SyncBatchNorm
+            )  # that sees all ranks' clips
+            if self.norm.training and alone:
                 raise ValueError(
                     "x: a single clip cannot train the batch norm of SqueezeExcite3d, whose statistics are over clips;"
                     " give two or more, freeze its norm or build it with norm=False"
@@ -81,4 +85,4 @@ class SqueezeExcite3d(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the arguments."""
-        return f"{self.channels}, reduction={self.reduction}, form={self.form!r}, backend={self.backend!r}"
+        return f"{self.channels}, reduction={self.reduction}, form={self.form!r}"
