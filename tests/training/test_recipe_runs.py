@@ -196,12 +196,22 @@ def small(path: Path, root: Path, output: Path, *more: str) -> Config:
     return load_config(path, [*overrides, *more])
 
 
-# Recipes that differ from another in the size of a kernel alone train in the slow tests.
-OF_A_KERNEL = {
-    name for name in NAMES if name in ATTENTION and {"kernel_size", "kernel_sizes"} & set(options(name))
-}
+def alike(names: list[str]) -> set[str]:
+    """Name recipes whose small network differs from an earlier one's in numbers alone: kernels, blocks, rates."""
+    numbers, seen, found = {"kernel_size", "kernel_sizes", "num_blocks"}, [], set()
+    for name in sorted(names, key=lambda name: bool(numbers & set(options(name)))):
+        recipe = load_config(CONFIGS / f"{name}.yaml")
+        what = tiny_name(recipe), {key: value for key, value in options(name).items() if key not in numbers}
+        if what in seen:
+            found.add(name)
+        seen.append(what)
+    return found
+
+
+# The recipes of attention are many; those whose networks run the same code train in the slow tests.
+ALIKE = alike([name for name in NAMES if name in ATTENTION and not name.startswith("tsm/")])
 WITH_SLOW = [
-    pytest.param(path, marks=pytest.mark.slow) if name in OF_A_KERNEL else path
+    pytest.param(path, marks=pytest.mark.slow) if name in ALIKE else path
     for path, name in zip(RECIPES, NAMES, strict=True)
 ]
 
