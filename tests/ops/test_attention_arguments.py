@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
 from tests.ops.common import DTYPES, EVERY_BACKEND, FAST, device_for
-from vidops import ops
-from vidops.ops.backends import BACKENDS, OPERATORS
+from vidops import ops, use_backend
+from vidops.ops.backends import BACKENDS, OPERATORS, Operator
+from vidops.ops.nonlocal_attention import by_flash, flash_serves
+from vidops.reference.nonlocal_attention import clip_of
 
 OP = "nonlocal_attention"
 
@@ -171,3 +174,73 @@ def test_tf32_is_allowed_as_pytorch_is_told(compiled: bool, monkeypatch: pytest.
     finally:
         matmul.fp32_precision = before
     assert seen == [True, False]
+
+
+def test_another_scale_leaves_a_compiled_graph_whole() -> None:
+    x = torch.randn(1, 4, 2, 3, 3)
+    compiled = torch.compile(
+        lambda x, scale: ops.nonlocal_attention(x, x, x, scale=scale, backend="reference"),
+        fullgraph=True,
+        backend="aot_eager",
+    )
+    for scale in (0.1, 0.2, 0.3):
+        torch.testing.assert_close(
+            compiled(x, scale), ops.nonlocal_attention(x, x, x, scale=scale, backend="reference")
+        )
+
+
+def test_maps_under_autocast_cast_what_a_block_has_learned() -> None:
+    x, weight = torch.randn(1, 4, 2, 3, 3), torch.randn(4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        weights = ops.attention_map(
+            x, x, (0, 0, 0), kind="concatenation", query_weight=weight, key_weight=weight
+        )
+    low = [t.bfloat16() for t in (x, x, weight, weight)]
+    expected = ops.attention_map(
+        *low[:2], (0, 0, 0), kind="concatenation", query_weight=low[2], key_weight=low[3]
+    )
+    torch.testing.assert_close(weights, expected)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "cosine", "concatenation", "dot"])
+def test_keys_that_are_the_queries(kind: str) -> None:
+    """They are made ready once, and both gradients come back."""
+    device_for("cpu", "nonlocal_attention")
+    x, v = torch.randn(2, 1, 5, 2, 3, 4, dtype=torch.float64)
+    weights = {name: torch.randn(5, dtype=torch.float64) for name in ("query_weight", "key_weight")}
+    options = {"kind": kind, "backend": "cpu", **(weights if kind == "concatenation" else {})}
+    found = []
+    for same in (True, False):
+        q = x.clone().requires_grad_()
+        out = ops.nonlocal_attention(q, q if same else q.clone(), v, **options)
+        found.append((out, *torch.autograd.grad(out.square().sum(), q)))
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("over", ["all", "space", "time"])
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_flash_attention_is_the_gaussian_kind(over: str, scale: float | None) -> None:
+    """What a GPU's automatic choice calls is tried here on the CPU."""
+    q, k, v = torch.randn(3, 2, 8, 3, 4, 5, dtype=torch.float64)
+    exact = ops.nonlocal_attention(q, k, v, over=over, scale=scale, backend="reference")
+    tokens = by_flash(q, k, v, over, scale)
+    torch.testing.assert_close(clip_of(tokens, q.shape, over), exact)
+
+
+def test_flash_attention_serves_no_gradients_and_no_cpu() -> None:
+    q = torch.randn(1, 8, 2, 3, 3, dtype=torch.float16)
+    assert not flash_serves(q, q, q)
+    on_gpu = SimpleNamespace(
+        device=torch.device("cuda"), dtype=torch.float16, shape=q.shape, requires_grad=False
+    )
+    learning = SimpleNamespace(**{**vars(on_gpu), "requires_grad": True})
+    wide = SimpleNamespace(**{**vars(on_gpu), "dtype": torch.float32})
+    other = SimpleNamespace(**{**vars(on_gpu), "shape": torch.Size((1, 16, 2, 3, 3))})
+    assert flash_serves(*cast("Any", (on_gpu, on_gpu, on_gpu)))
+    for refused in (learning, wide, other):
+        assert not flash_serves(*cast("Any", (refused, on_gpu, on_gpu)))
+    with torch.no_grad():
+        assert flash_serves(*cast("Any", (learning, on_gpu, on_gpu)))
+    for chosen in ("cuda", None):
+        with use_backend(chosen):
+            assert Operator.automatic(None) == (chosen is None)

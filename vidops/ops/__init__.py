@@ -2,11 +2,12 @@
 
 import torch.fx
 
+from .attention_map import attention_map
 from .backends import explain, use_backend
 from .depthwise_conv3d import depthwise_conv3d
 from .keypoint_shifts import keypoint_shifts
 from .motion_band_pass import motion_band_pass
-from .nonlocal_attention import attention_map, nonlocal_attention
+from .nonlocal_attention import nonlocal_attention
 from .region_aggregate import region_aggregate
 from .region_attention import region_attention
 from .resize import resize

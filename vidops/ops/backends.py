@@ -260,6 +260,11 @@ class Operator:
         limit = self.limits.get(backend)
         return limit(*args) if limit else ""
 
+    @staticmethod
+    def automatic(requested: str | None) -> bool:
+        """Whether nobody has named a backend: no argument, ``use_backend`` or ``VIDOPS_BACKEND``."""
+        return requested is None and _state.backend is None and _environment is None
+
     def choose(self, requested: str | None, device: str, *args: Any) -> str:
         """Name the backend for a call: argument, then ``use_backend``, then ``VIDOPS_BACKEND``, then automatic.
 

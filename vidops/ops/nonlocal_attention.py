@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import reference
@@ -17,7 +18,7 @@ from .backends import Operator
 from .checks import check_clip
 from .layouts import layout_of
 
-__all__ = ["KINDS", "OVER", "attention_map", "nonlocal_attention"]
+__all__ = ["KINDS", "OVER", "nonlocal_attention"]
 
 # The first three are numbered so in the schema; "dot" needs no kernel.
 KINDS = ("gaussian", "cosine", "concatenation", "dot")
@@ -82,11 +83,12 @@ def nonlocal_attention(
     """
     for name, clip in (("query", query), ("key", key), ("value", value)):
         check_clip(clip, name)
-    device = query.device.type
+    device, same = query.device.type, key is query
     query, key, value, query_weight, key_weight = _operator.cast(  # type: ignore[assignment]
         device, query, key, value, query_weight, key_weight
     )
-    _check_pairs(query, key, kind, over, scale, query_weight, key_weight)
+    key = query if same else key
+    check_pairs(query, key, kind, over, scale, query_weight, key_weight)
     _check_value(key, value, query)
     name = _operator.choose(backend, device, query, key, value, kind)
     options: dict[str, Any] = {
@@ -95,64 +97,39 @@ def nonlocal_attention(
         "query_weight": query_weight,
         "key_weight": key_weight,
     }
-    with _without_autocast(device):
+    with without_autocast(device):
         if name == "reference":
             result = _operator.reference(query, key, value, over=over, **options)
+        elif kind == "gaussian" and _operator.automatic(backend) and flash_serves(query, key, value):
+            result = clip_of(by_flash(query, key, value, over, scale), query.shape, over)
         else:
             result = clip_of(_attend(name, query, key, value, over, **options), query.shape, over)
         return _laid_out_as(query, result)
 
 
-def attention_map(
-    query: Tensor,
-    key: Tensor,
-    point: Sequence[int],
-    *,
-    kind: str = "gaussian",
-    over: str = "all",
-    scale: float | None = None,
-    query_weight: Tensor | None = None,
-    key_weight: Tensor | None = None,
-) -> Tensor:
-    """Tell how much one position of a clip takes from every other, for pictures.
+def flash_serves(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether PyTorch's flash attention takes a call on a GPU: forward alone, in 16 bits.
 
-    Args:
-        query: clip ``(N, D, T, H, W)``, as for :func:`nonlocal_attention`, and so are the others.
-        key: clip ``(N, D, T', H', W')``.
-        point: ``(t, y, x)``, frame, row and column of the position in ``query``, from 0.
-        kind: ``"gaussian"``, ``"dot"``, ``"cosine"`` or ``"concatenation"``.
-        over: ``"all"``, ``"space"`` or ``"time"``.
-        scale: factor of ``"gaussian"``'s products; None for 1.
-        query_weight: ``(D,)``, for ``"concatenation"`` alone.
-        key_weight: ``(D,)``, likewise.
-
-    Returns:
-        ``(N, T', H', W')`` of the dtype of ``query``: the weights of the values at those positions, zero at those
-        that ``over`` leaves out.
-
-    Raises:
-        TypeError: a tensor has an unsupported or another dtype, or an argument is of the wrong kind.
-        ValueError: a shape, number or word is not allowed, or ``point`` is outside ``query``.
-
-    Source: thesis of Huang, fig. 4.1 and 4.8-4.10. Plain PyTorch on every device, in memory of O(L').
-
-    Example:
-        >>> import torch, vidops
-        >>> x = torch.randn(1, 16, 4, 7, 7)
-        >>> weights = vidops.ops.attention_map(x, x, (2, 3, 3))  # (1, 4, 7, 7), sum 1
+    Its gradients leave the error bound where one key dominates (they come from the rounded result), and their sums are
+    in no fixed order.
     """
-    for name, clip in (("query", query), ("key", key)):
-        check_clip(clip, name)
-    _check_pairs(query, key, kind, over, scale, query_weight, key_weight)
-    place = _check_point(point, query)
-    with _without_autocast(query.device.type):
-        return reference.attention_map(
-            query, key, place,
-            kind=kind, over=over, scale=scale, query_weight=query_weight, key_weight=key_weight,
-        )  # fmt: skip
+    return (
+        query.device.type == "cuda"
+        and query.dtype in (torch.float16, torch.bfloat16)
+        and query.shape[1] == value.shape[1] <= 256
+        and not (
+            torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
+        )
+    )
 
 
-def _check_pairs(
+def by_flash(query: Tensor, key: Tensor, value: Tensor, over: str, scale: float | None) -> Tensor:
+    """The Gaussian kind over tokens by PyTorch's scaled_dot_product_attention, ``(B, L, E)``."""
+    q, k, v = (tokens_of(x, over).unsqueeze(1) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0 if scale is None else float(scale)).squeeze(1)
+
+
+def check_pairs(
     query: Tensor, key: Tensor, kind: Any, over: Any, scale: Any, query_weight: Any, key_weight: Any
 ) -> None:
     for word, allowed, name in ((kind, KINDS, "kind"), (over, OVER, "over")):
@@ -206,7 +183,8 @@ def _check_scale(scale: Any, kind: str) -> None:
         raise TypeError(f"scale must be a number or None, got {type(scale).__name__}")
     if kind != "gaussian":
         raise ValueError(f"scale must be None with kind {kind!r}, got {scale}")
-    if not math.isfinite(scale):
+    number: Any = scale  # math.isfinite takes none that is symbolic in a compiled graph
+    if not -math.inf < number < math.inf:
         raise ValueError(f"scale must be finite, got {scale}")
 
 
@@ -225,19 +203,7 @@ def _check_weight(weight: Any, name: str, kind: str, query: Tensor) -> None:
         raise ValueError(f"{name} must have shape ({channels},), got {tuple(weight.shape)}")
 
 
-def _check_point(point: Any, query: Tensor) -> tuple[int, int, int]:
-    if not isinstance(point, (tuple, list)) or not all(
-        isinstance(i, int) and not isinstance(i, bool) for i in point
-    ):
-        raise TypeError(f"point must be three ints (t, y, x), got {point!r}")
-    if len(point) != 3:
-        raise ValueError(f"point must be three ints (t, y, x), got {len(point)}")
-    if not all(0 <= i < size for i, size in zip(point, query.shape[2:], strict=True)):
-        raise ValueError(f"point must lie in query's {tuple(query.shape[2:])} positions, got {tuple(point)}")
-    return point[0], point[1], point[2]
-
-
-def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
+def without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
     """Keep autocast from products in fp32: what it wants has been cast already."""
     if device == "meta" or not torch.is_autocast_enabled(device):
         return contextlib.nullcontext()
@@ -257,13 +223,13 @@ def _attend(
     key_weight: Tensor | None,
 ) -> Tensor:
     """What the values' tokens ``(B, L', E)`` become, ``(B, L, E)``."""
-    query, key, value = (tokens_of(x, over) for x in (query, key, value))
-    dtype = query.dtype
+    query, key = _of_both(lambda x: tokens_of(x, over), query, key)
+    value, dtype = tokens_of(value, over), query.dtype
     lengths: Tensor | None = None
     if kind == "cosine" and (backend == "cpu" or dtype in WIDE):
-        query, key = (unit_vectors(_wide(x)) for x in (query, key))
+        query, key = _of_both(lambda x: unit_vectors(_wide(x)), query, key)
     elif kind == "cosine":
-        (query, lengths), (key, of_keys) = _near_unit(query), _near_unit(key)
+        (query, lengths), (key, of_keys) = _of_both(_near_unit, query, key)
         value = (value.float() * of_keys).to(dtype)
     elif kind == "concatenation":
         pairs = ((query, query_weight), (key, key_weight))
@@ -275,12 +241,18 @@ def _attend(
         return torch.bmm(query[:, :, :0], torch.bmm(key[:, :, :0].mT, value)).to(dtype)
     if kind == "dot":
         return _dot(query, key, value)
-    query, key, value = (x.contiguous() for x in (query, key, value))
+    (query, key), value = _of_both(Tensor.contiguous, query, key), value.contiguous()
     factor = 1.0 if scale is None else float(scale)
     result: Tensor = _operator.kernels[backend](query, key, value, KINDS.index(kind), factor, _allows_tf32())[
         0
     ]
     return (result if lengths is None else result * lengths).to(dtype)
+
+
+def _of_both(make: Callable[[Tensor], Any], query: Tensor, key: Tensor) -> tuple[Any, Any]:
+    """What is made of the queries and of the keys, once where these are the same."""
+    made = make(query)
+    return made, made if key is query else make(key)
 
 
 def _near_unit(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,7 +79,7 @@ def _pairs(params: Params, tensors: Tensors) -> Tensor:
             if kind == "cosine":
                 q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
             pairs = torch.bmm(q, k.mT)
-        weights = pairs / k.shape[1] if kind == "dot" else F.relu(pairs) / k.shape[1]
+        weights, v = pairs if kind == "dot" else pairs.relu_(), v / k.shape[1]
     return clip_of(torch.bmm(weights, v), params["shape"], params["over"])
 
 
