@@ -11,14 +11,19 @@ import triton.language as tl
 
 from ._attention_tiles import (
     GAUSSIAN,
+    LIFT,
     SUM,
     column,
     each,
+    factor_of,
+    fit,
     gaussian,
+    lowest,
     mm,
     nothing,
     own,
     pairs,
+    power_of_two,
     rectified,
     row,
     store,
@@ -36,18 +41,19 @@ __all__ = [
 
 @triton.jit(do_not_specialize=["L", "K", "tiles"])
 def nonlocal_attention_sums_kernel(
-    query, key, grad, value, out, lse, delta, mean, part, L, K, tiles,
+    query, key, grad, value, out, lse, delta, mean, part, scale, L, K, tiles,
     D: tl.constexpr, E: tl.constexpr, KIND: tl.constexpr, SCALE: tl.constexpr, EXACT: tl.constexpr,
     EVEN: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr, M_BLOCK: tl.constexpr, N_BLOCK: tl.constexpr,
     D_SLICE: tl.constexpr, E_SLICE: tl.constexpr,
 ):  # fmt: skip
     """What softmax' gradient takes from all keys: the mean of the weights' gradients, and what weights lack to one.
 
-    The weights are of M_BLOCK queries. lse is rounded, and one unit of it is a unit of weights times lse. Where EXACT
-    the mean is that of the differences from ``delta``, the product of the result with its gradient, which is near it:
-    what is left of sums of one sign is not rounded as they are.
+    The weights are of M_BLOCK queries. lse is rounded, and one unit of it is a unit of weights times lse: all of them
+    at logits of 1e8. Where EXACT the mean is that of the differences from ``delta``, the product of the result with
+    its gradient, which is near it: what is left of sums of one sign is not rounded as they are.
     """
     WIDE: tl.constexpr = query.dtype.element_ty == tl.float64
+    factor = factor_of(query, scale, SCALE)
     program = tl.program_id(0)
     start = program % tiles * M_BLOCK
     item = (program // tiles).to(tl.int64)
@@ -75,22 +81,18 @@ def nonlocal_attention_sums_kernel(
         dp, _ = pairs(
             g, grad, value + there * E, left, rest, GAUSSIAN, WHOLE, E, E_SLICE, M_BLOCK, N_BLOCK, EVEN, PRECISION
         )  # fmt: skip
-        p = gaussian(s, sums, SCALE, EXACT)
+        p = gaussian(s, sums, factor)
         if not EVEN:
             p = tl.where(tl.arange(0, N_BLOCK)[None, :] < rest, p, 0)
         mass += sum_along(p, 1)
         total += sum_along(p * (dp - base if EXACT else dp), 1)
-    total = divide(total, mass, WIDE)
-    if EXACT:
-        norm = divide(nothing(query, M_BLOCK, 1) + 1, mass, WIDE)
-        total = total * norm  # as the difference that it is taken from is
-        store(part + token, norm, left, 0, 1, M_BLOCK, 1)
-    store(mean + token, total, left, 0, 1, M_BLOCK, 1)
+    store(mean + token, divide(total, mass, WIDE), left, 0, 1, M_BLOCK, 1)
+    store(part + token, divide(nothing(query, M_BLOCK, 1) + 1, mass, WIDE), left, 0, 1, M_BLOCK, 1)
 
 
 @triton.jit(do_not_specialize=["L", "K", "count", "tiles", "parts"])
 def nonlocal_attention_tokens_kernel(
-    x, others, gx, gothers, lse, delta, mean, part, dx, L, K, count, tiles, parts,
+    x, others, gx, gothers, lse, delta, mean, part, dx, scale, L, K, count, tiles, parts,
     D: tl.constexpr, E: tl.constexpr, KIND: tl.constexpr, SCALE: tl.constexpr, EXACT: tl.constexpr,
     EVEN: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr, KEYS: tl.constexpr, M_BLOCK: tl.constexpr,
     N_BLOCK: tl.constexpr, D_SLICE: tl.constexpr, E_SLICE: tl.constexpr, D_BLOCK: tl.constexpr,
@@ -108,14 +110,16 @@ def nonlocal_attention_tokens_kernel(
     left = L - start
     x += token * D
     gx += token * E
-    share = each(x, count, 1)
+    factor = factor_of(x, scale, SCALE)
+    SHORT: tl.constexpr = x.dtype.element_ty == tl.float16 and KIND != SUM
     if KIND == GAUSSIAN and not KEYS:
         sums, middle = column(lse + token, left, M_BLOCK), column(mean + token, left, M_BLOCK)
         if EXACT:
-            base, norm = column(delta + token, left, M_BLOCK), column(part + token, left, M_BLOCK)
+            base = column(delta + token, left, M_BLOCK)
     a = own(x, left, KIND, WHOLE, D, M_BLOCK, D_SLICE)
     ga = own(gx, left, GAUSSIAN, WHOLE, E, M_BLOCK, E_SLICE)
     total = nothing(x, M_BLOCK, 1 if KIND == SUM else D_BLOCK)
+    level = lowest(M_BLOCK)
     for begin in range(0, K, N_BLOCK):
         rest = K - begin
         there = item * K + begin
@@ -127,16 +131,15 @@ def nonlocal_attention_tokens_kernel(
         )  # fmt: skip
         if KIND == GAUSSIAN and KEYS:
             if EXACT:
-                ds = (ds - row(delta + there, rest, N_BLOCK)) * row(part + there, rest, N_BLOCK)
-            ds = gaussian(s, row(lse + there, rest, N_BLOCK), SCALE, EXACT) * (
-                ds - row(mean + there, rest, N_BLOCK)
-            )
+                ds = ds - row(delta + there, rest, N_BLOCK)
+            ds = (ds - row(mean + there, rest, N_BLOCK)) * row(part + there, rest, N_BLOCK)
+            ds = gaussian(s, row(lse + there, rest, N_BLOCK), factor) * ds
         elif KIND == GAUSSIAN:
             if EXACT:
-                ds = (ds - base) * norm
-            ds = gaussian(s, sums, SCALE, EXACT) * (ds - middle)
+                ds = ds - base
+            ds = gaussian(s, sums, factor) * (ds - middle)
         else:
-            ds = tl.where(s <= 0, 0, ds * share)
+            ds = tl.where(s <= 0, 0, ds)
         if not EVEN:
             ds = tl.where(tl.arange(0, N_BLOCK)[None, :] < rest, ds, 0)
         if KIND == SUM:
@@ -144,21 +147,31 @@ def nonlocal_attention_tokens_kernel(
         else:
             if not WHOLE:
                 b = tile(others + there * D, rest, first, D, N_BLOCK, D_BLOCK, EVEN)
+            if SHORT:
+                ds, total, level = fit(ds, total, level)
             total = mm(narrow(ds, x.dtype.element_ty), b, total, PRECISION)
-    if KIND == GAUSSIAN and SCALE != 1:
-        total = total * SCALE
+    if SHORT:
+        total = total * power_of_two(level - LIFT)
+    total = total * (factor if KIND == GAUSSIAN else each(x, count, 1))
+    if KIND == GAUSSIAN and not KEYS:
+        total = total * column(part + token, left, M_BLOCK)  # here it takes no register of the loop's
     total = narrow(total, dx.dtype.element_ty)
     store(dx + token * D, total, left, first, D, M_BLOCK, 1 if KIND == SUM else D_BLOCK)
 
 
 @triton.jit(do_not_specialize=["L", "K", "tiles", "parts"])
 def nonlocal_attention_values_kernel(
-    query, key, grad, lse, part, dv, L, K, tiles, parts,
-    D: tl.constexpr, E: tl.constexpr, KIND: tl.constexpr, SCALE: tl.constexpr, EXACT: tl.constexpr,
+    query, key, grad, lse, part, dv, scale, L, K, tiles, parts,
+    D: tl.constexpr, E: tl.constexpr, KIND: tl.constexpr, SCALE: tl.constexpr,
     EVEN: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr, M_BLOCK: tl.constexpr, N_BLOCK: tl.constexpr,
     D_SLICE: tl.constexpr, E_BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of M_BLOCK values, E_BLOCK of their elements; matrices of pairs have a row a key."""
+    """The gradient of M_BLOCK values, E_BLOCK of their elements; matrices of pairs have a row a key.
+
+    Weights of softmax, at most 1 and 1 / K at the mean, are lifted by MORE into fp16's range.
+    """
+    MORE: tl.constexpr = 16384.0 if query.dtype.element_ty == tl.float16 else 1.0
+    factor = factor_of(query, scale, SCALE)
     program = tl.program_id(0)
     start = program % tiles * M_BLOCK
     first = program // tiles % parts * E_BLOCK
@@ -175,15 +188,13 @@ def nonlocal_attention_values_kernel(
             k, key, query + there * D, left, rest, KIND, WHOLE, D, D_SLICE, M_BLOCK, N_BLOCK, EVEN, PRECISION
         )  # fmt: skip
         if KIND == GAUSSIAN:
-            p = gaussian(s, row(lse + there, rest, N_BLOCK), SCALE, EXACT)
-            if EXACT:
-                p = p * row(part + there, rest, N_BLOCK)
+            p = gaussian(s, row(lse + there, rest, N_BLOCK), factor)
+            p = p * (row(part + there, rest, N_BLOCK) * MORE)
         else:
-            p = rectified(s, KIND)
+            p = rectified(s)
         if not EVEN:
             p = tl.where(tl.arange(0, N_BLOCK)[None, :] < rest, p, 0)
         g = tile(grad + there * E, rest, first, E, N_BLOCK, E_BLOCK, EVEN)
         total = mm(narrow(p, g.dtype), g, total, PRECISION)
-    if KIND != GAUSSIAN:
-        total = total * each(query, K, KIND)
+    total = total * ((1 / MORE) if KIND == GAUSSIAN else each(query, K, 2))
     store(dv + token * E, narrow(total, dv.dtype.element_ty), left, first, E, M_BLOCK, E_BLOCK)

@@ -11,13 +11,19 @@ from ._bilinear import divide
 from ._device import INTERPRETED, device, widen
 
 __all__ = [
-    "GAUSSIAN", "LOG2E", "SUM", "column", "each", "gaussian", "max_along", "mm", "nothing", "own", "pairs", "rectified",
-    "row", "store", "tile",
+    "GAUSSIAN", "LIFT", "LOG2E", "SUM", "column", "each", "factor_of", "fit", "gaussian", "lowest", "max_along", "mm",
+    "nothing", "own", "pairs", "power_of_two", "rectified", "row", "store", "tile",
 ]  # fmt: skip
 
 GAUSSIAN = tl.constexpr(0)  # softmax of the products of query and key
 SUM = tl.constexpr(2)  # relu of their sums, of one number each; 1, between the two, is relu of their products
 LOG2E = tl.constexpr(1.4426950408889634)
+LIFT = tl.constexpr(
+    14
+)  # what is brought into fp16's range is below 2^15 there; it has all digits down to 2^-14
+LEAST = tl.constexpr(
+    27
+)  # the exponent of 2^-100 as fp32 stores it, 127 more than it is; nothing is lifted by more
 
 
 @device
@@ -144,23 +150,55 @@ def pairs(
 
 
 @device
-def gaussian(s, lse, SCALE: tl.constexpr, EXACT: tl.constexpr):
-    """Weights of logits, which SCALE is not yet part of, of whose exponentials ``lse`` is the sum's logarithm."""
-    return tl.exp2((s * SCALE - lse) * LOG2E if EXACT else s * (SCALE * LOG2E) - lse * LOG2E)
+def gaussian(s, lse, scale):
+    """Weights of logits, which ``scale`` is not yet part of, of whose exponentials ``lse`` is the sum's logarithm.
+
+    The difference comes before the factor LOG2E: of two products only one would be rounded before they are subtracted,
+    and what that leaves of large logits is as large as weights.
+    """
+    return tl.exp2((s * scale - lse) * LOG2E)
 
 
 @device
-def rectified(s, KIND: tl.constexpr):
-    """Weights, but for the number of keys; half of them for SUM, as the sum of two numbers of fp16 may be none."""
-    p = tl.where(s < 0, 0, s)  # and not a maximum: NaN stays
-    if KIND == SUM:
-        p = p * 0.5
-    return p
+def factor_of(pointer, scale, SCALE: tl.constexpr):
+    """The factor of products: ``scale``, which is fp32, and SCALE for fp64."""
+    return tl.full((1, 1), SCALE, tl.float64) if pointer.dtype.element_ty == tl.float64 else scale
 
 
 @device
-def each(pointer, count, KIND: tl.constexpr):
-    """What :func:`rectified` weights are multiplied by, where there are ``count`` keys."""
+def rectified(s):
+    """Half of the weights, but for the number of keys, as the sum of two numbers of fp16 may be none."""
+    return tl.where(s < 0, 0, s) * 0.5  # and not a maximum: NaN stays
+
+
+@device
+def each(pointer, count, factor: tl.constexpr):
+    """``factor`` over the number of keys, ``count``; the factor of :func:`rectified` weights is 2."""
     WIDE: tl.constexpr = pointer.dtype.element_ty == tl.float64
     one = nothing(pointer, 1, 1) + 1
-    return divide(2 * one if KIND == SUM else one, one * count, WIDE)
+    return divide(one * factor, one * count, WIDE)
+
+
+@device
+def power_of_two(exponent):
+    """2 to the exponent less 127, which is from 1 to 254; zero below that."""
+    return (tl.maximum(exponent, 0) << 23).to(tl.float32, bitcast=True)
+
+
+@device
+def lowest(ROWS: tl.constexpr):
+    """Exponents for :func:`fit` to begin with."""
+    return tl.full((ROWS, 1), LEAST, tl.int32)
+
+
+@device
+def fit(ds, total, level):
+    """Bring a tile into fp16's range, by a power of two of every row, and what has been summed of others with it.
+
+    Gradients of 1e-3 over thousands of keys would vanish in fp16, and those of 1e3 to one key leave its range. The
+    largest number of a row so far becomes 2^14 to 2^15: ``level`` is its exponent, followed as softmax follows its
+    maximum. Infinity stays, and NaN.
+    """
+    most = max_along(tl.abs(ds), 1).to(tl.int32, bitcast=True) >> 23
+    high = tl.maximum(level, tl.minimum(tl.maximum(most, 0), 254))
+    return ds * power_of_two(254 - high + LIFT), total * power_of_two(127 + level - high), high
