@@ -146,7 +146,7 @@ def test_bad_options(given: Options, error: type[Exception], text: str) -> None:
 
 
 def test_patterns_and_quick() -> None:
-    names = [g.name for g in plan(Options("shift*backward/2", ("reference",), threads=(1, 2)))]
+    names = [g.name for g in plan(Options("temporal_shift*backward/2", ("reference",), threads=(1, 2)))]
     assert names == ["temporal_shift/cpu/1x256x8x56x56/float32/backward/2-thread"]
     quick = plan(Options("/cpu/", ("reference",), quick=True))
     assert {g.threads for g in quick} == {torch.get_num_threads()}

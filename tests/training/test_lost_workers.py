@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,7 +22,7 @@ from torch.utils.data._utils import signal_handling
 
 from vidops.data import VideoDataset
 from vidops.evaluation import evaluate, predict
-from vidops.training import Config, fit
+from vidops.training import Config, fit, lost_workers
 from vidops.training.loading import read_list
 from vidops.training.lost_workers import naming_lost_workers
 
@@ -56,10 +57,31 @@ def loader() -> DataLoader[Any]:
     return DataLoader(Subset(cast("Any", samples), [0]))
 
 
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Torch's handler is there: a Lightning trainer takes away what was set while it ran, and torch sets it once."""
+    before = signal.getsignal(signal.SIGCHLD)
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
+    signal_handling._set_SIGCHLD_handler()
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+def test_without_a_report_nothing_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    monkeypatch.setattr(lost_workers, "_REPORT", 3600.0)
+    try:
+        with pytest.raises(RuntimeError) as caught, naming_lost_workers(lambda: ("epoch 1", loader(), 0)):
+            exec("raise EOFError", {"__name__": "torch.multiprocessing.reductions"})
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert "DataLoader worker exited unexpectedly" in str(caught.value)
+
+
+@pytest.mark.usefixtures("reports")
 def test_a_death_that_is_reported_late_is_awaited() -> None:
     """The pipes of a process close before its end is told, and the second error would fall on whoever runs then."""
     slow = subprocess.Popen(["sh", "-c", "sleep 0.3; kill -KILL $$"])
-    signal_handling._set_SIGCHLD_handler()
     signal_handling._set_worker_pids(id(slow), (slow.pid,))
     taken_over = {"__name__": "torch.multiprocessing.reductions"}
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -58,11 +59,12 @@ def _of_a_lost_worker(error: Exception) -> bool:
 def _reported() -> RuntimeError:
     """Wait for what torch raises at the end of a process, whose pipes close earlier.
 
-    Its handler raises wherever the main thread is: in a caller that has left this error behind, if not here.
+    Its handler raises wherever the main thread is: in a caller that has left this error behind, if not here. There may
+    be none: a Lightning trainer takes away those that were set while it ran.
     """
     try:
         end = time.monotonic() + _REPORT
-        while time.monotonic() < end:
+        while callable(signal.getsignal(signal.SIGCHLD)) and time.monotonic() < end:
             time.sleep(0.01)
     except RuntimeError as error:
         if not _of_a_lost_worker(error):
