@@ -38,7 +38,8 @@ def test_operators_are_clean(backend: str) -> None:
         "TRITON_INTERPRET": "0",
     }
     chosen = "layout or special or random or padding_and or zero or no_channels or extreme or same_bits"
-    files = [f"tests/ops/test_{name}.py" for name in sorted(OPERATORS)]
+    kernels = ROOT / "csrc" / ("cuda" if backend == "cuda_host" else "cpu")
+    files = [f"tests/ops/test_{name}.py" for name in sorted(OPERATORS) if any(kernels.glob(f"{name}.c*"))]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", *files, "-k", chosen, "--timeout=900"],
         cwd=ROOT, env=env, capture_output=True, text=True,
