@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -102,6 +102,58 @@ class Backbone(AnyRank):
         """Compute logits ``(N, num_classes)``."""
         refuse_losses(self, return_losses)
         return self.leave(self.forward_head(self.forward_features(self.enter(clip))))
+
+
+class StagedBackbone(Backbone):
+    """A backbone whose blocks stand in stages, each a sequence of them.
+
+    Attributes:
+        stages: names of the stages' modules, in the order they run in.
+
+    Example:
+        >>> from vidops.models import create_model
+        >>> create_model("tiny_mfnet").stages
+        ['conv2', 'conv3', 'conv4', 'conv5']
+    """
+
+    stages: list[str]
+
+    def residual_blocks(self) -> list[Block]:
+        """List the residual blocks in the order they run in."""
+        return [
+            Block(f"{name}.{key}", block, cast(Any, block).out_channels, stage)
+            for stage, name in enumerate(self.stages, 1)
+            for key, block in self.get_submodule(name).named_children()
+        ]
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Compute what the last stage puts out, from what the stem takes."""
+        x = self.forward_stem(x)
+        for name in self.stages:
+            x = getattr(self, name)(x)
+        return x
+
+
+class ClipBackbone(Backbone):
+    """A backbone whose stem takes clips ``(N, in_channels, num_segments, H, W)``.
+
+    Attributes:
+        num_segments: T, frames a clip.
+        in_channels: C of a clip.
+
+    Example:
+        >>> from vidops.models import create_model
+        >>> create_model("tiny_mfnet").num_segments
+        8
+    """
+
+    num_segments: int
+    in_channels: int
+
+    def enter(self, clip: Tensor) -> Tensor:
+        """Check a clip ``(N, C, T, H, W)``."""
+        check_clip(clip, self.num_segments, self.in_channels)
+        return clip
 
 
 class SegmentConsensus(Backbone):

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .backbone import Backbone, Block, check_clip, check_in_channels
+from .backbone import ClipBackbone, StagedBackbone, check_in_channels
 from .cards import Figure, Score
 from .registry import register_model
 
@@ -27,7 +27,7 @@ MFNET: dict[str, Any] = {"blocks": (3, 4, 6, 3)}
 TINY: dict[str, Any] = {"blocks": (1, 1, 2, 1), "width": 16, "stem_width": 8, "groups": 4}
 
 
-class MFNet(Backbone):
+class MFNet(ClipBackbone, StagedBackbone):
     """Multi-fiber network: pre-activated residual units of grouped convolutions over clips.
 
     The stem, 3x5x5 with a spatial stride of 2, is followed by a spatial max pool. The first unit halves the frames
@@ -111,29 +111,9 @@ class MFNet(Backbone):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(channels, num_classes)
 
-    def enter(self, clip: Tensor) -> Tensor:
-        """Check a clip ``(N, C, T, H, W)``."""
-        check_clip(clip, self.num_segments, self.in_channels)
-        return clip
-
     def forward_stem(self, x: Tensor) -> Tensor:
         """Compute what the first unit takes, ``(N, stem_width, T, H/4, W/4)``, from a clip."""
         return self.maxpool(self.conv1(x))
-
-    def residual_blocks(self) -> list[Block]:
-        """List the units in the order they run in."""
-        return [
-            Block(f"{name}.{key}", unit, unit.out_channels, stage)
-            for stage, name in enumerate(self.stages, 1)
-            for key, unit in getattr(self, name).named_children()
-        ]
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Compute the last feature map ``(N, C', T/2, H/32, W/32)`` of a clip, before its last activation."""
-        x = self.forward_stem(x)
-        for name in self.stages:
-            x = getattr(self, name)(x)
-        return x
 
     def forward_pool(self, x: Tensor) -> Tensor:
         """Activate a feature map ``(N, C', T', H', W')`` and average it to rows ``(N, C')``."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .backbone import Backbone, Block, check_clip, check_in_channels, start_convolutions
+from .backbone import ClipBackbone, StagedBackbone, check_in_channels, start_convolutions
 from .cards import Score
 from .registry import register_model
 
@@ -25,7 +25,7 @@ R3D50: dict[str, Any] = {"blocks": (3, 4, 6, 3)}
 TINY: dict[str, Any] = {"blocks": (1, 1, 1, 1), "width": 8, "dropout": 0.0}
 
 
-class R3D(Backbone):
+class R3D(ClipBackbone, StagedBackbone):
     """A ResNet of bottleneck blocks over clips, all kernels 1xkxk, with the temporal pooling of C2D.
 
     Parameter names are torchvision's, and a ResNet's 2-D weights load as they are. The stem's max pool is 3x3x3 with
@@ -95,29 +95,9 @@ class R3D(Backbone):
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
 
-    def enter(self, clip: Tensor) -> Tensor:
-        """Check a clip ``(N, C, T, H, W)``."""
-        check_clip(clip, self.num_segments, self.in_channels)
-        return clip
-
     def forward_stem(self, x: Tensor) -> Tensor:
         """Compute what the first block takes, ``(N, width, T/2, H/4, W/4)``, from a clip."""
         return self.maxpool(self.relu(self.bn1(self.conv1(x))))
-
-    def residual_blocks(self) -> list[Block]:
-        """List the residual blocks in the order they run in."""
-        return [
-            Block(f"{name}.{index}", block, block.out_channels, stage)
-            for stage, name in enumerate(self.stages, 1)
-            for index, block in enumerate(getattr(self, name))
-        ]
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Compute the last feature map ``(N, C', T/4, H/32, W/32)`` of a clip."""
-        x = self.forward_stem(x)
-        for name in self.stages:
-            x = getattr(self, name)(x)
-        return x
 
     def forward_pool(self, x: Tensor) -> Tensor:
         """Average a feature map ``(N, C', T', H', W')`` to rows ``(N, C')``."""

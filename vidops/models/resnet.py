@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from ..layers import FoldTime
-from .backbone import Backbone, Block, check_in_channels, start_convolutions
+from .backbone import StagedBackbone, check_in_channels, start_convolutions
 
 POSITIONS = ("head", "inner")
 
@@ -132,7 +132,7 @@ class Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(x)) + short)
 
 
-class ResNet(Backbone):
+class ResNet(StagedBackbone):
     """A ResNet of bottleneck blocks over frames, optionally with a temporal layer in its blocks.
 
     Parameter names are torchvision's; a temporal layer adds ``layerS.B.temporal.layer.*``.
@@ -214,21 +214,6 @@ class ResNet(Backbone):
     def forward_stem(self, x: Tensor) -> Tensor:
         """Compute what the first block takes, from frames ``(B, in_channels, H, W)``."""
         return self.maxpool(self.relu(self.bn1(self.conv1(x))))
-
-    def residual_blocks(self) -> list[Block]:
-        """List the residual blocks in the order they run in."""
-        return [
-            Block(f"{name}.{index}", block, block.out_channels, stage)
-            for stage, name in enumerate(self.stages, 1)
-            for index, block in enumerate(getattr(self, name))
-        ]
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Compute the last feature map ``(B, C, H', W')`` of frames ``(B, in_channels, H, W)``."""
-        x = self.forward_stem(x)
-        for name in self.stages:
-            x = getattr(self, name)(x)
-        return x
 
     def forward_pool(self, x: Tensor) -> Tensor:
         """Average a feature map ``(B, C, H', W')`` to rows ``(B, C)``."""

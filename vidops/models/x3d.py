@@ -18,7 +18,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from ..layers import DepthwiseConv3d
-from .backbone import Backbone, Block, check_clip, check_in_channels, start_convolutions, start_linear
+from .backbone import Block, ClipBackbone, check_in_channels, start_convolutions, start_linear
 from .cards import Figure, Score
 from .registry import register_model
 
@@ -32,7 +32,7 @@ X3D_L: dict[str, Any] = {"blocks": (5, 10, 25, 15)}
 TINY: dict[str, Any] = {"blocks": (1, 2, 1, 1), "widths": (16, 24, 32, 64), "pooled": 128, "dropout": 0.0}
 
 
-class X3D(Backbone):
+class X3D(ClipBackbone):
     """Expanded 3-D network: inverted bottlenecks over clips that never stride along time.
 
     The stem is a spatial 3x3 convolution with stride 2 and a depthwise temporal one of 5 taps. Each stage
@@ -109,11 +109,6 @@ class X3D(Backbone):
         parts.append(Head(channels, inner_width(channels), pooled, num_classes, dropout))
         self.blocks = nn.ModuleList(parts)
         self.classifier_name = f"blocks.{len(blocks) + 1}.proj"
-
-    def enter(self, clip: Tensor) -> Tensor:
-        """Check a clip ``(N, C, T, H, W)``."""
-        check_clip(clip, self.num_segments, self.in_channels)
-        return clip
 
     def forward_stem(self, x: Tensor) -> Tensor:
         """Compute what the first block takes, from a clip ``(N, C, T, H, W)``."""
