@@ -1,11 +1,13 @@
 """Modules over the operators: they take and return clips ``(N, C, T, H, W)`` in any native layout."""
 
+from .adaptive_regional_shift import AdaptiveRegionalShift
 from .attention_chain import AttentionChain
 from .cbam3d import CBAM3d
 from .conv_pyramid_attention import ConvPyramidAttention
 from .depthwise_conv3d import DepthwiseConv3d
 from .fold_time import FoldTime
 from .global_context import GlobalContext
+from .key_point_shift_embedding import KeyPointShiftEmbedding
 from .lateral_connection import BandPassLateralConnection, LateralConnection
 from .memory_format import channels_last
 from .mix_t_conv import MixTConv
@@ -19,6 +21,7 @@ from .temporal_shift import TemporalShift
 from .temporal_squeeze_pool import TemporalSqueezePool
 
 __all__ = [
+    "AdaptiveRegionalShift",
     "AttentionChain",
     "BandPassLateralConnection",
     "CBAM3d",
@@ -26,6 +29,7 @@ __all__ = [
     "DepthwiseConv3d",
     "FoldTime",
     "GlobalContext",
+    "KeyPointShiftEmbedding",
     "LateralConnection",
     "MixTConv",
     "MotionBandPass",
