@@ -278,7 +278,7 @@ def test_a_format_that_is_none(tmp_path):
 
 @pytest.mark.parametrize("name", list(FORMATS))
 def test_a_folder_for_a_file_and_a_file_for_a_folder(tmp_path, name):
-    of_folder = name in ("folder", "hmdb51")
+    of_folder = name in ("folder", "hmdb51", "webdataset")
     path = write(tmp_path / "list.csv", "x") if of_folder else tmp_path
     kind = "file" if of_folder else "folder"
     with pytest.raises(ValueError, match=rf"{path}: is a {kind}, the format {name} is "):

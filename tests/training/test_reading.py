@@ -15,7 +15,7 @@ pytest.importorskip("av", reason="video files need av")
 
 from PIL import Image
 
-from vidops.data import AnnotationList, Sample, read_frames
+from vidops.data import AnnotationList, Sample, make_shards, read_frames
 from vidops.training import load_config
 from vidops.training.loading import build_dataset, collate, evaluation_loader, read_list, training_loader
 from vidops.training.reading import refuse_common
@@ -205,3 +205,24 @@ def test_keys_from_the_command_line() -> None:
     keys = ["data.crops=3", "data.clips=1", "data.template='img_{:05d}.jpg'", "data.split=3"]
     section = load_config("configs/demo/tiny_tsm.yaml", keys).data
     assert (section.crops, section.template, section.split) == (3, "img_{:05d}.jpg", 3)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shards_train_as_their_files_do(make_config: Any, motion: Path, tmp_path: Path, workers: int) -> None:
+    files = make_config()
+    for part in ("train", "val"):
+        make_shards(read_list(files, part), tmp_path / "shards" / part, megabytes=0.02)
+    assert len(list((tmp_path / "shards" / "train").glob("*.tar"))) > 2
+    changes = {"data__root": str(tmp_path / "shards"), "data__train": "train", "data__val": "val"}
+    batches = []
+    for config in (files, make_config(**changes, data__workers=workers)):
+        train, val = (read_list(config, part) for part in ("train", "val"))
+        assert train.classes == val.classes == read_list(files, "val").classes
+        refuse_common(train, val)
+        loaders = (
+            training_loader(config, build_dataset(config, train, training=True), epoch=1),
+            evaluation_loader(config, build_dataset(config, val, training=False)),
+        )
+        batches.append([(batch["clip"], batch["label"]) for loader in loaders for batch in loader])
+    for ours, theirs in zip(*batches, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))

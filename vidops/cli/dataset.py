@@ -8,9 +8,12 @@ import os
 import sys
 import time
 
-from ._lists import add_source, read_source
+from ._lists import add_list_options, add_source, list_options, read_source
 
-HELP = "make datasets and lists (make-motion, make-list), find broken videos (check), compute optical flow (flow)"
+HELP = (
+    "make datasets, lists and shards (make-motion, make-list, make-shards), find broken videos (check), compute"
+    " optical flow (flow)"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_make_motion(actions)
     _add_make_list(actions)
+    _add_make_shards(actions)
     _add_check(actions)
     _add_flow(actions)
 
@@ -136,6 +140,31 @@ def _workers(given: int | None) -> int:
     if given is not None:
         return given
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _add_make_shards(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "copy the videos of a list into WebDataset shards, tar files that train as the list does"
+    parser = actions.add_parser("make-shards", help=text, description=text)
+    parser.add_argument("list", metavar="LIST", help="annotation list, or a folder with a sub-folder a class")
+    add_list_options(parser)
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the shards")
+    parser.add_argument(
+        "--megabytes", type=float, default=1000.0, metavar="N", help="of a shard, about (default: 1000)"
+    )
+    parser.set_defaults(run_action=_make_shards)
+
+
+def _make_shards(args: argparse.Namespace) -> int:
+    from vidops.data import make_shards, read_annotations
+
+    annotations = read_annotations(args.list, **list_options(args))
+    written = make_shards(annotations, args.out, megabytes=args.megabytes, out=sys.stderr)
+    size = sum(path.stat().st_size for path in written) / 1e6
+    print(
+        f"{args.out}: {len(annotations)} videos of {annotations.num_classes} classes in {len(written)}"
+        f" shard{'s'[: len(written) - 1]}, {size:.1f} MB"
+    )
+    return 0
 
 
 def _add_check(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -10,6 +10,7 @@ from .flow_store import FlowStore
 from .lists import make_lists
 from .mirrors import mirrored_classes
 from .motion import make_motion, motion_clip
+from .packing import make_shards
 from .samples import AnnotationList, FrameFolder, Sample
 from .sampling import DenseSampling, UniformSampling
 from .video import VideoError, num_frames, read_frames, sample_frames
@@ -32,6 +33,7 @@ __all__ = [
     "check_videos",
     "make_lists",
     "make_motion",
+    "make_shards",
     "mirrored_classes",
     "modalities",
     "motion_clip",

@@ -7,14 +7,15 @@ from typing import BinaryIO
 _HEADER, _SEGMENT = 0x1A45DFA3, 0x18538067
 
 
-def promised_bytes(path: str) -> int | None:
+def promised_bytes(path: str, start: int = 0) -> int | None:
     """Read where the one segment of a Matroska or WebM file ends.
 
     Args:
         path: any file.
+        start: where in it the video begins.
 
     Returns:
-        Bytes from the start of the file; None for other files and for those that were written as a stream,
+        Bytes from the start of the video; None for other files and for those that were written as a stream,
         whose segment has no length.
 
     Example:
@@ -24,6 +25,7 @@ def promised_bytes(path: str) -> int | None:
         True
     """
     with open(path, "rb") as file:
+        file.seek(start)
         if _number(file, keep_marker=True) != _HEADER:
             return None
         length = _number(file)
@@ -33,7 +35,7 @@ def promised_bytes(path: str) -> int | None:
         if _number(file, keep_marker=True) != _SEGMENT:
             return None
         length = _number(file)
-        return None if length is None else file.tell() + length
+        return None if length is None else file.tell() - start + length
 
 
 def _number(file: BinaryIO, keep_marker: bool = False) -> int | None:

@@ -41,7 +41,7 @@ from .flow import FlowSettings, video_flow
 from .folders import count_frames, sample_folder
 from .modalities import FLOW_ZERO
 from .samples import FrameFolder
-from .video import Frames, VideoError, _check_indices, _Converter, _decode, _Info
+from .video import Frames, VideoError, _check_indices, _Converter, _decode, _find, _Info
 
 SETTINGS = "flow.json"
 META = "meta"
@@ -252,11 +252,10 @@ def _stamp(video: str | os.PathLike[str]) -> tuple[int, ...]:
             with os.scandir(video) as entries:
                 stats = [entry.stat() for entry in entries if entry.is_file()]
             return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0), len(stats)
-        status = os.stat(video)
     except (OSError, ValueError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-        raise VideoError(f"{os.fspath(video)}: {reason}") from error
-    return status.st_size, status.st_mtime_ns
+        raise VideoError(f"{os.fspath(video)}: {error}") from error
+    place = _find(os.fspath(video))
+    return place.size, place.changed
 
 
 def _read_settings(file: Path) -> FlowSettings:

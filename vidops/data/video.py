@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from .._extras import require
 from ._matroska import promised_bytes
+from .shards import Place, locate
 
 Frames = npt.NDArray[np.uint8]
 Choose = Callable[[int], Sequence[int] | npt.NDArray[np.int64]]
@@ -207,26 +208,28 @@ def _check_indices(indices: Sequence[int] | npt.NDArray[np.int64]) -> list[int]:
 
 
 def _key(path: str) -> tuple[str, int, int]:
+    place = _find(path)
+    return os.path.abspath(path), place.size, place.changed
+
+
+def _find(path: str) -> Place:
+    """Find the bytes of a video, in a file of its own or in a shard."""
     try:
-        status = os.stat(path)
+        return locate(path)
     except (OSError, ValueError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise VideoError(f"{path}: {reason}") from error
-    return os.path.abspath(path), status.st_size, status.st_mtime_ns
 
 
 def _decode(path: str, whole: bool = False) -> Iterator[Any]:
     """Yield every frame in the decoder's order; with ``whole``, check at the end that nothing was cut off."""
     av = require("av", extra="video")
-    _, size, _ = _key(path)
-    if not os.path.isfile(path):
-        raise VideoError(f"{path}: not a file")
-    if size == 0:
+    place = _find(path)
+    if place.size == 0:
         raise VideoError(f"{path}: the file is empty")
     packets = frames = 0
     try:
-        # An absolute path, so that a name such as "data:1.mp4" is never taken for a protocol.
-        with av.open(os.path.abspath(path), metadata_errors="replace") as container:
+        with av.open(place.url, metadata_errors="replace") as container:
             stream = _video_stream(av, path, container)
             # One thread a file: loaders run one process a core, and threads would not survive their fork.
             stream.codec_context.thread_type = "NONE"
@@ -252,8 +255,9 @@ def _decode(path: str, whole: bool = False) -> Iterator[Any]:
                 raise VideoError(f"{path}: holds no video frames")
             if packets < indexed:
                 raise VideoError(f"{path}: cut short, {packets} of {indexed} coded frames are there")
-            if whole and size < (promised_bytes(path) or 0):
-                raise VideoError(f"{path}: cut short, {size} of {promised_bytes(path)} bytes are there")
+            promised = promised_bytes(place.file, place.start) if whole else None
+            if place.size < (promised or 0):
+                raise VideoError(f"{path}: cut short, {place.size} of {promised} bytes are there")
             if whole and ends < _tagged_duration(stream) - 2 / float(stream.average_rate or 1):
                 raise VideoError(f"{path}: cut short after {ends:.2f} s")
     except VideoError:

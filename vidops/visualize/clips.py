@@ -17,6 +17,7 @@ from torch import Tensor
 from .._extras import require
 from ..data import FrameFolder, num_frames, sample_frames
 from ..data.folders import sample_folder
+from ..data.shards import locate
 from .figures import new_figure
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def frame_times(
     count = num_frames(path)
     av = require("av", extra="video")
     cover = av.stream.Disposition.attached_pic
-    with av.open(os.path.abspath(path), metadata_errors="replace") as container:
+    with av.open(locate(path).url, metadata_errors="replace") as container:
         stream: Any = next(s for s in container.streams.video if not s.disposition & cover)
         packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
         rate = stream.average_rate

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .._search import video_files
 from ..samples import AnnotationList, FrameFolder, Sample
+from ..shards import in_shard
 
 log = logging.getLogger("vidops.data")
 
@@ -139,7 +140,7 @@ class Collector:
         if before != label:
             raise ValueError(f"{where}: label {label} for {path}, which has label {before} in {line}")
         if frames is None:
-            present, kind = path.is_file(), "file"
+            present, kind = path.is_file() or in_shard(path), "file"
         else:
             present, kind = path.is_dir(), "folder"
         if not present:

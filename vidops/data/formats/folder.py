@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .._search import video_files
 from ..samples import AnnotationList, Sample
-from . import hmdb51
+from . import hmdb51, webdataset
 from ._format import Format, Request
 
 _PARTS = {"train", "training", "val", "valid", "validate", "validation", "test", "testing"}
@@ -59,7 +59,8 @@ def read(request: Request) -> AnnotationList:
 
 
 def _matches(source: Path) -> bool:
-    return source.is_dir() and not hmdb51.FORMAT.matches(source)
+    others = hmdb51.FORMAT, webdataset.FORMAT
+    return source.is_dir() and not any(other.matches(source) for other in others)
 
 
 FORMAT = Format("folder", "a folder with one sub-folder a class", _matches, read, of_folder=True)
