@@ -15,8 +15,10 @@ OPERATOR = {
     "tiny_cpa": "depthwise_conv3d",
     "tiny_dan": "temporal_projection",
     "tiny_mbpm": "motion_band_pass",
+    "tiny_mf_kpsem": "keypoint_shifts",
     "tiny_mstnet": "temporal_conv",
     "tiny_nl": "nonlocal_attention",
+    "tiny_r3d_kpsem": "keypoint_shifts",
     "tiny_rnl": "nonlocal_attention",
     "tiny_tesnet": "temporal_projection",
     "tiny_tsm": "temporal_shift",
@@ -66,10 +68,11 @@ def awake(net: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("name", list_models())
 def test_forward_shape(name: str) -> None:
-    net = create_model(name, num_classes=5, num_segments=4).eval()
+    segments = 8 if name == "r3d_kpsem" else 4  # two frames of res3
+    net = create_model(name, num_classes=5, num_segments=segments).eval()
     with torch.no_grad():
         size = 112 if name.startswith("bqn") else 80 if "inception" in name else 32
-        logits = net(clips(2, 4, size, name=name))
+        logits = net(clips(2, segments, size, name=name))
     assert logits.shape == (2, 5)
     assert logits.isfinite().all()
 
@@ -127,8 +130,9 @@ def test_equal_logits_in_every_layout(name: str, layout: str) -> None:
 
 
 # Inductor takes a minute or more for a network, so that one stands for its family: MSTNet for those that see frames,
-# MBPM for BQN, which is two of it, RNL and CPA for attention.
-INDUCTOR = sorted(set(TINY) - {"tiny_tsn", "tiny_tsm", "tiny_tsm_mobilenetv2", "tiny_bqn", "tiny_nl", *PLAIN})
+# MBPM for BQN, which is two of it, RNL and CPA for attention, MF-KPSEM for R3D-KPSEM.
+SHOWN_BY_OTHERS = {"tiny_tsn", "tiny_tsm", "tiny_tsm_mobilenetv2", "tiny_bqn", "tiny_nl", "tiny_r3d_kpsem"}
+INDUCTOR = sorted(set(TINY) - SHOWN_BY_OTHERS - PLAIN)
 
 
 @pytest.mark.parametrize(

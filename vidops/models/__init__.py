@@ -8,6 +8,7 @@ from .busy_quiet import BusyQuietNet
 from .cards import Comparison, Figure, ModelCard, Score, count_gmacs, count_params
 from .dan import DANTSM, DANX3D
 from .inception_resnet_v2 import InceptionResNetV2, TSNInceptionResNetV2
+from .kpsem import MFKPSEM, R3DKPSEM, KeyPointNetwork
 from .mbpm import MBPMTSM, MBPMX3D, MBPMTSMMobileNetV2
 from .mfnet import MFNet, MultiFiberUnit
 from .mobilenetv2 import InvertedResidual, MobileNetV2
@@ -27,8 +28,10 @@ __all__ = [
     "DANX3D",
     "MBPMTSM",
     "MBPMX3D",
+    "MFKPSEM",
     "NLTSM",
     "R3D",
+    "R3DKPSEM",
     "RNLTSM",
     "TSM",
     "TSN",
@@ -45,6 +48,7 @@ __all__ = [
     "FlatBottleneck",
     "InceptionResNetV2",
     "InvertedResidual",
+    "KeyPointNetwork",
     "LoadResult",
     "MBPMTSMMobileNetV2",
     "MFNet",
