@@ -135,17 +135,7 @@ def test_bad_clips_are_told(name: str) -> None:
         (lambda: RegionNonLocal(8, scale="a"), "scale must be a finite number or None, got 'a'"),
         (lambda: RegionNonLocal(8, kernel_size="333"), "kernel_size must be odd and at most 9, one int or"),
         (lambda: RegionNonLocal(8, kernel_size=None), "kernel_size must be odd and at most 9, one int or"),
-        (lambda: AttentionChain(8, GlobalContext), "attention must be a module, got <class"),
         (lambda: GlobalContext(8, 0.5), "reduction must be a whole number of at least 1, got 0.5"),
-        (lambda: ConvPyramidAttention(()), r"kernel_sizes must be one triple or more, got \(\)"),
-        (
-            lambda: ConvPyramidAttention(((3, 3),)),
-            r"kernel_sizes must be triples of odd numbers of at most 9, got",
-        ),
-        (
-            lambda: ConvPyramidAttention(((3, 11, 11),)),
-            "kernel_sizes must be triples of odd numbers of at most 9",
-        ),
         (lambda: NonLocal(8, "softmax"), "kind must be one of gaussian, dot, cosine, concatenation, got"),
         (lambda: NonLocal(8, inner_channels=0), "inner_channels must be a whole number of at least 1, got 0"),
         (lambda: NonLocal(8, "dot", scale=0.5), "scale must be None with kind 'dot', got 0.5"),
@@ -157,6 +147,15 @@ def test_bad_clips_are_told(name: str) -> None:
 def test_bad_arguments_are_named(make: Any, text: str) -> None:
     with pytest.raises(ValueError, match=f"^{text}"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("attention", "text"),
+    [(GlobalContext, "got the class GlobalContext: make one$"), ("RNL", "got 'RNL'$"), (None, "got None$")],
+)
+def test_a_chain_takes_a_module(attention: Any, text: str) -> None:
+    with pytest.raises(TypeError, match=rf"^attention must be a module, such as RegionNonLocal\(8\), {text}"):
+        AttentionChain(8, attention)
 
 
 def test_a_single_clip_does_not_train_a_norm_over_clips() -> None:
@@ -208,3 +207,19 @@ def test_autocast(name: str) -> None:
         found.square().sum().backward()
     assert_close(found, same, exact, name)
     assert all(p.grad.isfinite().all() for p in layer.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@each
+def test_gradients_in_half_precision(name: str, dtype: torch.dtype) -> None:
+    """Those of the clip and of every parameter, no farther off than with the reference in the same dtype."""
+    given, grad = clips(2).to(dtype), clips(3)[1:].to(dtype)
+    runs = []
+    for backend, wide in ((None, dtype), ("reference", dtype), ("reference", torch.float64)):
+        layer = stirred(LAYERS[name](8, backend=backend)).to(dtype).to(wide)
+        x = given.to(wide).requires_grad_()
+        leaves = {"x": x, **dict(layer.named_parameters())}
+        found = torch.autograd.grad(layer(x), list(leaves.values()), grad.to(wide))
+        runs.append(dict(zip(leaves, found, strict=True)))
+    for key, exact in runs[2].items():
+        assert_close(runs[0][key], runs[1][key], exact, f"{name}: {key}")

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import re
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tests.layers.attention import clips, stirred
 from vidops.layers import ConvPyramidAttention
+from vidops.models import create_model
 
 # The pyramids of table 4.5.
 PYRAMIDS = [
@@ -79,3 +84,42 @@ def test_large_logits() -> None:
     gains = layer.gains(clips())
     assert gains.isfinite().all()
     torch.testing.assert_close(gains.amax((1, 2, 3, 4)), torch.full((2,), 120.0, dtype=torch.float64))
+
+
+def test_kernels_are_triples_or_cubes() -> None:
+    sizes = ConvPyramidAttention([1, (3, 7, 7), [5, 3, 3]]).kernel_sizes
+    assert sizes == ((1, 1, 1), (3, 7, 7), (5, 3, 3))
+    assert ConvPyramidAttention([3, 5]).kernel_sizes == ((3, 3, 3), (5, 5, 5))
+    assert create_model("tiny_cpa", kernel_sizes=[[3, 7, 7]]).layer2[0].attention.layer.kernel_sizes == (
+        (3, 7, 7),
+    )
+
+
+@pytest.mark.parametrize("given", [(3, 7, 7), [3, 7, 7], (3, 3, 3)])
+def test_three_ints_may_be_one_kernel_or_three_and_are_refused(given: Any) -> None:
+    t, h, w = given
+    text = (
+        f"{given!r} may be one kernel, [({t}, {h}, {w})], or three cubes, [({t}, {t}, {t}), ({h}, {h}, {h}), "
+    )
+    for make in (ConvPyramidAttention, partial(create_model, "tiny_cpa")):
+        with pytest.raises(ValueError, match=f"^kernel_sizes must be a list of kernels.*{re.escape(text)}"):
+            make(kernel_sizes=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (3, r"such as \[\(3, 7, 7\)\], got 3; ConvPyramidAttention takes no channels$"),
+        ((), r"got \(\)$"),
+        (None, "got None$"),
+        ("377", "got '377'$"),
+        (((3, 3),), r"odd and at most 9, got \(3, 3\)$"),
+        (((3, 11, 11),), r"odd and at most 9, got \(3, 11, 11\)$"),
+        ([True, 3], "odd and at most 9, got True$"),
+    ],
+)
+def test_what_is_no_pyramid_is_told(given: Any, text: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"^kernel_sizes must be a list of kernels, each .kt, kh, kw. or an int.*{text}"
+    ):
+        ConvPyramidAttention(given)

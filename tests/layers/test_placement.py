@@ -146,7 +146,8 @@ def test_an_example_tells_the_channels() -> None:
         ValueError, match=r"names: body\.1\.1 puts out \(8, 8, 6, 6\), not clips \(N, C, T, H, W\);"
     ):
         insert_after(net, "body.1", make, example=torch.rand(8, 3, 6, 6))
-    with pytest.raises(ValueError, match=r"names: head puts out \(8, 5\), not frames \(N\*T, C, H, W\)"):
+    net.head = nn.BatchNorm1d(8)
+    with pytest.raises(ValueError, match=r"names: head puts out \(8, 8\), not frames \(N\*T, C, H, W\)"):
         insert_after(net, "head", make, num_segments=4, example=torch.rand(8, 3, 6, 6))
 
 
@@ -250,8 +251,6 @@ def test_what_cannot_be_done_is_told_and_changes_nothing() -> None:
     ):
         with pytest.raises(ValueError, match=text):
             insert_after(network, names, SqueezeExcite3d, **options)
-    with pytest.raises(ValueError, match="layer must make modules, made int"):
-        insert_after(net, "stem", lambda channels: channels, channels=8)
     assert before == [name for name, _ in [*net.named_modules(), *tsm.named_modules()]]
     with pytest.raises(
         ValueError, match=r"nothing was inserted after 'layer2\.0'; there is one after layer3\.0"

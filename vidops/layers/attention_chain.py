@@ -14,7 +14,7 @@ class AttentionChain(nn.Module):
     Args:
         channels: C of the clips.
         attention: layer from clips to clips of the same shape: a `RegionNonLocal` or a `ConvPyramidAttention` in the
-            thesis.
+            thesis. `insert_after` wants both in a lambda, ``lambda c: AttentionChain(c, RegionNonLocal(c))``.
         reduction: of the `SqueezeExcite3d`.
         backend: of the same.
 
@@ -22,7 +22,8 @@ class AttentionChain(nn.Module):
         Calling it on a clip ``(N, C, T, H, W)`` returns a clip of the same shape.
 
     Raises:
-        ValueError: an argument, or the clip's shape, is out of range.
+        TypeError: ``attention`` is no module.
+        ValueError: another argument, or the clip's shape, is out of range.
 
     Source: Huang's thesis, section 4.4, figure 4.6.
 
@@ -37,9 +38,15 @@ class AttentionChain(nn.Module):
         self, channels: int, attention: nn.Module, *, reduction: int = 16, backend: str | None = None
     ) -> None:
         super().__init__()
-        self.squeeze_excite = SqueezeExcite3d(check_width(channels, "channels"), reduction, backend=backend)
+        check_width(channels, "channels")
         if not isinstance(attention, nn.Module):
-            raise ValueError(f"attention must be a module, got {attention!r}")
+            what = (
+                f"the class {attention.__name__}: make one"
+                if isinstance(attention, type)
+                else repr(attention)
+            )
+            raise TypeError(f"attention must be a module, such as RegionNonLocal({channels}), got {what}")
+        self.squeeze_excite = SqueezeExcite3d(channels, reduction, backend=backend)
         self.attention = attention
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from .clips import ClipNorm, check_channels, check_flag, check_kernel, hidden_units
+from .clips import ClipNorm, check_channels, check_flag, check_kernel, hidden_units, zeroed
 
 
 class CBAM3d(nn.Module):
@@ -58,9 +58,7 @@ class CBAM3d(nn.Module):
         self.scale = check_flag(scale, "scale")
         ops.backends.check_backend(backend)
         self.fc1 = nn.Linear(channels, hidden)
-        self.fc2 = nn.Linear(hidden, channels)
-        nn.init.zeros_(self.fc2.weight)
-        nn.init.zeros_(self.fc2.bias)
+        self.fc2 = zeroed(nn.Linear(hidden, channels))
         self.conv = nn.Conv3d(2, 1, self.kernel_size, padding="same", bias=False)
         self.norm = ClipNorm(1)
         nn.init.zeros_(self.norm.weight)

@@ -117,6 +117,18 @@ def hidden_units(channels: int, reduction: int) -> int:
     return max(check_width(channels, "channels") // check_width(reduction, "reduction"), 4)
 
 
+def zeroed(layer: nn.Linear) -> nn.Linear:
+    """Return a layer whose weights and biases are zero, the last one of a branch that starts as nothing.
+
+    Example:
+        >>> zeroed(nn.Linear(2, 3)).weight.abs().max().item()
+        0.0
+    """
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class ClipNorm(nn.BatchNorm3d):
     """Batch norm of clips, also of one pixel a frame, where PyTorch 2.13's gradient can be wrong on the CPU.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +28,9 @@ class ConvPyramidAttention(nn.Module):
     nothing.
 
     Args:
-        kernel_sizes: of each convolution along time, height and width, odd and at most 9. The default is the best of
-            table 4.5.
+        kernel_sizes: a list of kernels, each (kt, kh, kw), or an int for a cube, odd and at most 9: ``[(3, 7, 7)]`` is
+            the one kernel f^(3x7x7) of table 4.5. The default is the best of that table, the sum of four. Three ints
+            alone are refused, for they may be one kernel or three cubes.
         scale: multiply the softmax by the number of positions; False gives the bare eq. 4.10.
         backend: backend of the operator; None leaves the choice to vidops. State-dict keys do not depend on it.
 
@@ -37,6 +39,8 @@ class ConvPyramidAttention(nn.Module):
 
     Raises:
         ValueError: an argument, or the clip's shape, is out of range; the text names it.
+
+    It takes no number of channels: `insert_after` wants ``lambda channels: ConvPyramidAttention()``.
 
     Source: Huang's thesis, eq. 4.10 and 4.11, figure 4.5, table 4.5.
 
@@ -48,7 +52,7 @@ class ConvPyramidAttention(nn.Module):
 
     def __init__(
         self,
-        kernel_sizes: Sequence[Sequence[int]] = PYRAMID,
+        kernel_sizes: Sequence[int | Sequence[int]] = PYRAMID,
         *,
         scale: bool = True,
         backend: str | None = None,
@@ -94,19 +98,26 @@ class ConvPyramidAttention(nn.Module):
         return f"kernel_sizes={self.kernel_sizes}, scale={self.scale}, backend={self.backend!r}"
 
 
-def check_pyramid(kernel_sizes: Sequence[Sequence[int]]) -> tuple[Triple, ...]:
-    """Return a pyramid's kernel sizes; raise unless they are triples of odd numbers up to 9.
+def check_pyramid(kernel_sizes: Any) -> tuple[Triple, ...]:
+    """Return a pyramid's kernel sizes as triples of odd numbers up to 9; raise where they are none.
 
     Example:
-        >>> check_pyramid([[1, 1, 1]])
-        ((1, 1, 1),)
+        >>> check_pyramid([1, (3, 7, 7)])
+        ((1, 1, 1), (3, 7, 7))
     """
-    if isinstance(kernel_sizes, (str, int)) or not len(kernel_sizes):
-        raise ValueError(f"kernel_sizes must be one triple or more, got {kernel_sizes!r}")
+    wanted = "kernel_sizes must be a list of kernels, each (kt, kh, kw) or an int for a cube"
+    if not isinstance(kernel_sizes, (list, tuple)) or not kernel_sizes:
+        alone = isinstance(kernel_sizes, int) and not isinstance(kernel_sizes, bool)
+        hint = "; ConvPyramidAttention takes no channels" if alone else ""
+        raise ValueError(f"{wanted}, such as [(3, 7, 7)], got {kernel_sizes!r}{hint}")
+    if len(kernel_sizes) == 3 and all(isinstance(size, int) for size in kernel_sizes):
+        cubes = [(size,) * 3 for size in kernel_sizes]
+        raise ValueError(
+            f"{wanted}; {kernel_sizes!r} may be one kernel, [{tuple(kernel_sizes)}], or three cubes, {cubes}: give one"
+            " of these"
+        )
     made = [(size, kernel_triple(size)) for size in kernel_sizes]
     for size, triple in made:
         if triple is None:
-            raise ValueError(
-                f"kernel_sizes must be triples of odd numbers of at most {MAX_KERNEL}, got {size!r}"
-            )
+            raise ValueError(f"{wanted}, odd and at most {MAX_KERNEL}, got {size!r}")
     return tuple(triple for _, triple in made if triple is not None)

@@ -37,7 +37,8 @@ class FoldTime(nn.Module):
 
     Args:
         layer: module from clips ``(N, C, T, H, W)`` to clips ``(N, C', T', H', W')``.
-        num_segments: T, the frames of a clip that the backbone sees.
+        num_segments: T, the frames of a clip that the backbone sees. Nothing tells another number that divides the
+            batch: with 4 for 8, halves of clips are taken for clips.
 
     Returns:
         Calling it on ``(N*T, C, H, W)`` returns ``(N*T', C', H', W')``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .. import ops
-from .clips import check_channels, hidden_units
+from .clips import check_channels, hidden_units, zeroed
 
 
 class GlobalContext(nn.Module):
@@ -44,9 +44,7 @@ class GlobalContext(nn.Module):
         self.mask = nn.Conv3d(channels, 1, 1, bias=False)
         self.fc1 = nn.Linear(channels, hidden)
         self.norm = nn.LayerNorm(hidden)
-        self.fc2 = nn.Linear(hidden, channels)
-        nn.init.zeros_(self.fc2.weight)
-        nn.init.zeros_(self.fc2.bias)
+        self.fc2 = zeroed(nn.Linear(hidden, channels))
 
     def context(self, x: Tensor) -> Tensor:
         """Compute the weighted mean of a clip's positions, ``(N, C)``."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,13 @@ from .fold_time import FoldTime
 
 CHILD = "attention"  # of the block, in its state-dict keys
 SHOWN = 12
+COMPILED = "_orig_mod"
+NO_CLIPS = (
+    nn.Linear,
+    nn.Bilinear,
+    nn.Embedding,
+    nn.Flatten,
+)  # put out vectors, or channels where a clip has its width
 
 
 class OnClips(nn.Module):
@@ -65,16 +73,19 @@ def insert_after(
 
     Weights of the network as it was lack the layers' keys: load them before inserting, or with ``strict=False``. A hook
     runs where the block is called, ``block(x)``: behind code that calls ``block.forward(x)`` the layer is never run, in
-    silence; an ``example`` finds that out. A network of 2-D convolutions has 4-D and 5-D weights then, which PyTorch's
+    silence; an ``example`` finds that out. A module that is called several times, such as one ReLU of a whole residual
+    block, has the layer each time. A network of 2-D convolutions has 4-D and 5-D weights then, which PyTorch's
     ``network.to(memory_format=...)`` refuses; `channels_last` takes both.
 
     Args:
         network: a network over clips (3-D convolutions) or over their frames ``(N*T, C, H, W)`` (2-D).
         names: of the blocks, as in ``network.named_modules()``; for an ``nn.Sequential`` its last module. A module
             that stands at several places has the layer at each.
-        layer: makes a layer for a number of channels, such as `RegionNonLocal` itself, or a lambda.
+        layer: makes a layer for a number of channels: a class such as `RegionNonLocal`, or what gives it further
+            arguments, such as ``lambda c: AttentionChain(c, RegionNonLocal(c))``. Each block gets one of its own.
         num_segments: T, for blocks that put out frames ``(N*T, C, H, W)``; None where a network of vidops tells it
-            itself, and for blocks that put out clips ``(N, C, T, H, W)``.
+            itself, and for blocks that put out clips ``(N, C, T, H, W)``. It must be what the network is fed with: each
+            T frames of a batch are taken for one clip, and 4 for 8 would make two clips of each without a word.
         channels: that the blocks put out; None where a network of vidops tells it, a block has an attribute
             ``out_channels``, or ``example`` is given.
         example: input of the network, which then runs once, without gradients and in evaluation mode, to tell the
@@ -84,6 +95,8 @@ def insert_after(
         The names of the modules that now have a layer behind them, each the first of its module.
 
     Raises:
+        TypeError: ``layer`` is a module, or nothing that a number of channels alone calls; another argument is of the
+            wrong kind, or the network is compiled.
         ValueError: a name is unknown, given twice or already followed by a layer, a module cannot take one, or its
             channels or the layer's making are at fault, or ``example`` does not come to a block; the network is as it
             was.
@@ -94,7 +107,33 @@ def insert_after(
         >>> insert_after(net, "blocks.2.res_blocks.0", vidops.layers.GlobalContext)
         ['blocks.2.res_blocks.0']
     """
-    wanted = [names] if isinstance(names, str) else list(names)
+    return _insert(network, names, layer, _through, num_segments, channels, example)
+
+
+def build_in(network: nn.Module, names: str | Sequence[str], layer: Callable[[int], nn.Module]) -> list[str]:
+    """Put a layer after blocks as `insert_after` does, for good: it is the network's own to `remove_inserted`.
+
+    Example:
+        >>> import vidops
+        >>> net = vidops.create_model("tiny_tsm")
+        >>> build_in(net, "layer2.0", vidops.layers.GlobalContext), remove_inserted(net)
+        (['layer2.0'], [])
+    """
+    return _insert(network, names, layer, _through_own)
+
+
+def _insert(
+    network: nn.Module,
+    names: str | Sequence[str],
+    layer: Callable[[int], nn.Module],
+    hook: Callable[..., Any],
+    num_segments: int | None = None,
+    channels: int | None = None,
+    example: Tensor | None = None,
+) -> list[str]:
+    _check_network(network)
+    wanted = _names(names)
+    _check_layer(layer)
     if not wanted:
         raise ValueError("names: none is given")
     places = [_place(network, name) for name in wanted]
@@ -115,22 +154,70 @@ def insert_after(
                 " input"
             )
         module = network.get_submodule(place)
-        new = layer(width)
-        if not isinstance(new, nn.Module):
-            raise ValueError(f"layer must make modules, made {type(new).__name__}")
-        new = OnClips(new) if segments is None else FoldTime(new, segments)
-        like = next((p for p in [*module.parameters(), *network.parameters()] if p.is_floating_point()), None)
-        if like is not None:
-            new.to(device=like.device, dtype=like.dtype)
-        made.append((module, new.train(module.training)))
+        made.append((module, _made(layer, width, segments, module, network)))
     for module, new in made:
         module.add_module(CHILD, new)
-        module.register_forward_hook(_through)
+        module.register_forward_hook(hook)
     return places
 
 
+def _made(
+    layer: Callable[[int], nn.Module], width: int, segments: int | None, module: nn.Module, network: nn.Module
+) -> nn.Module:
+    """Make the layer behind a module, of its dtype, device and mode."""
+    new = layer(width)
+    if not isinstance(new, nn.Module):
+        raise ValueError(f"layer must make modules, made {type(new).__name__}")
+    new = OnClips(new) if segments is None else FoldTime(new, segments)
+    like = next((p for p in [*module.parameters(), *network.parameters()] if p.is_floating_point()), None)
+    if like is not None:
+        new.to(device=like.device, dtype=like.dtype)
+    return new.train(module.training)
+
+
+def _names(names: Any) -> list[str]:
+    wanted = list(names) if isinstance(names, (list, tuple)) else [names]
+    for name in wanted:
+        if not isinstance(name, str):
+            raise TypeError(f"names must be a str or a list of them, got {type(name).__name__}")
+    return wanted
+
+
+def _check_network(network: Any) -> None:
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"network must be an nn.Module, got {type(network).__name__}")
+    if hasattr(network, COMPILED) or network._compiled_call_impl is not None:
+        raise TypeError(
+            f"network is compiled: insert before torch.compile (what was compiled is its {COMPILED}), then compile it"
+        )
+
+
+def _check_layer(layer: Any) -> None:
+    """Refuse, before anything is made, what a number of channels alone cannot call."""
+    wanted = "layer must be a class or function that makes a module for a number of channels"
+    if isinstance(layer, nn.Module):
+        kind = type(layer).__name__
+        raise TypeError(
+            f"{wanted}, got a module: give lambda channels: {kind}(...), for each block gets one of its own"
+        )
+    if not callable(layer):
+        raise TypeError(f"{wanted}, got {layer!r}")
+    try:
+        signature = inspect.signature(layer)
+    except (TypeError, ValueError):
+        return  # what is not Python does not tell
+    try:
+        signature.bind(1)
+    except TypeError as error:
+        name = getattr(layer, "__name__", type(layer).__name__)
+        raise TypeError(
+            f"{wanted}, but {name} cannot be called with that alone ({error}); give its other arguments in a lambda:"
+            f" lambda channels: {'Layer' if name == '<lambda>' else name}(channels, ...)"
+        ) from None
+
+
 def remove_inserted(network: nn.Module, names: str | Sequence[str] | None = None) -> list[str]:
-    """Take out layers that `insert_after` put into a network, with their parameters.
+    """Take out layers that `insert_after` put into a network, with their parameters; what it was built with stays.
 
     Args:
         network: the network, or a copy of it.
@@ -140,6 +227,7 @@ def remove_inserted(network: nn.Module, names: str | Sequence[str] | None = None
         The names of the modules that had one.
 
     Raises:
+        TypeError: an argument is of the wrong kind.
         ValueError: nothing was put behind a module of that name; the network is as it was.
 
     Example:
@@ -149,15 +237,20 @@ def remove_inserted(network: nn.Module, names: str | Sequence[str] | None = None
         >>> remove_inserted(net)
         ['layer2.0', 'layer3.0']
     """
-    found = dict(_inserted(network))
-    wanted = list(found) if names is None else [names] if isinstance(names, str) else list(names)
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"network must be an nn.Module, got {type(network).__name__}")
+    found = {name: module for name, module in network.named_modules() if _is_followed(module, _through)}
+    wanted = list(found) if names is None else _names(names)
     known = dict(network.named_modules(remove_duplicate=False))
     wanted = list(dict.fromkeys(_first_name(network, known[n]) if n in known else n for n in wanted))
     for name in wanted:
         if name not in found:
-            raise ValueError(
-                f"names: nothing was inserted after {name!r}; there is one after {', '.join(found) or 'nothing'}"
+            own = name in known and _is_followed(known[name], _through_own)
+            text = f"nothing was inserted after {name!r}" + (
+                ", its layer is the network's own" if own else ""
             )
+            there = f"there is one after {', '.join(found)}" if found else "nor after any other module"
+            raise ValueError(f"names: {text}; {there}")
     for name in wanted:
         module = found[name]
         for key, hook in list(module._forward_hooks.items()):
@@ -178,20 +271,20 @@ def _through(module: nn.Module, inputs: Any, output: Any) -> Any:
     return behind(output)
 
 
+def _through_own(module: nn.Module, inputs: Any, output: Any) -> Any:
+    """Do the same where the layer is a part of the network as it was built; hooks tell the two apart in copies, too."""
+    return _through(module, inputs, output)
+
+
 def inserted_keys(network: nn.Module) -> tuple[str, ...]:
-    """List the prefixes of the state-dict keys of layers that `insert_after` put into a network."""
+    """List the prefixes of the state-dict keys of layers behind blocks: inserted ones, and those built in."""
     names = network.named_modules(remove_duplicate=False)
     return tuple(f"{name}.{CHILD}." for name, module in names if _is_followed(module))
 
 
-def _inserted(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for name, module in network.named_modules():
-        if _is_followed(module):
-            yield name, module
-
-
-def _is_followed(module: nn.Module) -> bool:
-    return any(hook is _through for hook in module._forward_hooks.values())
+def _is_followed(module: nn.Module, *by: Callable[..., Any]) -> bool:
+    hooks = by or (_through, _through_own)
+    return any(hook in hooks for hook in module._forward_hooks.values())
 
 
 def _first_name(network: nn.Module, module: nn.Module) -> str:
@@ -202,10 +295,14 @@ def _first_name(network: nn.Module, module: nn.Module) -> str:
 def _place(network: nn.Module, name: str) -> str:
     """Find the module whose output is that of the module of a name, and make sure that a layer may follow it."""
     known = dict(network.named_modules(remove_duplicate=False))
-    if name not in known or name == "":
-        close = difflib.get_close_matches(str(name), known, n=3)
+    del known[""]
+    if name not in known:
+        plain = name.replace(f"{COMPILED}.", "")  # a compiled network's names have that
+        close = [plain] if plain in known else difflib.get_close_matches(plain, known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {_shown(network)}"
         raise ValueError(f"names: {type(network).__name__} has no module {name!r}; {hint}")
+    if COMPILED in name.split("."):
+        raise ValueError(f"names: {name} is inside a compiled module: insert before torch.compile")
     module = known[name]
     while type(module).forward is nn.Sequential.forward and len(module) > 0:
         last = list(module._modules)[-1]
@@ -213,6 +310,11 @@ def _place(network: nn.Module, name: str) -> str:
     if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
         raise ValueError(
             f"names: {name} is a {type(module).__name__}, whose children are what it runs; name the last one"
+        )
+    if isinstance(module, NO_CLIPS):
+        raise ValueError(
+            f"names: {name} is a {type(module).__name__}, which puts out no clips (N, C, T, H, W) or frames (N*T, C, H,"
+            " W)"
         )
     if hasattr(module, CHILD):
         what = "a layer behind it" if _is_followed(module) else f"its own {CHILD!r}"
@@ -262,7 +364,11 @@ def _shapes(network: nn.Module, places: list[str], example: Tensor) -> dict[str,
 
     def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            found[name] = tuple(output.shape) if isinstance(output, Tensor) else ()
+            shape = tuple(output.shape) if isinstance(output, Tensor) else ()
+            if shape[1:2] != found.setdefault(name, shape)[1:2]:
+                raise ValueError(
+                    f"names: {name} is called several times and puts out other channels: {found[name]}, then {shape}"
+                )
 
         return keep
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .. import ops
-from .clips import check_channels, check_flag, check_one_of, hidden_units
+from .clips import check_channels, check_flag, check_one_of, hidden_units, zeroed
 
 FORMS = ("add", "gate")
 
@@ -58,9 +58,7 @@ class SqueezeExcite3d(nn.Module):
         check_flag(norm, "norm")
         self.fc1 = nn.Linear(channels, hidden, bias=not norm)
         self.norm = nn.BatchNorm1d(hidden) if norm else None
-        self.fc2 = nn.Linear(hidden, channels)
-        nn.init.zeros_(self.fc2.weight)
-        nn.init.zeros_(self.fc2.bias)
+        self.fc2 = zeroed(nn.Linear(hidden, channels))
 
     def excite(self, x: Tensor) -> Tensor:
         """Compute s ``(N, C, 1, 1, 1)`` of a clip."""

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from ..layers import AttentionChain, ConvPyramidAttention, NonLocal, RegionNonLocal, insert_after
+from ..layers import AttentionChain, ConvPyramidAttention, NonLocal, RegionNonLocal
 from ..layers.conv_pyramid_attention import PYRAMID
+from ..layers.placement import build_in
 from .tsm import TSM
 
 PLACES = {1: ("layer2.0",), 5: ("layer2.0", "layer2.2", "layer3.0", "layer3.2", "layer3.4")}
@@ -54,7 +55,7 @@ class AttentionTSM(TSM):
         super().__init__(num_classes, num_segments, backend=backend, **network)
         self.places = PLACES[num_blocks] if places is None else tuple(places)
         for place in self.places:
-            insert_after(self, place, lambda channels, place=place: attention(channels, place))  # type: ignore[misc]
+            build_in(self, place, lambda channels, place=place: attention(channels, place))  # type: ignore[misc]
 
 
 class RNLTSM(AttentionTSM):
@@ -63,13 +64,15 @@ class RNLTSM(AttentionTSM):
     Args:
         num_classes: classes of the head.
         num_segments: T, frames a clip.
-        kind: of the attention.
-        aggregate: of the regions.
+        kind: of the attention: ``"gaussian"``, ``"dot"``, ``"cosine"`` or ``"concatenation"``.
+        aggregate: of the regions: ``"conv"``, ``"avg"`` or ``"max"``.
         kernel_size: of the regions; None for (3, 7, 7) in the second stage (res3) and (3, 3, 3) elsewhere.
-        chain: put a `SqueezeExcite3d` before each, the thesis' vision attention chain.
+        chain: put a `SqueezeExcite3d` before each, the thesis' vision attention chain, which `RNLTSM` and `CPATSM`
+            have, and no other network.
         scale: of the gaussian kind's products.
         backend: backend of the operators.
-        network: further arguments of `AttentionTSM`.
+        network: ``num_blocks`` (1 or 5) or ``places``, which blocks are followed, see `AttentionTSM`, and arguments of
+            `TSM`, such as ``fold_div``, the share of channels that are shifted each way.
 
     Example:
         >>> import torch
@@ -106,12 +109,13 @@ class NLTSM(AttentionTSM):
     Args:
         num_classes: classes of the head.
         num_segments: T, frames a clip.
-        kind: of the attention.
+        kind: of the attention: ``"gaussian"``, ``"dot"``, ``"cosine"`` or ``"concatenation"``.
         embed: whether query and key are projected.
         pool: whether keys and values are pooled.
         scale: of the gaussian kind's products.
         backend: backend of the operators.
-        network: further arguments of `AttentionTSM`.
+        network: ``num_blocks`` (1 or 5) or ``places``, which blocks are followed, see `AttentionTSM`, and arguments of
+            `TSM`, such as ``fold_div``, the share of channels that are shifted each way.
 
     Example:
         >>> import torch
@@ -143,11 +147,13 @@ class CPATSM(AttentionTSM):
     Args:
         num_classes: classes of the head.
         num_segments: T, frames a clip.
-        kernel_sizes: of the pyramid, see table 4.5.
+        kernel_sizes: of the pyramid, a list of kernels as for `ConvPyramidAttention`: table 4.5's rows.
         scale: multiply the softmax by the number of positions.
-        chain: put a `SqueezeExcite3d` before each, the thesis' vision attention chain.
+        chain: put a `SqueezeExcite3d` before each, the thesis' vision attention chain, which `RNLTSM` and `CPATSM`
+            have, and no other network.
         backend: backend of the operators.
-        network: further arguments of `AttentionTSM`.
+        network: ``num_blocks`` (1 or 5) or ``places``, which blocks are followed, see `AttentionTSM`, and arguments of
+            `TSM`, such as ``fold_div``, the share of channels that are shifted each way.
 
     Example:
         >>> import torch
@@ -160,7 +166,7 @@ class CPATSM(AttentionTSM):
         num_classes: int,
         num_segments: int = 8,
         *,
-        kernel_sizes: Sequence[Sequence[int]] = PYRAMID,
+        kernel_sizes: Sequence[int | Sequence[int]] = PYRAMID,
         scale: bool = True,
         chain: bool = False,
         backend: str | None = None,
@@ -182,7 +188,8 @@ class ChannelTSM(AttentionTSM):
         layer: the baseline: `SqueezeExcite3d`, `CBAM3d` or `GlobalContext`.
         reduction: of the layer.
         backend: backend of the operators.
-        network: further arguments of `AttentionTSM`.
+        network: ``num_blocks`` (1 or 5) or ``places``, which blocks are followed, see `AttentionTSM`, and arguments of
+            `TSM`, such as ``fold_div``, the share of channels that are shifted each way.
 
     Example:
         >>> import torch
