@@ -70,21 +70,6 @@ def test_the_environment_chooses_and_its_mistakes_are_named() -> None:
     assert "cannot run on backend 'cuda'" in run(code, VIDOPS_BACKEND="cuda").stderr
 
 
-def test_explain_has_a_line_a_backend(capsys: pytest.CaptureFixture[str]) -> None:
-    device_for("cpu", "temporal_conv")
-    text = vidops.explain("temporal_conv", X)
-    assert capsys.readouterr().out == ""
-    lines = text.splitlines()
-    assert lines[0] == "temporal_conv on cpu: backend 'cpu' is chosen"
-    assert [line.split()[0] for line in lines[1:5]] == ["reference", "cpu", "cuda", "triton"]
-    assert [line for line in lines if line.endswith("<- chosen")] == ["  cpu        yes  <- chosen"]
-    assert any(line.startswith("  cuda       no: ") for line in lines)
-    with vidops.use_backend("cuda"):
-        assert "cannot run on backend 'cuda'" in vidops.explain("temporal_conv", X)
-    with pytest.raises(ValueError, match=r"operator must be one of .*temporal_shift"):
-        vidops.explain("convolution", X)
-
-
 def test_an_automatic_fallback_is_told_once(caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
     operator = backends.OPERATORS["temporal_shift"]
     monkeypatch.setitem(operator.missing, "cpu", "it was taken away for a test")

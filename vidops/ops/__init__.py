@@ -3,8 +3,9 @@
 import torch.fx
 
 from .attention_map import attention_map
-from .backends import explain, use_backend
+from .backends import use_backend
 from .depthwise_conv3d import depthwise_conv3d
+from .explain import explain
 from .keypoint_shifts import keypoint_shifts
 from .motion_band_pass import motion_band_pass
 from .nonlocal_attention import nonlocal_attention

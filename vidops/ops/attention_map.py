@@ -31,7 +31,8 @@ def attention_map(
     Args:
         query: clip ``(N, D, T, H, W)``, as for :func:`nonlocal_attention`, and so are the others.
         key: clip ``(N, D, T', H', W')``.
-        point: ``(t, y, x)``, frame, row and column of the position in ``query``, from 0.
+        point: ``(t, y, x)``, frame, row and column of the position in ``query``, from 0; `vidops visualize attention
+            --point` takes the same order, of a frame of the video and shares of its height and width.
         kind: ``"gaussian"``, ``"dot"``, ``"cosine"`` or ``"concatenation"``.
         over: ``"all"``, ``"space"`` or ``"time"``.
         scale: factor of ``"gaussian"``'s products; None for 1.

@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from torch import Tensor
 from .. import _build
 from .kernel import Kernel, no_context
 
-__all__ = ["BACKENDS", "OPERATORS", "Backend", "Operator", "explain", "use_backend"]
+__all__ = ["BACKENDS", "OPERATORS", "Backend", "Operator", "use_backend"]
 
 _log = logging.getLogger("vidops")
 
@@ -90,13 +90,10 @@ PREFERENCE: dict[str, tuple[str, ...]] = {
 
 OPERATORS: dict[str, Operator] = {}
 
-# Public functions that are calls of another operator.
-_RUN_BY = {"region_aggregate": "depthwise_conv3d", "region_attention": "nonlocal_attention"}
-
 
 class _State(threading.local):
     def __init__(self) -> None:
-        self.backend: str | None = None
+        self.backend: str | Question | None = None
 
 
 _state = _State()
@@ -113,8 +110,8 @@ def check_backend(name: str | None) -> str | None:
     return None if name is None else _known(name, "backend")
 
 
-def _known(name: str, source: str) -> str:
-    if name not in BACKENDS:
+def _known(name: str | Question, source: str) -> str:
+    if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"{source} must be one of {', '.join(BACKENDS)}, got {name!r}")
     return name
 
@@ -265,7 +262,7 @@ class Operator:
         """Whether nobody has named a backend: no argument, ``use_backend`` or ``VIDOPS_BACKEND``."""
         return requested is None and _state.backend is None and _environment is None
 
-    def choose(self, requested: str | None, device: str, *args: Any) -> str:
+    def choose(self, requested: str | Question | None, device: str, *args: Any) -> str:
         """Name the backend for a call: argument, then ``use_backend``, then ``VIDOPS_BACKEND``, then automatic.
 
         Raises:
@@ -278,6 +275,8 @@ class Operator:
             if requested is None and _environment is not None:
                 requested, source = _environment, "VIDOPS_BACKEND"
         if requested is not None:
+            if isinstance(requested, Question):
+                requested.take(self, device, args)
             reason = self.why_not(_known(requested, source), device, *args)
             if reason:
                 raise RuntimeError(f"{self.name} cannot run on backend {requested!r}: {reason}")
@@ -308,46 +307,41 @@ class Operator:
         )
 
 
-def explain(operator: str, x: Tensor, *args: Any) -> str:
-    """Say, for every backend, whether an operator could run on a tensor, and which would be chosen.
+class Question:
+    """What :func:`vidops.explain` puts in a backend's place: an operator that comes to its choice answers and stops.
 
-    Args:
-        operator: operator name, for example ``"temporal_conv"``.
-        x: the operator's first tensor.
-        *args: the operator's further arguments, where a backend's limits depend on them.
-
-    Returns:
-        A table as text, one line a backend.
-
-    Raises:
-        TypeError: ``x`` is no tensor.
-        ValueError: there is no operator of that name.
-
-    Example:
-        >>> import torch, vidops
-        >>> print(vidops.explain("temporal_shift", torch.randn(1, 8, 4, 7, 7)))  # doctest: +ELLIPSIS
-        temporal_shift on cpu...
+    So every check of a call's arguments is the operator's own, and nothing is computed.
     """
-    if operator in _RUN_BY:
-        raise ValueError(f"{operator} is run by {_RUN_BY[operator]}: ask for that")
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a Tensor, got {type(x).__name__}")
-    if operator not in OPERATORS:
-        raise ValueError(f"operator must be one of {', '.join(sorted(OPERATORS))}, got {operator!r}")
-    op, device = OPERATORS[operator], x.device.type
+
+    def __init__(self) -> None:
+        self.answer: tuple[Operator, str, tuple[Any, ...]] | None = None
+
+    def take(self, operator: Operator, device: str, args: tuple[Any, ...]) -> NoReturn:
+        """Take the operator, its device and what its limits are asked with; the call ends here."""
+        self.answer = operator, device, args
+        raise Answered
+
+
+class Answered(BaseException):  # no Exception: handlers of errors let it pass
+    """The end of a call that was only asked about."""
+
+
+def ask(call: Callable[[], Any]) -> tuple[Operator, str, tuple[Any, ...]] | None:
+    """Run a public function up to its choice of a backend; None where it makes none."""
+    question, before = Question(), _state.backend
+    _state.backend = question
     try:
-        chosen = op.choose(None, device, x, *args)
-        head = f"{operator} on {device}: backend {chosen!r} is chosen"
-    except (ValueError, RuntimeError) as error:
-        chosen, head = "", f"{operator} on {device}: {error}"
+        with torch.no_grad():
+            call()
+    except Answered:
+        pass
+    finally:
+        _state.backend = before
+    return question.answer
+
+
+def forced() -> str:
+    """Who has named a backend for all calls of this thread, or nothing."""
     if _state.backend is not None:
-        head += " (by vidops.use_backend)"
-    elif _environment is not None:
-        head += " (by VIDOPS_BACKEND)"
-    lines = [head]
-    for name in op.missing:
-        reason = op.why_not(name, device, x, *args)
-        lines.append(
-            f"  {name:<10} {'no: ' + reason if reason else 'yes'}{'  <- chosen' if name == chosen else ''}"
-        )
-    return "\n".join(lines)
+        return "vidops.use_backend"
+    return "VIDOPS_BACKEND" if _environment is not None else ""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .checks import check_clip
 from .depthwise_conv3d import _check_triple, _operator, depthwise_conv3d
+from .explain import REMARKS
 
 __all__ = ["region_aggregate"]
 
@@ -45,7 +46,7 @@ def region_aggregate(
         ValueError: ``kind`` is unknown, ``weight`` or ``kernel_size`` does not go with it or is not allowed.
         RuntimeError: ``backend`` was asked for and cannot run this call.
 
-    To `explain` and `vidops bench` it is ``depthwise_conv3d``. An average is a convolution with equal taps: one pass in
+    To `vidops bench` it is ``depthwise_conv3d``. An average is a convolution with equal taps: one pass in
     every layout, and unlike PyTorch's pooling its gradient repeats to the last bit on a GPU too. The gradient of
     ``"max"`` there does not, where regions overlap, and raises under ``torch.use_deterministic_algorithms``.
 
@@ -90,3 +91,8 @@ def region_aggregate(
         x = F.pad(x, [p for p in reversed(padding) for _ in range(2)], value=float("-inf"))
         padding = (0, 0, 0)
     return F.max_pool3d(x, (t, h, w), 1, padding)
+
+
+REMARKS["region_aggregate"] = lambda chosen, automatic, given: (
+    "'max' is PyTorch's pooling on every backend" if given["kind"] == "max" else ""
+)

@@ -21,8 +21,8 @@ def region_attention(
 ) -> Tensor:
     """Give every position the values of all positions, weighted by how alike the regions around both are.
 
-    It is :func:`nonlocal_attention` over the whole clip with ``query`` for ``key``; to `explain` and `vidops bench` it
-    goes by that name.
+    It is :func:`nonlocal_attention` over the whole clip with ``query`` for ``key``; to `vidops bench` it goes by that
+    name.
 
     Args:
         query: clip ``(N, D, T, H, W)`` of aggregated regions (:func:`region_aggregate`), float32, float16, bfloat16
