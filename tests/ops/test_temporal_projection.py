@@ -308,6 +308,17 @@ def test_sizes_of_real_networks(backend: str, layout: str, dtype: torch.dtype) -
         compare(function, [in_layout(x, layout), basis], backend, device, grad_layout=layout)
 
 
+@pytest.mark.parametrize("backend", FAST)
+def test_the_longest_clip_with_the_largest_basis(backend: str) -> None:
+    """64 frames as 16 images, as the first layer of TeSNet's setting 5 has them, forward and backward."""
+    device = device_for(backend, OP)
+    cases = [((1, 1), torch.float32), ((2, 3), torch.float32), ((1, 1), torch.bfloat16)]
+    for grid, dtype in cases[: 1 if emulated(backend, device) and backend == "triton" else None]:
+        x, basis = make((1, 2, 64, 2, 3), 16, grid, dtype)
+        function = functools.partial(ops.temporal_projection, ridge=0.01, outputs=ALL)
+        compare(function, [x, basis], backend, device)
+
+
 @pytest.mark.parametrize("layout", ["NCTHW", "NTCHW", "NTHWC"])
 def test_nothing_of_the_size_of_the_clip_is_made_but_its_gradient(layout: str) -> None:
     device_for("cpu", OP)
