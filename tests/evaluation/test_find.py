@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,21 @@ def test_linked_folders_are_entered_once(tree: Path, tmp_path_factory: pytest.Te
     assert find_videos(["sub"]) == ["sub/d.mkv", "sub/deep/c.avi", "sub/a_link/far.mp4"]
     (tree / "frames" / "x" / "loop").symlink_to(tree / "frames" / "x")
     assert find_videos(["frames"]) == ["frames/x", "frames/y"]
+
+
+def test_a_tar_file_is_its_videos(tree: Path) -> None:
+    (tree / "s").mkdir()
+    for shard, names in (("s/0.tar", ("k/1.mp4", "1.cls", "2.avi")), ("s/1.tar", ("3.mp4",))):
+        with tarfile.open(shard, "w") as tar:
+            for name in names:
+                tar.addfile(tarfile.TarInfo(name))
+    shown = ["s/0.tar/k/1.mp4", "s/0.tar/2.avi", "s/1.tar/3.mp4"]
+    assert find_videos(["s/0.tar", "s/1.tar"]) == find_videos(["s/*.tar"]) == shown
+    assert find_videos(["s/0.tar/2.avi", "b.mp4"]) == ["s/0.tar/2.avi", "b.mp4"]
+    with tarfile.open("none.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("1.cls"))
+    with pytest.raises(ValueError, match=r"^none\.tar: the shard holds no video$"):
+        find_videos(["none.tar"])
+    Path("bad.tar").write_bytes(b"no tar file" * 100)
+    with pytest.raises(ValueError, match=r"^bad\.tar: is no whole tar file"):
+        find_videos(["bad.tar"])

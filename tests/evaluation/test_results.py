@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -185,6 +186,27 @@ def test_changed_videos_are_left(tmp_path: Path) -> None:
     assert [line["path"] for line in lines_of(out)] == [*paths, *paths, paths[0]]
     with ResultFile(out, "k") as results:
         assert results.done == {paths[0]: False, paths[1]: True, paths[2]: True}  # the last lines count
+
+
+def test_a_video_of_a_changed_shard_is_left(tmp_path: Path) -> None:
+    out, shard = tmp_path / "out.jsonl", tmp_path / "s.tar"
+
+    def left() -> list[str]:
+        with ResultFile(out, "k") as results:
+            found = results.left([str(shard / "b.mp4")])
+            for path in found:
+                results.write(Prediction(path, [("left", 0.5)]))
+        return found
+
+    with tarfile.open(shard, "w") as tar:
+        tar.addfile(tarfile.TarInfo("b.mp4"))
+    assert left() == [str(shard / "b.mp4")]
+    assert left() == []
+    os.utime(shard, ns=(0, 10**9))
+    assert left() == [str(shard / "b.mp4")]
+    assert left() == []
+    shard.write_bytes(b"no shard any more")
+    assert left() == [str(shard / "b.mp4")]
 
 
 def test_a_disk_that_goes_away_and_comes_back(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vidops.data.folders import frame_numbers
 from vidops.data.samples import VIDEO_SUFFIXES, FrameFolder
+from vidops.data.shards import members
 
 
 def find_videos(
@@ -20,9 +21,10 @@ def find_videos(
 ) -> list[str]:
     """Find the videos that files, folders, patterns and lists stand for.
 
-    A folder stands for the video files in it and in its sub-folders; one without any that holds pictures
-    named like frames is itself a video, written out frame by frame. Linked folders are entered, each folder
-    once. Hidden files and folders are left out.
+    A tar file stands for the videos in it, whose paths are ``<shard>.tar/<name>``. A folder stands for the
+    video files in it and in its sub-folders; one without any that holds pictures named like frames is itself
+    a video, written out frame by frame. Linked folders are entered, each folder once. Hidden files and folders
+    are left out.
 
     Args:
         sources: files, folders, or patterns such as ``"clips/**/*.mp4"``; a file need not exist.
@@ -35,7 +37,7 @@ def find_videos(
 
     Raises:
         FileNotFoundError: a list is missing.
-        ValueError: a folder holds no video, a pattern matches nothing, or a list is no text.
+        ValueError: a folder or tar file holds no video, a pattern matches nothing, or a list is no text.
 
     Example:
         >>> find_videos(["b.mp4", "a.mp4", "./b.mp4"])
@@ -76,7 +78,7 @@ def _expand(source: str, frames: FrameFolder) -> list[str]:
             raise ValueError(f"pattern {source}: matches no video")
         return videos
     if not os.path.isdir(source):
-        return [source]
+        return _of_shard(source) if _is_shard(source) else [source]
     videos = _walk(source, frames, set())
     if not videos:
         raise ValueError(f"{source}: the folder holds no video, nor frames named {frames.template}")
@@ -86,7 +88,20 @@ def _expand(source: str, frames: FrameFolder) -> list[str]:
 def _expand_match(match: str, frames: FrameFolder) -> list[str]:
     if os.path.isdir(match):
         return _walk(match, frames, set())
+    if _is_shard(match):
+        return _of_shard(match)
     return [match] if _is_video(match) else []
+
+
+def _is_shard(path: str) -> bool:
+    return path.endswith(".tar") and os.path.isfile(path)
+
+
+def _of_shard(shard: str) -> list[str]:
+    videos = [os.path.join(shard, name) for name in members(shard) if _is_video(name)]
+    if not videos:
+        raise ValueError(f"{shard}: the shard holds no video")
+    return videos
 
 
 def _is_video(name: str) -> bool:

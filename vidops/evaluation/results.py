@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
+from ..data.shards import in_shard, locate
 from .predictor import Prediction
 
 _START = b'{"path": '
@@ -162,11 +163,14 @@ class ResultFile:
 def _state(path: str) -> _State:
     """Give what tells a video from a changed one, None if it is not there."""
     try:
+        if in_shard(path):
+            place = locate(path)
+            return place.size, place.changed / 1e9
         own = os.stat(path)
         if not stat.S_ISDIR(own.st_mode):
             return own.st_size, own.st_mtime
         with os.scandir(path) as entries:
             files = [entry.stat() for entry in entries if entry.is_file()]
-    except OSError:
+    except (OSError, ValueError):
         return None
     return sum(file.st_size for file in files), max([own.st_mtime, *(file.st_mtime for file in files)])
