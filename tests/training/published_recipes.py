@@ -27,6 +27,12 @@ SETTINGS: dict[str, tuple[float, int, int, float, float, list[int] | int]] = {
     "thesis TeSNet flow": (0.005, 32, 30, 4e-5, 0.5, [15, 25]),
     "thesis TeSNet, batch 8": (0.001, 8, 30, 4e-5, 0.5, [15, 25]),
     "thesis TeSNet flow, batch 8": (0.005, 8, 30, 4e-5, 0.5, [15, 25]),
+    # The schedules and the dropout are those of MFNet's release for UCF101 and HMDB51.
+    "KPSEM Mini-Kinetics": (0.005, 64, 50, 1e-4, 0.5, [21, 42]),
+    "KPSEM Something": (0.005, 64, 50, 1e-4, 0.5, [21, 42]),
+    "KPSEM UCF101": (0.005, 80, 50, 1e-4, 0.5, [21, 42]),
+    "KPSEM HMDB51": (0.005, 128, 100, 1e-4, 0.5, [14, 28, 42]),
+    "KPSEM ablation": (0.005, 16, 100, 1e-4, 0.5, [14, 28, 42]),
 }
 # Settings, and top-1 and top-5 as published: in their order, typed from the sources.
 PUBLISHED = {
@@ -199,11 +205,29 @@ PUBLISHED = {
     "gc/kinetics400_8f": ("thesis attention Kinetics", "73.76", None),
     "tsm/kinetics400_8f_thesis_attention_baseline": ("thesis attention Kinetics", "72.80", None),
     "tsm/something_v1_8f_thesis_attention_baseline": ("thesis attention Something", "46.63", None),
+    "mfnet/minikinetics_16f": ("KPSEM Mini-Kinetics", "78.35", None),
+    "mfnet/ucf101_16f": ("KPSEM UCF101", "96.0", None),
+    "mfnet/something_v1_16f": ("KPSEM Something", "43.0", None),
+    "mfnet/hmdb51_16f": ("KPSEM HMDB51", "74.6", None),
+    "mfnet/hmdb51_16f_batch16": ("KPSEM ablation", "70.8", None),
+    "kpsem/minikinetics_16f": ("KPSEM Mini-Kinetics", "82.05", None),
+    "kpsem/ucf101_16f": ("KPSEM UCF101", "97.4", None),
+    "kpsem/something_v1_16f": ("KPSEM Something", "48.1", None),
+    "kpsem/hmdb51_16f": ("KPSEM HMDB51", "77.7", None),
+    "kpsem/hmdb51_16f_batch16": ("KPSEM ablation", "74.0", None),
+    "kpsem/hmdb51_16f_batch16_single": ("KPSEM ablation", "72.1", None),
+    "kpsem/hmdb51_16f_batch16_fixed": ("KPSEM ablation", "72.5", None),
+    "kpsem/hmdb51_16f_batch16_one_set": ("KPSEM ablation", "72.4", None),
+    "kpsem/hmdb51_16f_batch16_conv2": ("KPSEM ablation", "72.5", None),
+    "kpsem/hmdb51_16f_batch16_r3d": ("KPSEM ablation", "65.8", None),
+    "r3d/hmdb51_16f_batch16": ("KPSEM ablation", "62.0", None),
 }
 # Thesis 4.6: 10 clips on Kinetics and 2 on Something-Something, 3 crops each.
 ATTENTION = {
     name: settings for name, (settings, *_) in PUBLISHED.items() if settings.startswith("thesis attention")
 }
+# 10 clips, central crops of 224 x 224.
+KPSEM = [name for name, (settings, *_) in PUBLISHED.items() if settings.startswith("KPSEM")]
 VIEWS = {
     "tsm/kinetics400_8f_dense": (3, 10),
     "tsm/kinetics400_16f_dense": (3, 10),
@@ -230,6 +254,7 @@ VIEWS = {
     "dan/ucf101_128f": (3, 2),
     "dan/hmdb51_128f": (3, 2),
     **{name: (3, 10) if "Kinetics" in settings else (3, 2) for name, settings in ATTENTION.items()},
+    **dict.fromkeys(KPSEM, (1, 10)),
 }
 DENSE = {
     "tsm/kinetics400_8f_dense",
@@ -241,6 +266,7 @@ DENSE = {
     "dan/kinetics400_128f",
     "dan/kinetics400_128f_x3d_m",
     *(name for name, settings in ATTENTION.items() if "Kinetics" in settings),
+    *KPSEM,
 }
 # Options of the networks but dropout and input channels: sides of the busy and the quiet frames, then the others.
 SIDES = {
@@ -327,6 +353,10 @@ OTHERS: dict[str, dict[str, object]] = {
     "cpa/kinetics400_8f_3x3x3_3x7x7": {"kernel_sizes": [[3, 3, 3], [3, 7, 7]]},
     "cpa/kinetics400_8f_1x1x1_3x3x3_3x7x7": {"kernel_sizes": [[1, 1, 1], [3, 3, 3], [3, 7, 7]]},
     "cpa/kinetics400_8f_chain": {"chain": True},
+    "kpsem/hmdb51_16f_batch16_single": {"num_regions": 1},
+    "kpsem/hmdb51_16f_batch16_fixed": {"regions": "fixed"},
+    "kpsem/hmdb51_16f_batch16_one_set": {"num_sets": 1},
+    "kpsem/hmdb51_16f_batch16_conv2": {"position": "conv2"},
 }
 # How the network's own loss is trained where it is not as elsewhere in its family: table 3.9.
 JOINT: dict[str, dict[str, object]] = {

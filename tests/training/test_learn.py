@@ -18,7 +18,15 @@ from vidops.data import MOTION_PAIRS
 from vidops.evaluation import Report
 from vidops.ops.backends import BACKENDS
 from vidops.training import fit
-from vidops.training.learn import beside_pathways, judge, learn, loss_curve, of_pair, within_pairs
+from vidops.training.learn import (
+    beside_pathways,
+    judge,
+    learn,
+    loss_curve,
+    of_pair,
+    within_pairs,
+    without_order,
+)
 from vidops.training.start import build_network
 
 CLASSES = [name for pair in list(MOTION_PAIRS.values())[:2] for name in pair]
@@ -85,6 +93,21 @@ def test_two_pathways_beside_each_alone(right: tuple[int, int, int], passed: boo
     assert beside_pathways(results[0], results[:1]) == results[0]
     assert beside_pathways(results[1], results) == results[1]
     assert beside_pathways(results[0], results).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("right", "shuffled", "passed"),
+    [(400, 200, True), (400, 230, True), (400, 231, False), (400, 169, False), (359, 200, False)],
+)
+def test_shuffled_frames_leave_chance_within_pairs(right: int, shuffled: int, passed: bool) -> None:
+    labels = np.arange(400) % 4
+    reports = [
+        report(np.eye(4)[np.where(np.arange(400) < count, labels, labels ^ 1)], labels)
+        for count in (right, shuffled)
+    ]
+    result = without_order(judge("tiny_mf_kpsem", reports[0]), reports[1])
+    assert (result.top1, result.shuffled, result.passed) == (right / 400, shuffled / 400, passed)
+    assert result.requirement.endswith(f"frames shuffled 50 % +- 7.5% within pairs, is {shuffled / 400:.1%}")
 
 
 def test_too_few_clips_to_judge() -> None:

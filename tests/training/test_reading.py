@@ -84,6 +84,28 @@ def test_batches_are_the_same_with_0_1_and_4_workers(make_config: Any, tmp_path:
             assert torch.equal(a["label"], b["label"])
 
 
+@pytest.mark.parametrize("cache", [None, "memory"])
+@pytest.mark.parametrize("training", [False, True])
+def test_shuffled_frames(make_config: Any, training: bool, cache: str | None) -> None:
+    """The same frames in another order, a function of seed, epoch and index as all that is random."""
+    sets = []
+    for shuffle in (False, True, True):
+        config = make_config(
+            data__shuffle_frames=shuffle, data__cache=cache, data__scales=[1.0], data__short_side=24
+        )
+        annotations = read_list(config, "train" if training else "val")
+        sets.append(build_dataset(config, annotations, training=training))
+    moved = 0
+    for index in range(8):
+        plain, mixed, again = (each[index]["clip"] for each in sets)
+        assert torch.equal(mixed, again)
+        moved += not torch.equal(mixed, plain)
+        if not training:  # whose crops are drawn after the order
+            frames = [mixed[:, t] for t in range(mixed.shape[1])]
+            assert all(any(torch.equal(plain[:, t], f) for f in frames) for t in range(plain.shape[1]))
+    assert moved >= 7
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_views_of_a_test(make_config: Any, tmp_path: Path, workers: int) -> None:
     root = str(mixed(tmp_path))

@@ -17,7 +17,7 @@ pytest.importorskip("skimage", reason="scikit-image is not installed")
 pytest.importorskip("av", reason="PyAV is not installed")
 
 from tests.data._videos import write_video
-from tests.training.published_recipes import ATTENTION, options
+from tests.training.published_recipes import ATTENTION, KPSEM, options
 from tests.training.test_recipes import CONFIGS, NAMES, RECIPES
 from vidops.data.flow import FlowSettings
 from vidops.data.flow_store import FlowStore
@@ -126,14 +126,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return make
 
 
+# What weights networks start from where it is not a TSN's.
+OWN_WEIGHTS = ("tiny_tsm_mobilenetv2", "tiny_tesnet", "tiny_mfnet", "tiny_r3d")
+WITH_KEY_POINTS = {"tiny_mf_kpsem": "tiny_mfnet", "tiny_r3d_kpsem": "tiny_r3d"}
+
+
 @pytest.fixture(scope="module")
 def first_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Path]:
-    """Weights of a tiny network of other classes: a TSN's for `part: backbone`, else one of the same family."""
+    """Weights of a tiny network of other classes: a TSN's or the backbone's for `part: backbone`, else its own."""
     folder = tmp_path_factory.mktemp("weights")
 
     def find(recipe: Config) -> Path:
         name = tiny_name(recipe)
-        if recipe.model.part == "backbone" and name not in ("tiny_tsm_mobilenetv2", "tiny_tesnet"):
+        if name in WITH_KEY_POINTS:
+            name = WITH_KEY_POINTS[name]
+        elif recipe.model.part == "backbone" and name not in OWN_WEIGHTS:
             name = "tiny_tsn"
         frames = recipe.model.options.get("frames_per_segment") if name == "tiny_dan" else None
         file = folder / f"{name}{frames or ''}.pt"
@@ -146,11 +153,14 @@ def first_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config]
     return find
 
 
+WHOLE_NAMES = ("tsm_mobilenetv2", "mf_kpsem", "r3d_kpsem")
+
+
 def tiny_name(recipe: Config) -> str:
     name = recipe.model.name
     if name == "inception_resnet_v2":
         return "tiny_tsn"
-    return f"tiny_{name}" if name == "tsm_mobilenetv2" else f"tiny_{name.partition('_')[0]}"
+    return f"tiny_{name}" if name in WHOLE_NAMES else f"tiny_{name.partition('_')[0]}"
 
 
 def tiny_options(recipe: Config) -> list[str]:
@@ -198,7 +208,7 @@ def small(path: Path, root: Path, output: Path, *more: str) -> Config:
 
 def alike(names: list[str]) -> set[str]:
     """Name recipes whose small network differs from an earlier one's in numbers alone: kernels, blocks, rates."""
-    numbers, seen, found = {"kernel_size", "kernel_sizes", "num_blocks"}, [], set()
+    numbers, seen, found = {"kernel_size", "kernel_sizes", "num_blocks", "num_sets"}, [], set()
     for name in sorted(names, key=lambda name: bool(numbers & set(options(name)))):
         recipe = load_config(CONFIGS / f"{name}.yaml")
         what = tiny_name(recipe), {key: value for key, value in options(name).items() if key not in numbers}
@@ -208,8 +218,8 @@ def alike(names: list[str]) -> set[str]:
     return found
 
 
-# The recipes of attention are many; those whose networks run the same code train in the slow tests.
-ALIKE = alike([name for name in NAMES if name in ATTENTION and not name.startswith("tsm/")])
+# The recipes of attention and key points are many; those whose networks run the same code train in the slow tests.
+ALIKE = alike([name for name in NAMES if name in {*ATTENTION, *KPSEM} and not name.startswith("tsm/")])
 WITH_SLOW = [
     pytest.param(path, marks=pytest.mark.slow) if name in ALIKE else path
     for path, name in zip(RECIPES, NAMES, strict=True)
@@ -248,6 +258,8 @@ def check_moved(old: dict[str, torch.Tensor], new: dict[str, torch.Tensor], conf
         keys = ["features.0.0.weight", "features.3.conv.0.0.weight"]
     if config.model.name == "tiny_tesnet":
         keys = ["conv2d_1a.conv.weight", "conv2d_7b.conv.weight"]
+    if config.model.name in ("tiny_mfnet", "tiny_mf_kpsem"):
+        keys = ["conv1.conv.weight", "conv5.B01.conv_m2.conv.weight"]
     if config.model.name == "tiny_x3d":
         keys = ["blocks.0.conv.conv_t.weight", "blocks.1.res_blocks.0.branch2.conv_a.weight"]
     pathways = ["busy.", "quiet."] if config.model.name == "tiny_bqn" else [""]

@@ -12,7 +12,7 @@ from .mirrors import mirrored_classes
 from .motion import make_motion, motion_clip
 from .packing import make_shards
 from .samples import AnnotationList, FrameFolder, Sample
-from .sampling import DenseSampling, UniformSampling
+from .sampling import DenseSampling, ShuffledSampling, UniformSampling
 from .video import VideoError, num_frames, read_frames, sample_frames
 from .views import SpatialCrops, Views
 
@@ -25,6 +25,7 @@ __all__ = [
     "FlowStore",
     "FrameFolder",
     "Sample",
+    "ShuffledSampling",
     "SpatialCrops",
     "UniformSampling",
     "VideoDataset",

@@ -234,3 +234,42 @@ class DenseSampling(_Sampling):
             starts = np.linspace(0, last, num=self.clips, dtype=int).tolist()
         steps = np.arange(self.num_segments, dtype=np.int64) * (self.window // self.num_segments)
         return np.concatenate([(steps + start) % num_frames for start in starts])
+
+
+@dataclass(frozen=True)
+class ShuffledSampling:
+    """Take the frames of another sampling, those of each clip in an order drawn at random.
+
+    A control: what a network still tells of such clips it tells from single frames. On the motion dataset, whose pairs
+    of classes are each other's reversal, any network must fall to chance within pairs.
+
+    Args:
+        sampling: which frames are taken, in training or in testing.
+
+    Source: ours.
+
+    Example:
+        >>> shuffled = ShuffledSampling(UniformSampling(4, training=False))
+        >>> sorted(shuffled(16, np.random.default_rng(0)).tolist())
+        [2, 6, 10, 14]
+    """
+
+    sampling: UniformSampling | DenseSampling
+
+    def __call__(self, num_frames: int, generator: np.random.Generator | None = None) -> Indices:
+        """Return the indices of the frames of the clips, as the sampling does but for their order.
+
+        Args:
+            num_frames: frames of the video, at least 1.
+            generator: source of randomness, needed in testing too.
+
+        Returns:
+            int64 (clips * num_segments * frames_per_segment,), each in 0 ... num_frames-1.
+
+        Raises:
+            ValueError: there is no generator, or the sampling refuses the video.
+        """
+        if generator is None:
+            raise ValueError("generator: an order at random needs a random generator")
+        clips = self.sampling(num_frames, generator).reshape(self.sampling.clips, -1)
+        return generator.permuted(clips, axis=1).reshape(-1)

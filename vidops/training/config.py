@@ -64,6 +64,9 @@ class DataConfig(ModalityConfig):
     frames_per_segment: Count = Field(1, description="consecutive frames of each segment")
     window: Count = Field(64, description="frames that dense sampling takes a clip from")
     symmetric: Bool = Field(False, description="segments symmetric in time, for the motion dataset")
+    shuffle_frames: Bool = Field(
+        False, description="frames of each clip in random order, to see what a network makes of their order"
+    )
     size: Count | None = Field(None, description="crop side in pixels; None: the model card's")
     short_side: Count | None = Field(
         None, description="short side that videos are decoded to; None: size * 8/7"

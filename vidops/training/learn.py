@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from vidops.data import MOTION_PAIRS, make_motion
 from vidops.evaluation import Report, evaluate
 
-from .config import Config, load_config, shipped_recipes
+from .config import Config, load_config, override, shipped_recipes
 from .loading import STEP, build_dataset, derive_seed, read_list, training_loader
 from .optim import build_optimizer, build_schedule
 from .start import build_network
@@ -42,6 +42,8 @@ SQUEEZING = frozenset({"tiny_tesnet"})
 # A network of two pathways, trained beside each of them alone, falls at most so far behind the better one.
 PATHWAYS = {"tiny_bqn": ("tiny_mbpm", "tiny_mbpm_quiet")}
 BEHIND = 0.01
+# What these know of a direction in time they must have from the frames' order: at chance within pairs without it.
+SHUFFLED = frozenset({"tiny_mf_kpsem", "tiny_r3d_kpsem"})
 SAMPLES = 400
 
 
@@ -57,6 +59,7 @@ class Learned:
         requirement: what had to hold.
         passed: whether it held.
         seconds: of training and measuring.
+        shuffled: ``within_pairs`` when each clip's frames stand in random order; None where it is not measured.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Learned:
     requirement: str
     passed: bool
     seconds: float
+    shuffled: float | None = None
 
 
 def learn(
@@ -116,8 +120,12 @@ def learn(
     for name, config in zip(names, recipes, strict=True):
         start = time.perf_counter()
         shutil.rmtree(config.output, ignore_errors=True)
-        report = evaluate(fit(config, out=out).last)
-        results.append(judge(name, report, time.perf_counter() - start))
+        last = fit(config, out=out).last
+        result = judge(name, evaluate(last))
+        if name in SHUFFLED:
+            mixed = override(config, ["data.shuffle_frames=true"], name)
+            result = without_order(result, evaluate(last, mixed))
+        results.append(replace(result, seconds=time.perf_counter() - start))
     return [beside_pathways(result, results) for result in results]
 
 
@@ -140,13 +148,31 @@ def beside_pathways(result: Learned, results: Sequence[Learned]) -> Learned:
     return replace(result, requirement=requirement, passed=passed)
 
 
-def judge(name: str, report: Report, seconds: float = 0.0) -> Learned:
+def without_order(result: Learned, report: Report) -> Learned:
+    """Hold a network against chance on clips whose frames are shuffled.
+
+    Args:
+        result: of the network on clips as they are.
+        report: of the same network on shuffled ones, with logits.
+
+    Returns:
+        The result; not passed where the network still tells a motion from its mirror image in time.
+    """
+    sigma = math.sqrt(0.25 / report.samples)
+    pairs = within_pairs(report)
+    requirement = (
+        f"{result.requirement}, frames shuffled 50 % +- {3 * sigma:.1%} within pairs, is {pairs:.1%}"
+    )
+    passed = result.passed and abs(pairs - 0.5) <= 3 * sigma
+    return replace(result, requirement=requirement, passed=passed, shuffled=pairs)
+
+
+def judge(name: str, report: Report) -> Learned:
     """Hold a report on the motion dataset against what its network must reach.
 
     Args:
         name: of the network.
         report: with logits, on at least 400 clips.
-        seconds: that it took.
 
     Returns:
         The result.
@@ -171,7 +197,7 @@ def judge(name: str, report: Report, seconds: float = 0.0) -> Learned:
     else:
         least = REQUIRED.get(name, REQUIRED_OF_OTHERS)
         passed, requirement = report.top1 >= least, f"top-1 at least {least:.0%}"
-    return Learned(name, report.samples, report.top1, pairs, requirement, passed, seconds)
+    return Learned(name, report.samples, report.top1, pairs, requirement, passed, 0.0)
 
 
 def within_pairs(report: Report) -> float:

@@ -81,14 +81,19 @@ def _network_input(config: Config) -> transforms.Transform:
     return transforms.Normalize(section.mean or card.mean, section.std or card.std)
 
 
-def _sampling(config: Config, training: bool, clips: int) -> data.UniformSampling | data.DenseSampling:
+def _sampling(
+    config: Config, training: bool, clips: int
+) -> data.UniformSampling | data.DenseSampling | data.ShuffledSampling:
     section, segments = config.data, config.model.num_segments
     run = section.frames_per_segment
     if section.modality != "rgb":
         run *= modalities.frames_per_segment(section.modality, section.stacked)
+    made: data.UniformSampling | data.DenseSampling
     if section.sampling == "dense":
-        return data.DenseSampling(segments, training, run, clips, section.window)
-    return data.UniformSampling(segments, training, section.symmetric, run, clips)
+        made = data.DenseSampling(segments, training, run, clips, section.window)
+    else:
+        made = data.UniformSampling(segments, training, section.symmetric, run, clips)
+    return data.ShuffledSampling(made) if section.shuffle_frames else made
 
 
 def _refuse_mirrors(annotations: data.AnnotationList) -> None:
