@@ -3,8 +3,9 @@
 // Which elements of an axis a result reads, and with what weights, is a small table: two terms a result forward;
 // backward its transpose, so that gradients are gathered, in ascending order, and both directions are the same loop. A
 // row of the result is a weighted sum of whole rows (vectors along the row), kept in accumulation type, then a weighted
-// sum of that row's elements (channels last: vectors of channels). Floor: x read once, y written once; rows are read
-// again only as often as neighbouring results share them, from the caches.
+// sum of that row's elements: by permutations (resize_windows.h), channels last as vectors of channels unless these are
+// so few that a position fills no vector. Floor: x read once, y written once; rows are read again only as often as
+// neighbouring results share them, from the caches.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -17,23 +18,13 @@
 #include "common/resize.h"
 #include "common/namespace.h"
 #include "common/vec.h"
+#include "cpu/resize_windows.h"
 
 namespace vidops {
 namespace {
 
 constexpr int64_t kGrain = 16 << 10;  // elements a thread should have at least
-
-// Result o is the sum of weight[i] * element[index[i]] for i in begin[o] .. begin[o + 1].
-template <class A>
-struct Terms {
-  std::vector<int64_t> begin{0};
-  std::vector<int32_t> index;
-  std::vector<A> weight;
-  bool pairs = false;  // always two terms a result: where it reads one element, half of it twice
-
-  void add(int64_t i, double w) { index.push_back(static_cast<int32_t>(i)), weight.push_back(static_cast<A>(w)); }
-  void close() { begin.push_back(static_cast<int64_t>(index.size())); }
-};
+constexpr int kTogether = 4;          // rows of a result
 
 template <class A>
 Terms<A> forward_terms(int64_t in, int64_t out) {
@@ -63,75 +54,92 @@ Terms<A> backward_terms(int64_t in, int64_t out) {
   return terms;
 }
 
-// sum = weight * x over `count` neighbouring elements, added to what is there unless it is the first term.
-template <class T>
-void add_run(acc_t<T>* sum, const T* x, int64_t count, acc_t<T> weight, bool first) {
-  using A = acc_t<T>;
-  int64_t i = 0;
-  for (; i + kLanes<T> <= count; i += kLanes<T>) {
-    const Vec<T> term = load(x + i) * weight;
-    store(sum + i, first ? term : load<A>(sum + i) + term);
+// How a row of a frame becomes one of the result.
+template <class A>
+struct Plan {
+  Terms<A> rows, columns;
+  Windows<A> windows;  // of whole rows: in planes, or with the few channels of each position in turn
+  bool whole;          // rows are taken as such, not position by position
+
+  Plan(Terms<A> rows_, Terms<A> columns_, const Clip& x)
+      : rows(std::move(rows_)),
+        columns(std::move(columns_)),
+        windows(x.layout == Layout::kNTHWC ? in_turn(columns, x) : columns),
+        whole(x.layout != Layout::kNTHWC || (windows.size() > 0 && windows.all_in_vectors())) {}
+
+  static Terms<A> in_turn(const Terms<A>& columns, const Clip& x) {
+    return 2 * x.C <= kLanes<A> && x.sP == x.C ? columns.in_turn(x.C) : Terms<A>{};
   }
-  for (; i < count; ++i) sum[i] = (first ? A{0} : sum[i]) + load1(x + i) * weight;
-}
+};
 
 template <class T>
 struct Rows {
   using A = acc_t<T>;
-  const Terms<A>&rows, &columns;
+  const Plan<A>& plan;
   int64_t inner, width, step;  // neighbouring elements of a position; positions of a row; elements between positions
-  std::vector<A> row, result;
+  int64_t pitch;               // elements from a row of sums to the next
+  std::vector<A> row;          // kTogether of them
 
-  Rows(const Terms<A>& rows, const Terms<A>& columns, const Clip& x, bool last)
-      : rows(rows),
-        columns(columns),
-        inner(last ? x.C : 1),
+  Rows(const Plan<A>& plan, const Clip& x)
+      : plan(plan),
+        inner(x.layout == Layout::kNTHWC ? x.C : 1),
         width(x.W),
         step(x.sP),
-        row(x.W * inner),
-        result(last ? 0 : columns.begin.size() - 1) {}
+        pitch(x.W * inner + 2 * kLanes<T>),
+        row(kTogether * pitch) {}
 
-  // row = the weighted rows of a frame that row o of the result reads.
-  void sum_rows(const T* frame, int64_t o) {
-    if (rows.begin[o] == rows.begin[o + 1]) std::fill(row.begin(), row.end(), A{0});
-    for (int64_t i = rows.begin[o]; i < rows.begin[o + 1]; ++i) {
-      const T* from = frame + rows.index[i] * width * step;
-      const bool first = i == rows.begin[o];
-      if (step == inner) {
-        add_run(row.data(), from, width * inner, rows.weight[i], first);
-      } else {
-        for (int64_t p = 0; p < width; ++p) add_run(&row[p * inner], from + p * step, inner, rows.weight[i], first);
+  // Rows `o` to `end` of a frame of the result.
+  void frame(const T* from, int64_t o, int64_t end, T* to) {
+    const int64_t next = plan.columns.size() * inner;
+    if (plan.whole) {
+      for (; o + kTogether <= end; o += kTogether, to += kTogether * next) {
+        for (int r = 0; r < kTogether; ++r) sum_rows(from, o + r, &row[r * pitch]);
+        plan.windows.template apply<kTogether>(row.data(), pitch, to);
       }
+    }
+    for (; o < end; ++o, to += next) {
+      if (!plan.whole && plan.rows.pairs) {
+        channels_last_pairs(from, o, to);
+        continue;
+      }
+      sum_rows(from, o, row.data());
+      plan.whole ? plan.windows.template apply<1>(row.data(), pitch, to) : channels_last(to);
     }
   }
 
-  void planar(T* to) {
-    const int64_t count = static_cast<int64_t>(result.size());
-    const int32_t* index = columns.index.data();
-    const A* weight = columns.weight.data();
-    for (int64_t o = 0; o < count; ++o) {
-      if (columns.pairs) {
-        result[o] = row[index[2 * o]] * weight[2 * o] + row[index[2 * o + 1]] * weight[2 * o + 1];
-      } else {
-        A sum = 0;
-        for (int64_t i = columns.begin[o]; i < columns.begin[o + 1]; ++i) sum += row[index[i]] * weight[i];
-        result[o] = sum;
-      }
+  // The weighted rows of a frame that row o of the result reads.
+  void sum_rows(const T* frame, int64_t o, A* sums) const {
+    if (plan.rows.count(o) == 0) return std::fill(sums, sums + pitch, A{0});
+    if (step == inner) return sum_run(sums, frame, width * inner, o);
+    for (int64_t p = 0; p < width; ++p) sum_run(sums + p * inner, frame + p * step, inner, o);
+  }
+
+  // What lies behind `count` sums may be overwritten, a vector of it.
+  void sum_run(A* sum, const T* frame, int64_t count, int64_t o) const {
+    const int32_t* index = &plan.rows.index[plan.rows.begin[o]];
+    const A* weight = &plan.rows.weight[plan.rows.begin[o]];
+    const int64_t terms = plan.rows.count(o), stride = width * step;
+    const T *first = frame + index[0] * stride, *second = frame + index[terms > 1] * stride;
+    for (int64_t next = 0; next < count; next += kLanes<T>) {
+      // The last vector starts sooner where there is room: the same sums again.
+      const int64_t i = count < kLanes<T> ? 0 : std::min(next, count - kLanes<T>), rest = count - i;
+      Vec<T> total = load_part(first + i, rest) * weight[0];
+      if (terms > 1) total += load_part(second + i, rest) * weight[1];
+      for (int64_t k = 2; k < terms; ++k) total += load_part(frame + index[k] * stride + i, rest) * weight[k];
+      store(sum + i, total);
     }
-    int64_t o = 0;
-    for (; o + kLanes<T> <= count; o += kLanes<T>) store(to + o, load<A>(&result[o]));
-    for (; o < count; ++o) store1(to + o, result[o]);
   }
 
   // Row `o` of the result where every result has two terms: straight from the two rows, vector by vector.
   void channels_last_pairs(const T* frame, int64_t o, T* to) const {
+    const Terms<A>&rows = plan.rows, &columns = plan.columns;
     const T* top = frame + rows.index[2 * o] * width * step;
     const T* bottom = frame + rows.index[2 * o + 1] * width * step;
     const A above = rows.weight[2 * o], below = rows.weight[2 * o + 1];
     const auto column = [&](int64_t at, int64_t count) {
       return load_part(top + at, count) * above + load_part(bottom + at, count) * below;
     };
-    for (size_t p = 0; p + 1 < columns.begin.size(); ++p, to += inner) {
+    for (int64_t p = 0; p < columns.size(); ++p, to += inner) {
       const int64_t left = columns.index[2 * p] * step, right = columns.index[2 * p + 1] * step;
       const A before = columns.weight[2 * p], after = columns.weight[2 * p + 1];
       int64_t c = 0;
@@ -148,7 +156,8 @@ struct Rows {
   }
 
   void channels_last(T* to) const {
-    for (size_t o = 0; o + 1 < columns.begin.size(); ++o, to += inner) {
+    const Terms<A>& columns = plan.columns;
+    for (int64_t o = 0; o < columns.size(); ++o, to += inner) {
       for (int64_t c = 0; c < inner; c += kLanes<T>) {
         Vec<T> sum{};
         for (int64_t i = columns.begin[o]; i < columns.begin[o + 1]; ++i) {
@@ -167,28 +176,23 @@ void resample(const Tensor& x, const Clip& cx, const Tensor& y, const Clip& cy, 
   const auto terms = [&](int64_t from, int64_t to) {
     return backward ? backward_terms<A>(to, from) : forward_terms<A>(from, to);
   };
-  const Terms<A> rows = terms(cx.H, cy.H), columns = terms(cx.W, cy.W);
-  const bool pairs = rows.pairs && columns.pairs;
+  const Plan<A> plan(terms(cx.H, cy.H), terms(cx.W, cy.W), cx);
   const T* source = static_cast<const T*>(x.data_ptr());
   T* result = static_cast<T*>(y.data_ptr());
   const int64_t inner = last ? cx.C : 1, planes = last ? 1 : cx.C;
   torch::stable::parallel_for(0, cx.N * planes * cx.T * cy.H,
                               std::max<int64_t>(1, kGrain / (inner * std::max(cx.W, cy.W))),
                               [&](int64_t begin, int64_t end) {
-                                Rows<T> of(rows, columns, cx, last);
-                                for (int64_t item = begin; item < end; ++item) {
-                                  const int64_t o = item % cy.H, n = item / (cy.H * cx.T * planes);
+                                Rows<T> of(plan, cx);
+                                for (int64_t item = begin; item < end;) {
+                                  const int64_t n = item / (cy.H * cx.T * planes);
                                   const int64_t outer = item / cy.H % (cx.T * planes);  // planes in the order of memory
                                   const int64_t t = frames_first ? outer / planes : outer % cx.T;
                                   const int64_t c = frames_first ? outer % planes : outer / cx.T;
-                                  const T* frame = source + n * cx.sN + c * cx.sC + t * cx.sT;
-                                  T* to = result + n * cy.sN + c * cy.sC + t * cy.sT + o * cy.W * cy.sP;
-                                  if (last && pairs) {
-                                    of.channels_last_pairs(frame, o, to);
-                                    continue;
-                                  }
-                                  of.sum_rows(frame, o);
-                                  last ? of.channels_last(to) : of.planar(to);
+                                  const int64_t o = item % cy.H, rows = std::min(cy.H - o, end - item);
+                                  of.frame(source + n * cx.sN + c * cx.sC + t * cx.sT, o, o + rows,
+                                           result + n * cy.sN + c * cy.sC + t * cy.sT + o * cy.W * cy.sP);
+                                  item += rows;
                                 }
                               });
 }

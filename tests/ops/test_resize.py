@@ -102,6 +102,36 @@ def test_pixels_of_weight_zero_are_not_read(backend: str, layout: str) -> None:
 
 
 @pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("layout,channels", [("NCTHW", 2), ("NTHWC", 1), ("NTHWC", 3), ("NTHWC", 5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("width,out", [(40, 64), (56, 35), (37, 37 * 4), (100, 23), (3, 70), (17, 1)])
+def test_wide_rows(
+    backend: str, layout: str, channels: int, dtype: torch.dtype, width: int, out: int
+) -> None:
+    """Rows of several vectors, their ends among them; what is not finite stays with those that read it."""
+    device = device_for(backend, "resize")
+    generator = torch.Generator().manual_seed(width)
+    x = torch.randn(1, channels, 2, 5, width, generator=generator, dtype=torch.float64).to(dtype)
+    x = in_layout(x, layout).to(device)
+    compare(lambda x, backend: ops.resize(x, (6, out), backend=backend), [x], backend, device)
+    given = x.requires_grad_()
+    grad = torch.ones(1, channels, 2, 6, out, dtype=dtype, device=device)
+    for place in range(0, width, 7):
+        spoilt = given.detach().index_fill(-1, torch.tensor(place, device=device), torch.inf)
+        found, wanted = (ops.resize(spoilt, (6, out), backend=name) for name in (backend, "reference"))
+        assert torch.equal(found.isfinite(), wanted.isfinite())
+    y = ops.resize(given, (6, out), backend=backend)
+    for place in range(0, out, 7):
+        spoilt = grad.index_fill(-1, torch.tensor(place, device=device), torch.inf)
+        (found,) = torch.autograd.grad(y, given, spoilt, retain_graph=True)
+        read = torch.zeros(out, dtype=torch.float64)
+        read[place] = 1
+        row = torch.zeros(1, 1, 1, 1, width, dtype=torch.float64, requires_grad=True)
+        (hit,) = torch.autograd.grad(reference.resize(row, (1, out)).flatten(), row, read)
+        assert torch.equal(found[0, 0, 0, 0].isfinite().cpu(), (hit == 0).flatten())
+
+
+@pytest.mark.parametrize("backend", FAST)
 def test_gradients_of_many_and_of_none(backend: str) -> None:
     """Enlarged, a pixel is read by many; reduced, most are read by nobody."""
     device = device_for(backend, "resize")
