@@ -32,16 +32,18 @@ def cells(
     return " / ".join(text(records[n]) if n in records else "-" for n in counts)
 
 
-def copies(record: dict[str, Any]) -> str:
-    """How many times the time it takes to copy as many bytes; the cost of one call has no such measure."""
+def floors(record: dict[str, Any]) -> str:
+    """How many times the least possible time, marked where that is arithmetic; one call's cost has no such measure."""
     multiple = record.get("floor_multiple")
-    return "-" if multiple is None else f"{multiple:.2f}"
+    if multiple is None:
+        return "-"
+    return f"{multiple:.2f}{'*' if record['floor_by'] == 'arithmetic' else ''}"
 
 
 def best(record: dict[str, Any]) -> str:
-    """Against the fastest eager form, whatever the layout it wants."""
-    eager = record["best"]["eager"]
-    return f"{eager['ratio']:.2f} x {eager['variant']}"
+    """Against the fastest eager form, whatever the layout it wants; none may have fit the memory."""
+    eager = record["best"].get("eager")
+    return "-" if eager is None else f"{eager['ratio']:.2f} x {eager['variant']}"
 
 
 def usual(record: dict[str, Any]) -> str:
@@ -60,20 +62,23 @@ def table(report: dict[str, Any], name: str) -> str:
             case = f"{r['workload']} {r['dtype']} {DIRECTIONS[r['direction']]}"
             rows.setdefault((r["operator"], r["variant"], case, r["layout"]), {})[r["threads"]] = r
     threads = sorted({n for records in rows.values() for n in records if n})
+    where = machine["gpu"]["name"] if machine["gpu"] else machine["cpu"]
+    pairs = f" Pairs are {' / '.join(map(str, threads))} threads." if len(threads) > 1 else ""
+    raised = all("products_ceiling" in r for r in report["results"] if "floor_by" in r)
+    rate = "the best rate known here" if raised else f"the rate of a {report['ceilings'][0]['fma_by']}"
     lines = [
-        f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores ({machine['cpu_level']}), torch"
-        f" {versions['torch']}, {report['date'][:10]}, foreign load {report['foreign_load']:.2f} cores;"
-        f" from [{name}](benchmarks/results/{name})."
-        + (f" Pairs are {' / '.join(map(str, threads))} threads." if len(threads) > 1 else "")
-        + ' "Of a copy": times what it takes here to copy as many bytes as the call must move, in the same run.',
+        f"{where}, {machine['cores']} cores ({machine['cpu_level']}), torch {versions['torch']}, {report['date'][:10]},"
+        f" foreign load {report['foreign_load']:.2f} cores; from [{name}](benchmarks/results/{name}).{pairs}"
+        ' "Of the floor": times what it takes here to copy as many bytes as the call must move, in the same run, or,'
+        f" marked *, to do its multiply-adds at {rate}, where that takes longer.",
         "",
-        "| operator | kernel | case | layout | time | of a copy | against the usual form | the fastest eager form |",
+        "| operator | kernel | case | layout | time | of the floor | against the usual form | the fastest eager form |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for (operator, variant, case, layout), records in rows.items():
         figures = " | ".join(
             cells(records, threads, text)
-            for text in (lambda r: seconds_text(r["seconds"]), copies, usual, best)
+            for text in (lambda r: seconds_text(r["seconds"]), floors, usual, best)
         )
         lines.append(f"| `{operator}` | {variant} | {case} | {layout} | {figures} |")
     return "\n".join(lines)

@@ -14,7 +14,7 @@ import torch
 from tests.bench.common import TINY, options
 from vidops.bench import Options, cases, load_benchmarks, run
 from vidops.bench.cases import temporal_shift as shift_case
-from vidops.bench.harness import plan
+from vidops.bench.harness import left_out, plan
 from vidops.bench.report import group_lines, grouped, read_report, summary_lines
 from vidops.cli import main
 from vidops.ops.backends import BACKENDS
@@ -25,6 +25,7 @@ def test_a_report_holds_every_figure() -> None:
     report = json.loads(json.dumps(run(options()), allow_nan=False))
     assert report["machine"]["versions"]["torch"] == torch.__version__
     assert report["ceilings"][0]["fma"] > 0
+    assert report["left_out"] == []
     assert [r[0]["direction"] for r in grouped(report)] == ["forward", "backward"]
     for records in grouped(report):
         assert {(r["variant"], r["layout"]) for r in records} == {
@@ -152,6 +153,27 @@ def test_patterns_and_quick() -> None:
     assert {g.threads for g in quick} == {torch.get_num_threads()}
     assert {g.layouts for g in quick} == {("NCTHW",)}
     assert len(quick) < len(plan(Options("/cpu/", ("reference",))))
+
+
+def test_quick_says_what_it_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    given = Options("nonlocal_attention/cpu/", ("reference",), (1, 2), quick=True)
+    lines = left_out(given)
+    assert (
+        lines[0]
+        == f"--quick: 4 of {len(plan(dataclasses.replace(given, quick=False)))} groups, with fewer samples; left out:"
+    )
+    assert lines[1].startswith("  nonlocal_attention: cosine L6272 D256, dot L6272 D256, ")
+    assert "gaussian L6272" not in lines[1]
+    assert "  layouts: NTHWC" in lines
+    assert left_out(dataclasses.replace(given, quick=False)) == []
+    shown = summary_lines({"results": [], "left_out": lines})
+    assert shown[1] == lines[0]
+    assert max(map(len, shown)) <= 110
+    assert "".join(shown[1:]).replace(" ", "") == "".join(lines).replace(" ", "")
+    with pytest.raises(
+        ValueError, match=r"^--quick leaves out all that is called like 'cosine'; `vidops bench --list`"
+    ):
+        plan(Options("cosine", ("reference",), quick=True))
 
 
 def test_a_case_must_bear_its_files_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,15 @@ import pytest
 import torch
 
 from tests.bench.common import kernel
-from vidops.bench import Target, load_benchmarks
+from tests.ops.common import device_for
+from vidops.bench import Options, Target, ceilings, load_benchmarks
 from vidops.bench import machine as machine_module
+from vidops.bench.harness import _ceiling, _figures, plan
 from vidops.bench.judge import FOREIGN_LOAD_LIMIT, relate
 from vidops.bench.machine import LoadMeter, cache_bytes, describe, peak_growth
+from vidops.bench.report import group_lines
 from vidops.bench.timing import CpuClock, Effort, Timing, interleave
+from vidops.ops.backends import OPERATORS
 
 
 def eager(seconds: float, name: str = "conv3d") -> dict[str, Any]:
@@ -148,3 +153,38 @@ def test_a_cold_first_call_does_not_shorten_the_samples(cold: float, first: list
 
     interleave({"a": lambda: None}, Clock(), Effort(rounds=2, least=2, budget=1.0, sample=2e-3))
     assert asked == [*first, 200, 200]
+
+
+def test_no_variant_is_faster_than_the_least_possible_time() -> None:
+    """A kernel may beat the product that the rate was measured with: then the rate is its own."""
+    group = plan(Options("nonlocal_attention/cpu/gaussian L6272*forward", ("reference",), threads=(1,)))[0]
+    rates = {"fma": 1e9, "fma_by": "fp32 product", "matrix": 8e9, "matrix_by": "bf16 product"}
+    products = 6272**2 * 512
+    slow, fast, copy = (Timing.of([seconds]) for seconds in (30.0, 10.0, 0.01))
+    assert _ceiling(group, rates, [slow]) == (1e9, "fp32 product")
+    assert _ceiling(group, rates, []) == (1e9, "fp32 product")
+    ceiling = _ceiling(group, rates, [slow, fast])
+    assert ceiling == (products / 10.0, "the fastest of these")
+    timings = {"copy": copy}
+    found = [_figures(timing, timings, 1, group, ceiling) for timing in (fast, slow)]
+    assert [f["floor_multiple"] for f in found] == pytest.approx([1.0, 3.0])
+    record = {**kernel(), **found[0], "error": 0.0}
+    assert "floor 10.00 s (2.01 G products/s, the fastest of these)" in group_lines([record])[1]
+
+
+def test_products_of_matrices_in_16_bits_are_a_gpus_matrix_units() -> None:
+    rates = {"fma": 1e9, "fma_by": "fp32", "matrix": 8e9, "matrix_by": "bf16 product"}
+    pattern = "{}/cpu/*forward"
+    for operator, by in (("nonlocal_attention", "bf16 product"), ("temporal_conv", "fp32")):
+        group = plan(Options(pattern.format(operator), ("reference",), threads=(1,)))[0]
+        assert _ceiling(replace(group, dtype="bfloat16"), rates, [])[1] == by
+        assert _ceiling(group, rates, [])[1] == "fp32"
+
+
+def test_the_rate_is_of_the_faster_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    device_for("cpu", "nonlocal_attention")
+    monkeypatch.setattr(ceilings, "interleave", lambda steps, *_: dict.fromkeys(steps, Timing.of([2.0])))
+    by, rate = ceilings._best_of_cpu(Effort())
+    assert (by, rate) == ("vidops' attention", 1568**2 * 256)
+    monkeypatch.setitem(OPERATORS["nonlocal_attention"].missing, "cpu", "not built")
+    assert ceilings._best_of_cpu(Effort()) == ("PyTorch's fp32 product", 768**3 / 2)

@@ -136,6 +136,7 @@ class Benchmark:
             has odd sizes and every argument, and stands for all where one must do.
         library: the nearest library kernels, by name.
         products: ``products(params, direction)``: multiply-adds that must be done.
+        matrix: whether they are matrix products, for which a GPU has units of their own in 16 bits.
         traffic: ``traffic(direction, inputs, outputs)``: bytes that must move, from the tensors; None: every
             input is read once and every result written once.
         clips: which inputs are clips, whose memory layout varies.
@@ -150,6 +151,7 @@ class Benchmark:
     small: tuple[Params, ...]
     library: Mapping[str, Baseline] = field(default_factory=dict)
     products: Callable[[Params, str], int] = _no_products
+    matrix: bool = False
     traffic: Callable[[str, Tensors, Tensors], int] | None = None
     clips: tuple[int, ...] = (0,)
     batched: tuple[int, ...] = (0,)

@@ -6,7 +6,7 @@ import datetime
 import fnmatch
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -110,9 +110,10 @@ def plan(options: Options) -> list[Group]:
     everything = list(_groups(options, benchmarks))
     groups = [g for g in everything if fnmatch.fnmatchcase(g.name, f"*{options.pattern}*")]
     if not groups:
-        raise ValueError(
-            f"nothing is called like {options.pattern!r}; `vidops bench --list` shows what there is"
-        )
+        shows = "`vidops bench --list` shows what there is"
+        if options.quick and plan(replace(options, quick=False)):
+            raise ValueError(f"--quick leaves out all that is called like {options.pattern!r}; {shows}")
+        raise ValueError(f"nothing is called like {options.pattern!r}; {shows}")
     runnable = [g for g in groups if g.backends]
     for name in options.backends or ():
         if not any(name in g.backends for g in runnable):
@@ -148,6 +149,38 @@ def _groups(options: Options, benchmarks: dict[str, Benchmark]) -> Iterator[Grou
                         )
 
 
+def left_out(options: Options) -> list[str]:
+    """Say what ``--quick`` leaves out of what the other options choose.
+
+    Example:
+        >>> for line in left_out(Options("temporal_shift/cpu/*forward", ("reference",), quick=True)):
+        ...     print(line)  # doctest: +ELLIPSIS
+        --quick: ... of ... groups, with fewer samples; left out:
+        ...
+    """
+    if not options.quick:
+        return []
+    groups, everything = plan(options), plan(replace(options, quick=False))
+    lines = [f"--quick: {len(groups)} of {len(everything)} groups, with fewer samples; left out:"]
+    kept = {(g.benchmark.operator, g.workload.name) for g in groups}
+    sizes: dict[str, list[str]] = {}
+    for group in everything:
+        operator, size = group.benchmark.operator, group.workload.name
+        names = sizes.setdefault(operator, [])
+        if (operator, size) not in kept and size not in names:
+            names.append(size)
+    lines += [f"  {operator}: {', '.join(names)}" for operator, names in sizes.items() if names]
+    for what, of in (
+        ("layouts", lambda g: g.layouts),
+        ("dtypes", lambda g: (g.dtype,)),
+        ("threads", lambda g: (g.threads,)),
+    ):
+        used = {value for g in groups for value in of(g)}
+        more = dict.fromkeys(str(value) for g in everything for value in of(g) if value not in used)
+        lines += [f"  {what}: {', '.join(more)}"] if more else []
+    return lines
+
+
 def run(
     options: Options,
     *,
@@ -179,6 +212,7 @@ def run(
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": machine.describe(devices[-1]),
         "options": {**asdict(options), "foreign_load_limit": FOREIGN_LOAD_LIMIT},
+        "left_out": left_out(options),
         "ceilings": [],
         "results": [],
     }
@@ -276,10 +310,11 @@ def _measure(group: Group, data: Data, rates: Rates, options: Options) -> list[R
     with machine.LoadMeter() as meter, torch.inference_mode(direction in ("forward", "call")):
         timings = interleave(steps, clock_for(device, direction), options.effort())
     growth = {} if timed_call else _growth(ready, timings, device, direction)
+    ceiling = _ceiling(group, rates, [timings[p.variant.key] for p in ready])
     for prepared in ready:
         record = _record(group, prepared.variant, prepared=prepared, status="ok")
         timing, grown = timings[prepared.variant.key], growth.get(prepared.variant.key)
-        record.update(_figures(timing, timings, traffic, group, rates))
+        record.update(_figures(timing, timings, traffic, group, ceiling))
         record["foreign_load"] = meter.cores
         record["peak_bytes"] = grown
         record["extra_bytes"] = None if grown is None else max(0, grown - data.result_bytes(direction))
@@ -321,8 +356,18 @@ def _record(group: Group, variant: Variant, *, prepared: Prepared | None = None,
     }
 
 
+def _ceiling(group: Group, rates: Rates, timings: list[Timing]) -> tuple[float, str]:
+    """The most multiply-adds a second that are known of here, and what does them: a ceiling, or a variant above it."""
+    unit = "matrix" if group.benchmark.matrix and group.dtype in ("float16", "bfloat16") else "fma"
+    products = group.benchmark.products(group.workload.params, group.direction)
+    fastest = max((products / timing.median for timing in timings), default=0.0)
+    if fastest > rates[unit]:
+        return fastest, "the fastest of these"
+    return rates[unit], rates[f"{unit}_by"]
+
+
 def _figures(
-    timing: Timing, timings: dict[str, Timing], traffic: int, group: Group, rates: Rates
+    timing: Timing, timings: dict[str, Timing], traffic: int, group: Group, ceiling: tuple[float, str]
 ) -> dict[str, Any]:
     """A variant's time in relation to what must be moved and computed."""
     figures: dict[str, Any] = {
@@ -333,7 +378,7 @@ def _figures(
     if _COPY not in timings:
         return figures
     products = group.benchmark.products(group.workload.params, group.direction)
-    copy, arithmetic = timings[_COPY].median, products / rates["fma"]
+    copy, arithmetic = timings[_COPY].median, products / ceiling[0]
     floor = max(copy, arithmetic)
     figures |= {
         "bytes": traffic,
@@ -343,6 +388,8 @@ def _figures(
         "copy_bytes_per_second": traffic / copy,
         "floor_seconds": floor,
         "floor_by": "memory" if copy >= arithmetic else "arithmetic",
+        "products_ceiling": ceiling[0],
+        "products_ceiling_by": ceiling[1],
         "floor_multiple": timing.median / floor,
     }
     if _FRESH in timings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ columns:
   layout     of the clip in memory: NCTHW, NTCHW, or channels-last NTHWC
   GB/s       bytes that must be moved, over the time taken
   x floor    times the least possible time: those bytes at the rate of a plain copy here, or the multiply-adds
-             at the rate of the processor, whichever is longer
+             at the best rate known here, a matrix product's or the fastest variant's, whichever is longer
   x copy     times what a copy of as many bytes took in the same run
   vs eager   speed-up over the fastest form of eager PyTorch
   +memory    most memory held besides inputs and results
@@ -158,7 +159,10 @@ def _conditions(records: Sequence[Record]) -> list[str]:
     record, parts = done[0], []
     if "copy_bytes_per_second" in record:
         megabytes, rate = record["bytes"] / 1e6, record["copy_bytes_per_second"] / 1e9
-        floor = f"floor {seconds_text(record['floor_seconds'])} ({record['floor_by']})"
+        by = record["floor_by"]
+        if by == "arithmetic" and "products_ceiling" in record:
+            by = f"{_number(record['products_ceiling'], 1e9)} G products/s, {record['products_ceiling_by']}"
+        floor = f"floor {seconds_text(record['floor_seconds'])} ({by})"
         parts.append(f"{megabytes:.1f} MB to move, copied at {rate:.1f} GB/s; {floor}")
     if record["device"] == "cpu":
         load = record["foreign_load"]
@@ -214,6 +218,8 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
     lines = [f"{len(kernels)} kernels measured, {f'targets: {told}' if told else 'no targets'}"]
     wrong = [r for r in report["results"] if r["status"] == "wrong"]
     lines += [f"WRONG: {r['variant']} in {r['group']}: {r['reason']}" for r in wrong]
+    for line in report.get("left_out", ()):
+        lines += textwrap.wrap(line, 110, subsequent_indent="    ", break_long_words=False)
     return lines
 
 

@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend", type=_names, metavar="A,B", help="kernels to time (default: all that can run here)"
     )
     parser.add_argument("--threads", type=_counts, metavar="1,2", help="CPU threads (default: one and all)")
-    parser.add_argument("--quick", action="store_true", help="few sizes and samples")
+    parser.add_argument(
+        "--quick", action="store_true", help="few sizes and samples; says at the end what it left out"
+    )
     parser.add_argument(
         "--compile", action="store_true", help="time torch.compile(reference) too; takes minutes"
     )

@@ -1,8 +1,8 @@
 """Case of nonlocal_attention: the blocks of Region-based Non-local networks.
 
 Floor: arithmetic, for every byte is used L times over: L L' (D + E) multiply-adds, 20 G at L = 6272 and D = E = 256.
-Backward has five products of that kind where forward has two. "x floor" counts by the rate of PyTorch's matrix product;
-that stays with AVX2 on AMD's cores, at half their rate, so kernels with AVX-512 are below 1.
+Backward has five products of that kind where forward has two. "x floor" counts by the best rate known of the machine,
+which may be that of these kernels: PyTorch's matrix product stays with AVX2 on AMD's cores, at half their rate.
 
 Foretold for two AMD cores, against the matrix of pairs: the products at 90 % of 113 G multiply-adds a second and core,
 where PyTorch has 50, and softmax a tenth more: twice scaled_dot_product_attention, and no matrix to write and read:
@@ -129,6 +129,7 @@ BENCHMARK = Benchmark(
     eager={"pairs": Baseline(_pairs, "NTHWC")},
     library={"sdpa": Baseline(_sdpa, "NTHWC")},
     products=_products,
+    matrix=True,
     clips=(0, 1, 2),
     batched=(0, 1, 2),
     workloads=(
