@@ -25,11 +25,24 @@ def tell_apart(models: Sequence[str], files: Sequence[str | os.PathLike[str]]) -
     """
     if len(set(models)) == len(models):
         return list(models)
+    names = shortest_names(files) or [str(i) for i in range(1, len(models) + 1)]
+    return [f"{model} ({name})" for model, name in zip(models, names, strict=True)]
+
+
+def shortest_names(files: Sequence[str | os.PathLike[str]]) -> list[str] | None:
+    """Name files by the fewest parts of their paths that tell them apart, the last ones first; None where none do.
+
+    Example:
+        >>> shortest_names(["a/rgb/best.ckpt", "b/rgb/best.ckpt"]), shortest_names(["x/1.csv", "x/2.csv"])
+        (['a', 'b'], ['1', '2'])
+        >>> shortest_names(["a/1/best.ckpt", "a/2/best.ckpt", "b/1/best.ckpt"])
+        ['a/1', 'a/2', 'b/1']
+    """
     parts = [Path(file).with_suffix("").parts[::-1] if str(file) else () for file in files]
-    for place in range(max(map(len, parts))):
-        found = [path[place] if place < len(path) else "" for path in parts]
-        if all(found) and len(set(found)) == len(found):
-            break
-    else:
-        found = [str(i) for i in range(1, len(models) + 1)]
-    return [f"{model} ({name})" for model, name in zip(models, found, strict=True)]
+    depth = max(map(len, parts), default=0)
+    for length in range(1, depth + 1):
+        for place in range(depth - length + 1):
+            found = ["/".join(path[place : place + length][::-1]) for path in parts]
+            if all(found) and len(set(found)) == len(found):
+                return found
+    return None

@@ -36,17 +36,17 @@ class OneBlock(nn.Module):
 def test_a_place_takes_what_the_softmax_of_its_products_says() -> None:
     net = OneBlock(NonLocal(3, embed=False)).eval()
     clip = CLIP[:, :, :3, :5, :6].contiguous()
-    found = attention_of(net, clip, (1, 0.99, 0.5))
+    found = attention_of(net, clip, (1, 0.5, 0.99))
     position = clip[0, :, 1, 2, 5]
     expected = torch.einsum("c,cthw->thw", position, clip[0]).flatten().softmax(0).view(3, 5, 6)
     torch.testing.assert_close(found.heat, expected)
     assert found.layer == "block"
-    assert found.place == (1, 5.5 / 6, 2.5 / 5)
+    assert found.place == (1, 2.5 / 5, 5.5 / 6)
 
 
 def test_maps_of_regions_and_of_pooled_keys() -> None:
     for block, size in ((RegionNonLocal(3, kernel_size=3), (3, 6, 6)), (NonLocal(3, pool=True), (3, 3, 3))):
-        found = attention_of(OneBlock(block).eval(), CLIP[:, :, :3, :6, :6], (2, 0.0, 1.0))
+        found = attention_of(OneBlock(block).eval(), CLIP[:, :, :3, :6, :6], (2, 1.0, 0.0))
         assert tuple(found.heat.shape) == size
         torch.testing.assert_close(found.heat.sum(), torch.tensor(1.0))
 
@@ -71,10 +71,14 @@ def test_blocks_are_found_by_what_they_follow() -> None:
 
 @pytest.mark.parametrize(
     ("place", "text"),
-    [((8, 0.5, 0.5), "one of the 8 frames"), ((-1, 0.5, 0.5), "one of the 8"), ((0, 1.5, 0.5), "0 to 1")],
+    [
+        ((8, 0.5, 0.5), "name a frame from 0 to 7, got 8$"),
+        ((-1, 0.5, 0.5), "name a frame from 0 to 7, got -1$"),
+        ((0, 1.5, 0.25), r"0 to 1 down and 0 to 1 to the right in its frame, got 1\.5, 0\.25$"),
+    ],
 )
 def test_places_outside_are_refused(place: Any, text: str) -> None:
-    with pytest.raises(ValueError, match=f"place must be .*{text}"):
+    with pytest.raises(ValueError, match=f"^place must (be )?{text}"):
         attention_of(OneBlock(NonLocal(3)), CLIP, place)
 
 
@@ -84,7 +88,7 @@ def row(label: str, place: Any = None, frames: int = 8, factor: float = 1.0) -> 
 
 
 def test_rows_show_the_frames_with_points_and_mark_them() -> None:
-    figure = map_rows([row("a", (5, 0.25, 0.5)), row("b", (0, 0.5, 0.5))], frames=3)
+    figure = map_rows([row("a", (5, 0.5, 0.25)), row("b", (0, 0.5, 0.5))], frames=3)
     frames = [axes.get_title() for axes in figure.axes[:3]]
     assert frames == ["frame 0", "frame 5", "frame 6"]  # equally spaced they would be 1, 4 and 6
     marks = [[line.get_xydata()[0].tolist() for line in axes.lines] for axes in figure.axes[:6]]
@@ -106,7 +110,7 @@ def test_each_row_has_its_scale_or_all_share_one() -> None:
     [
         ([], {}, "rows must be at least one"),
         ([row("a"), row("b", frames=4)], {}, "as many frames, got \\[4, 8\\]"),
-        ([row("a", (9, 0.5, 0.5))], {}, "place must be in one of the 8 frames"),
+        ([row("a", (9, 0.5, 0.5))], {}, "place must name a frame from 0 to 7"),
         ([row("a")], {"frames": 0}, "frames must be at least 1"),
         (
             [row("a", (1, 0.5, 0.5)), row("a", (2, 0.5, 0.5))],
@@ -140,6 +144,34 @@ def test_attention_of_networks_below_each_other(video: Path, tmp_path: Path, dra
     assert drawn[0].get_suptitle() == "val_00000.mp4: attention of the red point behind layer3.0"
 
 
+def test_the_point_of_the_command_line_is_that_of_the_operator(
+    video: Path, tmp_path: Path, drawn: list[Any]
+) -> None:
+    """T,Y,X, the order of attention_map's (t, y, x): a point near the top at the right."""
+    assert (
+        call("attention", video, "--model", "tiny_rnl", "--point", "1,0.1,0.9", "-o", tmp_path / "a.png") == 0
+    )
+    marks = [axes.lines[0].get_xydata()[0] for axes in drawn[0].axes if axes.lines]
+    assert len(marks) == 1
+    x, y = marks[0]
+    assert x > y
+
+
+def test_checkpoints_of_one_name_are_told_apart_by_their_folders(
+    video: Path, checkpoint: Path, tmp_path: Path, drawn: list[Any]
+) -> None:
+    files = []
+    for folder in ("first/seed1", "first/seed2", "second/seed1"):
+        files.append(tmp_path / folder / "best.ckpt")
+        files[-1].parent.mkdir(parents=True)
+        files[-1].symlink_to(checkpoint)
+    weights = [word for file in files for word in ("--weights", file)]
+    assert call("pairs", video, *weights, "--frames", 1, "-o", tmp_path / "pairs.png") == 0
+    labels = [axes.get_ylabel().split("\n")[0] for axes in drawn[0].axes[:3]]
+    model = labels[0].partition(" ")[0]
+    assert labels == [f"{model} ({name})" for name in ("first/seed1", "first/seed2", "second/seed1")]
+
+
 def test_grad_cam_of_two_networks_is_of_one_class(
     video: Path, checkpoint: Path, tmp_path: Path, drawn: list[Any]
 ) -> None:
@@ -156,7 +188,7 @@ def test_grad_cam_of_two_networks_is_of_one_class(
         (("attention", "v.mp4"), "give a network: --weights or --model"),
         (
             ("attention", "v.mp4", "--model", "tiny_rnl", "--point", "1,2"),
-            "--point must be a frame and two numbers",
+            "--point must be T,Y,X, a frame and two numbers",
         ),
         (("pairs", "v.mp4", "--model", "tiny_rnl", "--class", "none"), "class 'none'"),
     ],
@@ -173,4 +205,4 @@ def test_points_outside_name_the_option(
     video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("attention", video, "--model", "tiny_rnl", "--point", "99,0,0", "-o", tmp_path / "x.png") != 0
-    assert "tiny_rnl: --point must be in one of the 8 frames" in capsys.readouterr().err
+    assert "tiny_rnl: --point must name a frame from 0 to 7, got 99" in capsys.readouterr().err

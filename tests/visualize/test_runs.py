@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.visualize.boxes import lies_in
+from vidops.cli._pictures import run_logs
 from vidops.evaluation.metrics import Report
 from vidops.visualize import class_gains, gains_plot, read_report, run_curves
 from vidops.visualize.training import read_epochs
@@ -55,6 +56,26 @@ def test_the_legend_lies_beside_the_curves(tmp_path: Path) -> None:
     assert lies_in(box, figure.bbox)
     assert not any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes)
     assert all(line.get_marker() == "o" for line in figure.axes[0].lines)  # one epoch is a point
+
+
+def test_a_single_epochs_points_differ_between_training_and_validation(tmp_path: Path) -> None:
+    training, validation = run_curves({"a": write_log(tmp_path / "a.csv", 1)}).axes[0].lines
+    assert training.get_markerfacecolor() == "white"
+    assert training.get_markeredgecolor() == validation.get_markerfacecolor() == validation.get_color()
+    assert training.get_markersize() > validation.get_markersize()
+
+
+def test_runs_of_one_folder_name_are_told_apart(tmp_path: Path) -> None:
+    logs = [tmp_path / folder / "metrics.csv" for folder in ("nl/seed1", "nl/seed2", "rnl/seed1")]
+    for log in logs:
+        log.parent.mkdir(parents=True)
+        write_log(log, 1)
+    folders = [str(log.parent) for log in logs]
+    assert list(run_logs(folders)) == ["nl/seed1", "nl/seed2", "rnl/seed1"]
+    assert list(run_logs([folders[0], str(logs[2])])) == ["nl", "rnl"]
+    assert list(run_logs([f"A={folders[0]}", folders[1], folders[2]])) == ["A", "seed2", "seed1"]
+    with pytest.raises(ValueError, match="two runs are named 'seed1'; give names: NAME="):
+        run_logs([folders[0], folders[0]])
 
 
 def test_top5_and_what_is_not_logged(tmp_path: Path) -> None:

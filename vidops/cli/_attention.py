@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,9 +40,9 @@ def _add_attention(actions: Actions[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--point",
         action="append",
-        metavar="T,X,Y",
-        help="frame of the clip from 0, and from the left and the top of it, 0 to 1; several are shown below each"
-        " other (default: the middle of the middle frame)",
+        metavar="T,Y,X",
+        help="frame of the clip from 0, then how far down and how far to the right in it, 0 to 1: the order of"
+        " attention_map's (t, y, x); several are shown below each other (default: the middle of the middle frame)",
     )
     parser.add_argument(
         "--layer", metavar="NAME", help="the block, or the module that it follows (default: the last block)"
@@ -110,24 +111,27 @@ def _pairs(args: argparse.Namespace) -> None:
 
 def _point(text: str) -> tuple[int, float, float]:
     try:
-        t, x, y = text.split(",")
-        return int(t), float(x), float(y)
+        t, y, x = text.split(",")
+        return int(t), float(y), float(x)
     except ValueError:
         raise ValueError(
-            f"--point must be a frame and two numbers from 0 to 1 such as 4,0.5,0.3, got {text!r}"
+            f"--point must be T,Y,X, a frame and two numbers from 0 to 1 such as 4,0.5,0.3, got {text!r}"
         ) from None
 
 
 def _subjects(args: argparse.Namespace) -> list[tuple[str, Subject]]:
-    """Load the networks, each with a short name."""
+    """Load the networks, each with a short name; checkpoints of one model are told apart by their paths."""
+    from vidops._titles import tell_apart
     from vidops.visualize import load_subject
 
     if not args.weights and not args.model:
         raise ValueError("give a network: --weights or --model")
-    found = []
-    for text in args.weights:
-        name, path = named(text)
-        subject = load_subject(weights=path)
-        found.append((name or subject.title.partition(",")[0], subject))
-    found += [(name, load_subject(model=name, seed=args.seed)) for name in args.model]
-    return found
+    given = [named(text) for text in args.weights]
+    subjects = [load_subject(weights=path) for _, path in given]
+    unnamed = [i for i, (name, _) in enumerate(given) if not name]
+    models = [subjects[i].title.partition(",")[0] for i in unnamed]
+    titles = dict(
+        zip(unnamed, tell_apart(models, [os.path.abspath(given[i][1]) for i in unnamed]), strict=True)
+    )
+    found = [(name or titles[i], subjects[i]) for i, (name, _) in enumerate(given)]
+    return found + [(name, load_subject(model=name, seed=args.seed)) for name in args.model]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+from vidops._titles import shortest_names
 
 Actions = argparse._SubParsersAction
 
@@ -87,21 +90,25 @@ def run_logs(runs: list[str]) -> dict[str, Path]:
         runs: folders or files, NAME=PATH for another name than the folder's.
 
     Returns:
-        The files by name.
+        The files by name; folders of one name are told apart by those that they lie in.
 
     Raises:
-        ValueError: two have one name.
+        ValueError: two have one name, or are one file.
 
     Example:
         >>> run_logs(["a=runs/x/metrics.csv"])
         {'a': PosixPath('runs/x/metrics.csv')}
     """
+    given = [named(text) for text in runs]
+    given = [(name, path / "metrics.csv" if path.is_dir() else path) for name, path in given]
+    folders = [Path(os.path.abspath(path)).parent for name, path in given if not name]
+    usual = [folder.name for folder in folders]
+    if len(set(usual)) < len(usual):
+        usual = shortest_names([folder / "metrics" for folder in folders]) or usual
+    names = iter(usual)
     logs: dict[str, Path] = {}
-    for text in runs:
-        name, path = named(text)
-        if path.is_dir():
-            path = path / "metrics.csv"
-        name = name or path.resolve().parent.name
+    for name, path in given:
+        name = name or next(names)
         if name in logs:
             raise ValueError(f"two runs are named {name!r}; give names: NAME={path}")
         logs[name] = path

@@ -254,16 +254,18 @@ def _curves(args: argparse.Namespace) -> None:
 
 
 def _gains(args: argparse.Namespace) -> None:
+    from vidops._titles import tell_apart
     from vidops.visualize import check_picture, gains_plot, read_report, save
 
     check_picture(args.out)
-    reports, names = [], []
+    reports, names, paths = [], [], []
     for text in (args.baseline, args.other):
         name, path = named(text)
+        paths.append(path)
         reports.append(read_report(path))
         names.append(name or str(reports[-1].get("model", path.stem)))
     if names[0] == names[1]:
-        names = [f"{names[0]} (1)", f"{names[1]} (2)"]
+        names = tell_apart(names, paths)
     save(gains_plot(*reports, number=args.number, names=(names[0], names[1])), args.out)
 
 

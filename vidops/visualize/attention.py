@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AttentionMap", "MapRow", "Place", "attention_layers", "attention_of", "map_rows"]
 
-Place = tuple[int, float, float]  # frame of the clip from 0; from the left and from the top, 0 to 1
+# (t, y, x) as everywhere: frame of the clip from 0; from the top and from the left of it, 0 to 1
+Place = tuple[int, float, float]
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ def attention_of(net: nn.Module, clip: Tensor, place: Place, *, layer: str | Non
     Args:
         net: from clips (N, C, T, H, W) to logits; taken as it is, evaluation mode is the caller's.
         clip: one clip, (1, C, T, H, W).
-        place: frame from 0, and the place in it from the left and from the top, from 0 to 1; the block's position
-            that holds it is taken.
+        place: (t, y, x): frame from 0, and how far down and to the right in it, from 0 to 1; the block's position that
+            holds it is taken. `vidops.ops.attention_map` takes the position itself, in the same order.
         layer: name of a block, or of a module with one in it; None for the last.
 
     Returns:
@@ -111,10 +112,10 @@ def attention_of(net: nn.Module, clip: Tensor, place: Place, *, layer: str | Non
         raise ValueError(f"layer {name}: must run once a clip, on one clip; ran {len(given)} times")
     frames, height, width = given[0].shape[2:]
     t = min(int((place[0] + 0.5) * frames / clip.shape[2]), frames - 1)
-    x, y = min(int(place[1] * width), width - 1), min(int(place[2] * height), height - 1)
+    y, x = min(int(place[1] * height), height - 1), min(int(place[2] * width), width - 1)
     with torch.no_grad():
         heat = block.attention_map(given[0], (t, y, x))[0]
-    return AttentionMap(heat.float(), name, (place[0], (x + 0.5) / width, (y + 0.5) / height))
+    return AttentionMap(heat.float(), name, (place[0], (y + 0.5) / height, (x + 0.5) / width))
 
 
 def map_rows(
@@ -176,13 +177,11 @@ def map_rows(
 
 
 def _check_place(place: Place, frames: int) -> None:
-    t, x, y = place
+    t, y, x = place
     if not 0 <= t < frames:
-        raise ValueError(f"place must be in one of the {frames} frames, from 0 to {frames - 1}, got {t}")
+        raise ValueError(f"place must name a frame from 0 to {frames - 1}, got {t}")
     if not (0 <= x <= 1 and 0 <= y <= 1):
-        raise ValueError(
-            f"place must be from 0 to 1 from the left and from the top of its frame, got {x:g}, {y:g}"
-        )
+        raise ValueError(f"place must be 0 to 1 down and 0 to 1 to the right in its frame, got {y:g}, {x:g}")
 
 
 def _find(net: nn.Module, layer: str | None) -> str:
@@ -234,6 +233,6 @@ def _draw_row(line: Any, row: MapRow, chosen: list[int], limits: tuple[float, fl
         axes.set(xticks=[], yticks=[])
         axes.set_title(row.shown.labels[i], fontsize=7.5, pad=3)
         if row.place is not None and row.place[0] == i:
-            x, y = row.place[1] * width - 0.5, row.place[2] * height - 0.5
+            x, y = row.place[2] * width - 0.5, row.place[1] * height - 0.5
             axes.plot([x], [y], "o", color="red", markersize=5, markeredgecolor="white", markeredgewidth=0.8)
     line[0].set_ylabel(row.label, fontsize=8)

@@ -113,7 +113,7 @@ def run_curves(logs: Mapping[str, str | Path], *, accuracy: str = "top1") -> Fig
 
     Returns:
         The figure: losses at the left, accuracies in percent at the right; a run has one colour, training
-        is dashed.
+        is dashed and its points are rings.
 
     Raises:
         FileNotFoundError: a log does not exist.
@@ -152,7 +152,8 @@ def run_curves(logs: Mapping[str, str | Path], *, accuracy: str = "top1") -> Fig
                         color=color,
                         linewidth=1.4,
                         marker="o" if len(x) <= 30 else None,
-                        markersize=3,
+                        markersize=6 if split == "train" else 3,  # a ring is seen around a point
+                        markerfacecolor="white" if split == "train" else color,
                         label=f"{name}, {text}",
                     )
     left.set_title("cross-entropy loss", fontsize=10)
