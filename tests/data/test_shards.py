@@ -82,6 +82,19 @@ def test_a_video_cut_short_in_a_shard_is_named(tmp_path: Path, name: str) -> Non
     assert found.path == str(path)
 
 
+@pytest.mark.parametrize(
+    "name", ["a,,:b.tar", "%03d.tar", "spa ce.tar", "Grün 視頻.tar", "x.tar.tar", "concat:a|b.tar"]
+)
+def test_names_are_only_names(
+    tmp_path: Path, video_bytes: bytes, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    inside = name.removesuffix(".tar").replace(".", "") + ".mp4"
+    shard(tmp_path / "s,end,0,,:" / name, **{inside.replace(".", "__"): video_bytes})
+    monkeypatch.chdir(tmp_path / "s,end,0,,:")
+    assert num_frames(f"{name}/{inside}") == 24
+    assert list(shards_module.members(name)) == [inside]
+
+
 def test_what_is_not_there(tmp_path: Path, video_bytes: bytes) -> None:
     path = shard(tmp_path / "one.tar", a__mp4=video_bytes, b__mp4=b"")
     for name, text in (

@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "videos",
         nargs="*",
         metavar="VIDEO",
-        help="file, folder (with its sub-folders; one that holds frames and no video is one) or quoted pattern",
+        help="file, shard (.tar), folder (with its sub-folders; one that holds frames and no video is one) or quoted"
+        " pattern",
     )
     parser.add_argument(
         "--list",
