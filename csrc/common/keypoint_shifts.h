@@ -4,6 +4,7 @@
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
+#include <torch/headeronly/macros/Macros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -24,23 +25,25 @@ struct Split {
   int bands;
 
   // How much of pixel j is in band b.
-  A cover(int64_t j, int b) const { return before(j, border[b + 1]) - before(j, border[b]); }
-  A width(int b) const { return border[b + 1] - border[b]; }
+  C10_HOST_DEVICE A cover(int64_t j, int b) const { return before(j, border[b + 1]) - before(j, border[b]); }
+  C10_HOST_DEVICE A width(int b) const { return border[b + 1] - border[b]; }
   // The pixel that line i lies in; on an edge, the one behind it.
-  int64_t pixel(int i) const { return static_cast<int64_t>(std::floor(border[i + 1])); }
-  int band_of(int64_t j) const {
+  C10_HOST_DEVICE int64_t pixel(int i) const { return static_cast<int64_t>(std::floor(border[i + 1])); }
+  C10_HOST_DEVICE int band_of(int64_t j) const {
     int b = 0;
     while (j >= first[b + 1]) ++b;
     return b;
   }
 
-  static A before(int64_t j, A line) { return std::clamp<A>(line - static_cast<A>(j), 0, 1); }
+  C10_HOST_DEVICE static A before(int64_t j, A line) {
+    const A part = line - static_cast<A>(j);
+    return part < 0 ? A{0} : part > 1 ? A{1} : part;
+  }
 };
 
 // Sorts the separators, then moves them the least that gives every band a width of at least 1.
 template <class A, class T>
-Split<A> split_axis(const T* separators, int bands, int64_t side) {
-  Split<A> s;
+C10_HOST_DEVICE void split_axis(const T* separators, int bands, int64_t side, Split<A>& s) {
   s.bands = bands;
   const int count = bands - 1;
   A* const line = s.border + 1;
@@ -66,10 +69,12 @@ Split<A> split_axis(const T* separators, int bands, int64_t side) {
   s.first[0] = 0, s.first[bands] = static_cast<int32_t>(side);
   // Rounding may have left a band a little less than 1, and without a centre.
   for (int b = 1; b < bands; ++b) {
-    s.first[b] = std::max(static_cast<int32_t>(std::ceil(s.border[b] - A(0.5))), s.first[b - 1] + 1);
+    const int32_t centre = static_cast<int32_t>(std::ceil(s.border[b] - A(0.5))), least = s.first[b - 1] + 1;
+    s.first[b] = centre > least ? centre : least;
   }
-  for (int b = bands - 1; b > 0; --b) s.first[b] = std::min(s.first[b], s.first[b + 1] - 1);
-  return s;
+  for (int b = bands - 1; b > 0; --b) {
+    if (s.first[b] >= s.first[b + 1]) s.first[b] = s.first[b + 1] - 1;
+  }
 }
 
 struct KeypointSize {

@@ -27,10 +27,9 @@ constexpr int64_t kGrain = 16 << 10;  // elements a thread should have at least
 template <class A, class T>
 std::vector<Split<A>> place_lines(const Tensor& separators, const KeypointSize& s) {
   const T* lines = static_cast<const T*>(separators.data_ptr());
-  std::vector<Split<A>> splits;
-  splits.reserve(s.N * s.G * s.T * 2);
-  for (int64_t i = 0; i < s.N * s.G * s.T * 2; ++i, lines += s.bands - 1) {
-    splits.push_back(split_axis<A>(lines, s.bands, i % 2 ? s.H : s.W));
+  std::vector<Split<A>> splits(s.N * s.G * s.T * 2);
+  for (size_t i = 0; i < splits.size(); ++i, lines += s.bands - 1) {
+    split_axis(lines, s.bands, i % 2 ? s.H : s.W, splits[i]);
   }
   return splits;
 }

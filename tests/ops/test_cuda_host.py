@@ -125,6 +125,16 @@ def test_strides_past_2_to_the_31(axis: str) -> None:
             kernel(None, None, x, *rest[:3], x, *rest[4:]), kernel(None, None, values, *rest), strict=True
         ):
             assert torch.equal(a, b)
+        lines = torch.linspace(1, 6, 8, dtype=torch.bfloat16).view(2, 1, 2, 2, 1)
+        first = torch.ops.vidops_cuda_host.keypoint_shifts(values, lines, 0.1)
+        for a, b in zip(torch.ops.vidops_cuda_host.keypoint_shifts(x, lines, 0.1), first, strict=True):
+            assert torch.equal(a, b)
+        kernel, rest = (
+            torch.ops.vidops_cuda_host.keypoint_shifts_backward,
+            (lines, *first[1:], 0.1, True, True),
+        )
+        for a, b in zip(kernel(first[0], x, *rest), kernel(first[0], values, *rest), strict=True):
+            assert torch.equal(a, b)
         u = ops.temporal_descriptor(values, backend="cuda_host")
         assert torch.equal(ops.temporal_descriptor(x, backend="cuda_host"), u)
         kernel = torch.ops.vidops_cuda_host.temporal_descriptor_backward
@@ -188,6 +198,11 @@ def test_every_kernel_has_run() -> None:
             x = torch.randn(1, 3, 4, dtype=dtype)
             attention = torch.ops.vidops_cuda_host.nonlocal_attention(x, x, x, 0, 1.0, tf32)
             torch.ops.vidops_cuda_host.nonlocal_attention_backward(x, x, x, x, *attention, 0, 1.0, tf32)
+        for r in (1, 2, 3, 4):
+            x, lines = (
+                torch.randn(s, dtype=dtype).requires_grad_() for s in ((1, 2, 2, 4, 4), (1, 2, 2, 2, r - 1))
+            )
+            ops.keypoint_shifts(x, lines, backend="cuda_host").sum().backward()
         for t in (8, 9):
             x = torch.randn(1, 2, t, 2, 2, dtype=dtype).requires_grad_()
             ops.temporal_descriptor(x, backend="cuda_host").square().sum().backward()
@@ -231,6 +246,33 @@ def test_projections_of_several_blocks(
     x, basis = torch.randn(shape, generator=g), cosines + torch.randn(n, t, columns, *grid, generator=g) / 4
     function = functools.partial(ops.temporal_projection, outputs=Projection._fields)
     compare(function, [in_layout(x, layout), basis], "cuda_host", device, grad_layout=layout)
+
+
+@pytest.mark.parametrize("layout", ["NCTHW", "NTHWC"])
+@pytest.mark.parametrize(
+    ("shape", "sets", "r"),
+    [
+        ((1, 2, 2, 30, 40), 1, 2),  # frames of several tiles of rows
+        ((1, 2, 2, 3, 900), 1, 3),  # and of parts of rows
+        ((1, 33, 2, 4, 5), 11, 4),  # sets of several blocks
+        ((2, 3, 12, 3, 4), 2, 2),  # frames of several blocks, and of several writes
+    ],
+)
+def test_key_points_of_several_blocks(shape: Any, sets: int, r: int, layout: str) -> None:
+    device = device_for("cuda_host", "keypoint_shifts")
+    g = torch.Generator().manual_seed(5)
+    n, _, t, h, w = shape
+    x = torch.randn(shape, generator=g)
+    lines = torch.rand(n, sets, t, 2, r - 1, generator=g) * torch.tensor([w, h])[:, None]
+    compare(ops.keypoint_shifts, [in_layout(x, layout), lines], "cuda_host", device, grad_layout=layout)
+    for rare in (3.0, float("nan")):  # equal maxima, and several NaN, in different tiles
+        y = torch.where(torch.rand(shape, generator=g) < 0.02, rare, x.clamp(max=3.0))
+        found, wanted = (
+            ops.keypoint_shifts(in_layout(y, layout), lines, return_keypoints=True, backend=b)[1:]
+            for b in ("cuda_host", "reference")
+        )
+        assert torch.equal(found[0], wanted[0])
+        assert torch.equal(found[1].nan_to_num(), wanted[1].nan_to_num())
 
 
 @pytest.mark.parametrize("layout", ["NCTHW", "NTHWC"])
