@@ -110,6 +110,18 @@ def test_shuffled_frames_leave_chance_within_pairs(right: int, shuffled: int, pa
     assert result.requirement.endswith(f"frames shuffled 50 % +- 7.5% within pairs, is {shuffled / 400:.1%}")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_key_points_learn_motion_and_nothing_without_order(tmp_path: Path) -> None:
+    if BACKENDS["cpu"].missing:
+        pytest.skip(BACKENDS["cpu"].missing)
+    folders = {"data": tmp_path / "motion", "output": tmp_path / "runs"}
+    (result,) = learn(["tiny_mf_kpsem"], **folders, overrides=["epochs=3", "backend=cpu", "accelerator=cpu"])
+    assert result.passed, result.requirement
+    assert result.top1 >= 0.9
+    assert abs(result.shuffled - 0.5) <= 0.075
+
+
 def test_too_few_clips_to_judge() -> None:
     labels = np.arange(399) % 4
     with pytest.raises(ValueError, match=r"399 validation clips are too few"):
