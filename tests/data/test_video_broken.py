@@ -119,6 +119,18 @@ def test_cut_short(name, share, make_video):
     check_error(path)
 
 
+@pytest.mark.parametrize("place", [1, 12, 23])
+@pytest.mark.parametrize("name", [name for name in CUTTABLE if name not in ("plain.mp4", "fragmented.mp4")])
+def test_cut_between_coded_frames(name, place, make_video):
+    """Every frame that is left is whole: only the index, or the length that the file says it has, can tell."""
+    path = make_video(name, **CUTTABLE[name])
+    with av.open(str(path)) as container:
+        ends = [packet.pos for packet in container.demux(video=0) if packet.size]
+    assert len(ends) == 24
+    path.write_bytes(path.read_bytes()[: ends[place]])
+    check_error(path, "cut short")
+
+
 def test_every_frame_of_a_whole_file_is_read_though_its_twin_is_cut(make_video):
     """The count is kept per state of the file, not per name."""
     path = make_video()
