@@ -81,3 +81,12 @@ def test_a_chain_weighs_channels_first(name: str, kind: type[nn.Module]) -> None
         assert (first[1] >= 0).all(), "a block ends in a ReLU"
         assert not torch.equal(first[1], first[2])
         assert torch.equal(first[2], second[1])
+
+
+def test_places_of_ones_own_and_what_is_none() -> None:
+    places = ["layer1.0", "layer4.2"]
+    assert list(layers_of("rnl_tsm_resnet50", RegionNonLocal, places=places)) == places
+    with pytest.raises(ValueError, match=r"^num_blocks must be 1 or 5, got 2; places names any other blocks"):
+        create_model("tiny_rnl", num_blocks=2)
+    with pytest.raises(TypeError, match=r"^tiny_nl has no option 'chain'; its options are kind"):
+        create_model("tiny_nl", chain=True)

@@ -42,7 +42,8 @@ def _add_attention(actions: Actions[argparse.ArgumentParser]) -> None:
         action="append",
         metavar="T,Y,X",
         help="frame of the clip from 0, then how far down and how far to the right in it, 0 to 1: the order of"
-        " attention_map's (t, y, x); several are shown below each other (default: the middle of the middle frame)",
+        " attention_map's (t, y, x); the block's position that holds it is taken, and its middle is marked; several are"
+        " shown below each other (default: the middle of the middle frame)",
     )
     parser.add_argument(
         "--layer", metavar="NAME", help="the block, or the module that it follows (default: the last block)"

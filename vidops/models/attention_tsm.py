@@ -31,7 +31,7 @@ class AttentionTSM(TSM):
             other depths they say nothing; the names are the same there.
         places: names of the blocks, in place of those that ``num_blocks`` stands for.
         backend: backend of the operators.
-        network: further arguments of `TSM`.
+        network: further arguments of `TSM`, such as ``fold_div``: one channel in so many is shifted each way.
 
     Raises:
         ValueError: an argument, or the clip's shape, is out of range, or the network has no such block.
@@ -71,8 +71,7 @@ class RNLTSM(AttentionTSM):
             have, and no other network.
         scale: of the gaussian kind's products.
         backend: backend of the operators.
-        network: ``num_blocks`` (1 or 5) or ``places``, which blocks are followed, see `AttentionTSM`, and arguments of
-            `TSM`, such as ``fold_div``, the share of channels that are shifted each way.
+        network: ``num_blocks`` or ``places`` of `AttentionTSM`, and what `TSM` takes, ``fold_div`` among it.
 
     Example:
         >>> import torch
@@ -114,8 +113,7 @@ class NLTSM(AttentionTSM):
         pool: whether keys and values are pooled.
         scale: of the gaussian kind's products.
         backend: backend of the operators.
-        network: ``num_blocks`` (1 or 5) or ``places``, which blocks are followed, see `AttentionTSM`, and arguments of
-            `TSM`, such as ``fold_div``, the share of channels that are shifted each way.
+        network: ``num_blocks`` or ``places`` of `AttentionTSM`, and what `TSM` takes, ``fold_div`` among it.
 
     Example:
         >>> import torch
@@ -152,8 +150,7 @@ class CPATSM(AttentionTSM):
         chain: put a `SqueezeExcite3d` before each, the thesis' vision attention chain, which `RNLTSM` and `CPATSM`
             have, and no other network.
         backend: backend of the operators.
-        network: ``num_blocks`` (1 or 5) or ``places``, which blocks are followed, see `AttentionTSM`, and arguments of
-            `TSM`, such as ``fold_div``, the share of channels that are shifted each way.
+        network: ``num_blocks`` or ``places`` of `AttentionTSM`, and what `TSM` takes, ``fold_div`` among it.
 
     Example:
         >>> import torch
@@ -188,8 +185,7 @@ class ChannelTSM(AttentionTSM):
         layer: the baseline: `SqueezeExcite3d`, `CBAM3d` or `GlobalContext`.
         reduction: of the layer.
         backend: backend of the operators.
-        network: ``num_blocks`` (1 or 5) or ``places``, which blocks are followed, see `AttentionTSM`, and arguments of
-            `TSM`, such as ``fold_div``, the share of channels that are shifted each way.
+        network: ``num_blocks`` or ``places`` of `AttentionTSM`, and what `TSM` takes, ``fold_div`` among it.
 
     Example:
         >>> import torch
