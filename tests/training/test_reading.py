@@ -15,7 +15,8 @@ pytest.importorskip("av", reason="video files need av")
 
 from PIL import Image
 
-from vidops.data import AnnotationList, Sample, make_shards, read_frames
+from vidops.data import AnnotationList, DenseSampling, Sample, UniformSampling, make_shards, read_frames
+from vidops.models import model_card
 from vidops.training import load_config
 from vidops.training.loading import build_dataset, collate, evaluation_loader, read_list, training_loader
 from vidops.training.reading import refuse_common
@@ -135,6 +136,32 @@ def test_ten_crops_and_ten_dense_clips(make_config: Any, tmp_path: Path) -> None
     assert dataset[6]["clip"].shape == (100, 3, 8, 24, 24)
     items = [{**dataset[i], "broken": []} for i in (0, 1)]
     assert collate(items)["clip"].shape == (2, 100, 3, 8, 24, 24)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_keys_of_sampling_are_the_samplings_arguments(make_config: Any, training: bool) -> None:
+    """As DAN's recipes on Kinetics have them: runs of frames, dense over a window of their own length."""
+    changes = {"data__symmetric": False, "data__frames_per_segment": 3, "data__clips": 2}
+    clips = 1 if training else 2
+    for keys, expected in (
+        ({"data__sampling": "dense", "data__window": 40}, DenseSampling(8, training, 3, clips, 40)),
+        ({"data__sampling": "uniform"}, UniformSampling(8, training, False, 3, clips)),
+    ):
+        config = make_config(**changes, **keys)
+        assert config.model.num_segments == 8
+        assert build_dataset(config, read_list(config, "val"), training=training).sampling == expected
+
+
+def test_pixels_are_normalised_as_the_recipe_says_else_as_the_card(make_config: Any) -> None:
+    card = model_card(make_config().model.name)
+    own: dict[str, list[float]] = {"data__mean": [0.1, 0.2, 0.3], "data__std": [0.5, 0.6, 0.7]}
+    for keys, values in (({}, (card.mean, card.std)), (own, own.values())):
+        config = make_config(**keys)
+        annotations = read_list(config, "val")
+        frames = read_frames(annotations.samples[0].path, range(8))[:, 4:28, 4:28]  # 24 of 32 pixels
+        mean, std = (np.array(value) for value in values)
+        clip = build_dataset(config, annotations, training=False)[0]["clip"].permute(1, 2, 3, 0)
+        np.testing.assert_allclose(clip, (frames / 255 - mean) / std, atol=1e-5)
 
 
 def test_mirrors_are_refused_where_left_and_right_are_classes(make_config: Any) -> None:
