@@ -7,7 +7,7 @@ channels are neighbours and other warps' sets find the pixel in the cache: featu
 All is taken to be finite, which saves a third of the comparisons; where a sum turns out not to be, the program walks
 again with care. Regions go through scratch memory with lanes side by side; a last kernel pairs frames and puts
 everything where it belongs. 1 / (d + epsilon) is not subtracted from another one but d from d, which keeps the weights
-exact in fp32.
+within a unit or two in fp32.
 
 Backward, a kernel makes the gradients of a pair's regions, of maxima of either frame and of means, in fp64; another
 one gathers them in every pixel from all sets and writes dx once; a third one walks along each line, channels side by
@@ -19,8 +19,8 @@ features, 120 MB of results, 64 us of an H200's 4.3 TB/s; scratch is 151 MB, 35 
 pixels times sets, of 13 instructions, 8 of them at half rate (comparisons and selections), are 170 us.
 
 Predicted, not yet measured on a GPU: forward 220 us for regions, 50 for pairs, 5 for splits and launches, 4.3 x the
-floor (2 x is wanted, of any backend); 4 x in bf16, whose floor is 46 us, is not reached: 6 x. Backward 100 us for
-pairs, half of it fp64, 250 for dx, whose every pixel asks all regions, 40 for lines.
+floor in fp32 and 6 x in bf16, whose floor is 46 us; 2 x is wanted. Backward 100 us for pairs, half of it fp64, 250 for
+dx, whose every pixel asks all regions, 40 for lines.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ from ._register import INTERPRETED, operator, wrap_triton
 
 LANES = 128  # of the kernels that walk
 CHUNK = 32  # pixels of a row that are summed in fp32
+MANY = (
+    2**30
+)  # lanes of a clip from which their numbers may pass 32 bits, half of which are left to lanes beyond them
 PAIRS = 1024, 512  # of a tile of pairs of frames, times regions, forward and backward: 8 and 4 a thread
 # Elements of a tile of dx a thread; the interpreter's operations take as long on few numbers as on many.
 SHARE = 64 if INTERPRETED else 8
@@ -108,13 +111,13 @@ def keypoint_shifts(
     blocks = triton.cdiv(lanes, LANES)
     wrap_triton(keypoint_regions_kernel)[(call.N * blocks,)](
         call.x, border, first, value, mean, point, *walk(call.x).each, C, T, call.H, call.W, G, blocks,
-        R=call.R, LAST=call.last, FAR=lanes >= 2**30, LANES=LANES, CHUNK=CHUNK, num_warps=LANES // 32,
+        R=call.R, LAST=call.last, FAR=lanes >= MANY, LANES=LANES, CHUNK=CHUNK, num_warps=LANES // 32,
     )  # fmt: skip
     settings = call.pairs()
     blocks = triton.cdiv(lanes, settings["L_BLOCK"])
     wrap_triton(keypoint_pairs_kernel)[(call.N * blocks,)](
         value, mean, point, call.epsilon, shifts, points, values, means, C, T, G, blocks,
-        LAST=call.last, FAR=lanes >= 2**30, **settings,
+        LAST=call.last, FAR=lanes >= MANY, **settings,
     )  # fmt: skip
     return shifts, keypoints, values, means
 
@@ -197,7 +200,7 @@ def _case(
 
 
 _MFNET, _R3D = (64, 384, 8, 14, 14), (64, 512, 4, 28, 28)
-# To have more warps at once, ptxas spills some numbers that live across a whole walk, as sm_100 does at 32 registers.
+# To have more warps at once, ptxas spills a few numbers, such as those that live across a whole walk.
 COMPILE_CASES = [
     _case("forward, fp32, mfnet", 144, _MFNET, 2, spilled=16, quick=True),
     _case("backward, fp32, mfnet", 176, _MFNET, 2, backward=True, spilled=24, quick=True),
