@@ -218,13 +218,29 @@ def test_files_output_and_silence(
     assert steps == [1, 2, 3, 3, 4, 5, 6, 6]
 
 
+def noting_dtypes(seen: set[torch.dtype]) -> Any:
+    """Make networks that note what their last convolution puts out."""
+
+    def build(*args: Any, **options: Any) -> torch.nn.Module:
+        net = create_model(*args, **options)
+        net.layer4[0].conv2.register_forward_hook(lambda module, inputs, out: seen.add(out.dtype))
+        return net
+
+    return build
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"precision": "bf16"}, {"optimizer": {"name": "sgd", "lr": 0.01, "weight_decay": 5e-4}}],
     ids=["bf16", "sgd"],
 )
-def test_other_precision_and_optimizer(make_config: Any, changes: dict[str, Any]) -> None:
+def test_other_precision_and_optimizer(
+    make_config: Any, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[torch.dtype] = set()
+    monkeypatch.setattr("vidops.training.start.create_model", noting_dtypes(seen))
     result = fit(make_config(epochs=1, **changes))
+    assert seen == {torch.bfloat16 if "precision" in changes else torch.float32}
     first = weights(result.last)
     assert all(t.dtype != torch.bfloat16 for t in first.values())
     assert 0 < result.metrics["val_loss"] < 10

@@ -84,6 +84,16 @@ def unbroken(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return fit(validate(recipe(motion, tmp_path_factory.mktemp("runs") / "whole", **RICH), "test recipe"))
 
 
+def test_tensorboard_shows_what_the_log_holds(unbroken: Any) -> None:
+    shown, logged = events(unbroken.output), rows(unbroken.output)
+    own = {"train_loss", "train_top1", "lr", "val_loss", "val_top1"}
+    assert own <= shown.keys()
+    for tag, values in shown.items():
+        expected = [(int(row["step"]), float(row[tag])) for row in logged if row[tag]]
+        assert [step for step, _ in values] == [step for step, _ in expected]
+        assert [v for _, v in values] == pytest.approx([v for _, v in expected], rel=1e-5), tag
+
+
 @pytest.mark.parametrize(
     ("kills", "every"),
     [
