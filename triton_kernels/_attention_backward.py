@@ -23,6 +23,7 @@ from ._attention_tiles import (
     nothing,
     own,
     pairs,
+    place,
     power_of_two,
     rectified,
     row,
@@ -54,11 +55,7 @@ def nonlocal_attention_sums_kernel(
     """
     WIDE: tl.constexpr = query.dtype.element_ty == tl.float64
     factor = factor_of(query, scale, SCALE)
-    program = tl.program_id(0)
-    start = program % tiles * M_BLOCK
-    item = (program // tiles).to(tl.int64)
-    token = item * L + start
-    left = L - start
+    item, _first, token, left = place(L, tiles, 1, M_BLOCK, 0)
     query += token * D
     grad += token * E
     q = own(query, left, KIND, WHOLE, D, M_BLOCK, D_SLICE)
@@ -102,12 +99,7 @@ def nonlocal_attention_tokens_kernel(
     The products of ``gx`` and ``gothers`` are the gradients of weights: of queries these are the gradients of results,
     and values; where KEYS they are exchanged, as everything is, and lse, delta, mean and part are the others'.
     """
-    program = tl.program_id(0)
-    start = program % tiles * M_BLOCK
-    first = program // tiles % parts * D_BLOCK
-    item = (program // (tiles * parts)).to(tl.int64)
-    token = item * L + start
-    left = L - start
+    item, first, token, left = place(L, tiles, parts, M_BLOCK, D_BLOCK)
     x += token * D
     gx += token * E
     factor = factor_of(x, scale, SCALE)
@@ -172,12 +164,7 @@ def nonlocal_attention_values_kernel(
     """
     MORE: tl.constexpr = 16384.0 if query.dtype.element_ty == tl.float16 else 1.0
     factor = factor_of(query, scale, SCALE)
-    program = tl.program_id(0)
-    start = program % tiles * M_BLOCK
-    first = program // tiles % parts * E_BLOCK
-    item = (program // (tiles * parts)).to(tl.int64)
-    token = item * K + start
-    left = K - start
+    item, first, token, left = place(K, tiles, parts, M_BLOCK, E_BLOCK)
     key += token * D
     k = own(key, left, KIND, WHOLE, D, M_BLOCK, D_SLICE)
     total = nothing(query, M_BLOCK, E_BLOCK)

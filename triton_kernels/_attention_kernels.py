@@ -15,6 +15,7 @@ from ._attention_tiles import (
     nothing,
     own,
     pairs,
+    place,
     rectified,
     store,
     tile,
@@ -56,12 +57,7 @@ def nonlocal_attention_kernel(
     """Results of M_BLOCK queries, E_BLOCK of their elements; logits of D_SLICE at a time, all where WHOLE."""
     WIDE: tl.constexpr = query.dtype.element_ty == tl.float64
     factor = factor_of(query, scale, SCALE)
-    program = tl.program_id(0)
-    start = program % tiles * M_BLOCK
-    first = program // tiles % parts * E_BLOCK
-    item = (program // (tiles * parts)).to(tl.int64)
-    token = item * L + start
-    left = L - start
+    item, first, token, left = place(L, tiles, parts, M_BLOCK, E_BLOCK)
     query += token * D
     q = own(query, left, KIND, WHOLE, D, M_BLOCK, D_SLICE)
     total = nothing(query, M_BLOCK, E_BLOCK)

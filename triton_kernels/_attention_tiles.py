@@ -12,7 +12,7 @@ from ._device import INTERPRETED, device, widen
 
 __all__ = [
     "GAUSSIAN", "LIFT", "LOG2E", "SUM", "column", "each", "factor_of", "fit", "gaussian", "lowest", "max_along", "mm",
-    "nothing", "own", "pairs", "power_of_two", "rectified", "row", "store", "tile",
+    "nothing", "own", "pairs", "place", "power_of_two", "rectified", "row", "store", "tile",
 ]  # fmt: skip
 
 GAUSSIAN = tl.constexpr(0)  # softmax of the products of query and key
@@ -24,6 +24,19 @@ LIFT = tl.constexpr(
 LEAST = tl.constexpr(
     27
 )  # the exponent of 2^-100 as fp32 stores it, 127 more than it is; nothing is lifted by more
+
+
+@device
+def place(L, tiles, parts, M_BLOCK: tl.constexpr, BLOCK: tl.constexpr):
+    """What a program owns: its item, its first element, its first token of all items, and how many are left from it.
+
+    Programs are numbered by M_BLOCK tokens of ``tiles``, then by BLOCK elements of ``parts``, then by item.
+    """
+    program = tl.program_id(0)
+    start = program % tiles * M_BLOCK
+    first = program // tiles % parts * BLOCK
+    item = (program // (tiles * parts)).to(tl.int64)
+    return item, first, item * L + start, L - start
 
 
 @device
