@@ -137,6 +137,13 @@ def test_what_a_network_was_built_with_is_not_taken_out(name: str) -> None:
     assert not torch.equal(net(x), expected)  # it still runs
 
 
+def test_names_of_any_kind_of_sequence() -> None:
+    net = create_model("tiny_tsm")
+    places = dict.fromkeys(["layer2.0", "layer3.0"])
+    assert insert_after(net, places.keys(), SqueezeExcite3d) == list(places)
+    assert remove_inserted(net, (name for name in places)) == list(places)  # type: ignore[arg-type]
+
+
 def test_nothing_inserted_anywhere() -> None:
     with pytest.raises(
         ValueError, match=r"^names: nothing was inserted after 'qqq'; nor after any other module$"

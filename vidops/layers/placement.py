@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -176,7 +176,7 @@ def _made(
 
 
 def _names(names: Any) -> list[str]:
-    wanted = list(names) if isinstance(names, (list, tuple)) else [names]
+    wanted = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
     for name in wanted:
         if not isinstance(name, str):
             raise TypeError(f"names must be a str or a list of them, got {type(name).__name__}")
