@@ -41,6 +41,7 @@ struct RegionState {
   double sum;
 };
 
+constexpr int kRowsAtOnce = 4;
 constexpr int32_t kRun = 64;  // pixels of a row that are summed in the accumulation type, sums of them in double
 
 // One region of one channel: what a tile adds to it. All but the pixels is the same for the whole warp.
@@ -49,45 +50,79 @@ __device__ __forceinline__ void scan_region(const FrameTile& tile, const A* map,
                                             const Split<A>& down, int32_t bx, int32_t by, RegionState<A>& state) {
   const BandRange x(across, bx, tile.x0, tile.x1), y(down, by, tile.y0, tile.y1);
   const auto member = [&](int32_t j) { return j >= across.first[bx] && j < across.first[bx + 1]; };
-  const A weight_begin = across.cover(x.begin, bx), weight_end = across.cover(x.outer, bx);
-  const bool member_begin = member(x.begin), member_end = member(x.outer);
-  const int32_t first_row = down.first[by], end_row = down.first[by + 1];
+  // A band's ends: a pixel each, but for rounding.
+  struct End {
+    int32_t at;
+    A weight;
+    bool is_there, is_member;
+  };
+  const auto end_of_band = [&](int32_t j, bool is_there) {
+    return End{j * kPitch, across.cover(j, bx), is_there, member(j)};
+  };
+  const End before = end_of_band(x.begin, x.begin < x.inner), after = end_of_band(x.outer, x.outer < x.end);
+  const bool odd = x.inner - x.begin > 1 || x.end - x.outer > 1;
+  const int32_t first_row = down.first[by], end_row = down.first[by + 1], step = tile.width() * kPitch;
   A best = state.best;
   double sum = state.sum;
   int32_t best_row = -1;
-  for (int32_t row = y.begin; row < y.end; ++row) {
-    const A* pixel = map + tile.at(row, 0);
-    const A cover = down.cover(row, by);
-    A largest = -INFINITY, part = 0;
-    // A band's ends: a pixel each, but for rounding.
-    const auto end_of_band = [&](int32_t begin, int32_t end, A weight, bool is_member) {
-      for (int32_t j = begin; j < end; ++j) {
-        if (j > begin) weight = across.cover(j, bx), is_member = member(j);
-        const A v = pixel[j * kPitch];
-        if (weight > 0) part += v * weight;
-        if (is_member) largest = larger(largest, v);
+  const A* pixel = map + tile.at(y.begin, 0);
+#pragma unroll 1
+  for (int32_t row = y.begin; row < y.end; row += kRowsAtOnce, pixel += kRowsAtOnce * step) {
+    int32_t at[kRowsAtOnce];
+    A largest[kRowsAtOnce], part[kRowsAtOnce] = {}, cover[kRowsAtOnce];
+#pragma unroll
+    for (int i = 0; i < kRowsAtOnce; ++i) {
+      const int32_t j = row + i;  // past the last one it is read again, and not counted
+      at[i] = min(i, y.end - 1 - row) * step, largest[i] = -INFINITY;
+      cover[i] = j >= y.end ? A(0) : j >= y.inner && j < y.outer ? A(1) : down.cover(j, by);
+    }
+    const auto take = [&](int32_t offset, A weight, bool is_member) {
+#pragma unroll
+      for (int i = 0; i < kRowsAtOnce; ++i) {
+        const A v = pixel[at[i] + offset];
+        if (weight > 0) part[i] += v * weight;
+        if (is_member) largest[i] = larger(largest[i], v);
       }
     };
-    end_of_band(x.begin, x.inner, weight_begin, member_begin);
-    end_of_band(x.outer, x.end, weight_end, member_end);
-    int32_t j = x.inner;
+    if (before.is_there) take(before.at, before.weight, before.is_member);
+    if (after.is_there) take(after.at, after.weight, after.is_member);
+#pragma unroll 1
+    for (int32_t j = x.begin + 1; odd && j < x.end; ++j) {
+      if (j < x.inner || j > x.outer) take(j * kPitch, across.cover(j, bx), member(j));
+    }
+    int32_t left = x.outer - x.inner;
+    const A* inner[kRowsAtOnce];
+#pragma unroll
+    for (int i = 0; i < kRowsAtOnce; ++i) inner[i] = pixel + at[i] + x.inner * kPitch;
     do {
-      const int32_t stop = min(j + kRun, x.outer);
-#pragma unroll 4
-      for (; j < stop; ++j) {
-        const A v = pixel[j * kPitch];
-        largest = larger(largest, v), part += v;
+      const int32_t count = min(left, kRun);
+#pragma unroll 2
+      for (int32_t j = 0; j < count; ++j) {
+#pragma unroll
+        for (int i = 0; i < kRowsAtOnce; ++i) {
+          largest[i] = larger(largest[i], *inner[i]), part[i] += *inner[i];
+          inner[i] += kPitch;
+        }
       }
-      if (cover > 0) sum += static_cast<double>(part) * static_cast<double>(cover);
-      part = 0;
-    } while (j < x.outer);
-    if (row >= first_row && row < end_row && !(largest <= best) && best == best) best = largest, best_row = row;
+      A group = 0;
+#pragma unroll
+      for (int i = 0; i < kRowsAtOnce; ++i) {
+        if (cover[i] > 0) group += part[i] * cover[i];
+        part[i] = 0;
+      }
+      sum += static_cast<double>(group), left -= kRun;
+    } while (left > 0);
+#pragma unroll
+    for (int i = 0; i < kRowsAtOnce; ++i) {
+      const bool is_member = row + i >= first_row && row + i < end_row && row + i < y.end;
+      if (is_member && !(largest[i] <= best) && best == best) best = largest[i], best_row = row + i;
+    }
   }
   state.sum = sum;
   if (best_row < 0) return;
   // The first of its row; the others of the row are no larger, and none but a NaN is unlike itself.
   state.best = best;
-  const A* pixel = map + tile.at(best_row, 0);
+  pixel = map + tile.at(best_row, 0);
   int32_t column = 0;
   for (int32_t j = min(tile.x1, across.first[bx + 1]) - 1; j >= max(tile.x0, across.first[bx]); --j) {
     const A v = pixel[j * kPitch];
