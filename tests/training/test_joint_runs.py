@@ -25,6 +25,7 @@ from vidops.training.start import build_network
 
 RULES: dict[str, dict[str, Any]] = {
     "mgda": {"name": "mgda"},
+    "constant": {"name": "constant", "alpha": 0.3},
     "schedule": {"name": "schedule", "gamma": 0.4, "lam": 0.3},
     "separate": {"name": "separate", "epochs": 1},
     "sum": {"name": "sum", "weight": 0.5},
@@ -84,7 +85,7 @@ def test_what_is_logged(make_config: Any, rule: str) -> None:
     assert len(energies) == 9
     assert max(energies) - min(energies) > 1e-3
     expected = {"schedule": [ScaleSchedule(9, 0.4, 0.3)(m) for m in range(1, 10)]}
-    expected["separate"] = [1.0] * 3 + [0.0] * 6
+    expected["separate"], expected["constant"] = [1.0] * 3 + [0.0] * 6, [0.3] * 9
     if rule == "mgda":
         assert all(0 <= alpha <= 1 for alpha in alphas)
         assert len(set(alphas)) > 3
