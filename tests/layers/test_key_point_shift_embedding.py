@@ -168,6 +168,8 @@ def test_what_starts_at_zero_holds_no_gradient_back_for_good() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+    lines = layer.shifts.separators(x)
+    assert (lines[:, 0] - lines[:, 1]).abs().max() > 1e-3  # the sets start alike and part
 
 
 def bordered(n: int, generator: torch.Generator, size: int = 12) -> tuple[Tensor, Tensor, Tensor]:

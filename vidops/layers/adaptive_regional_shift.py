@@ -180,8 +180,8 @@ def centre_heads(channels: int, num_sets: int) -> nn.Sequential:
 def pooled(x: Tensor) -> Tensor:
     """Average every frame of a clip ``(N, C, T, H, W)`` to 4x4 as adaptive average pooling does.
 
-    By matrices: they read the clip once in each of its layouts, and their gradient on a GPU is the same bits run after
-    run, which PyTorch's pooling does not promise.
+    By matrices: they read the clip once in each of its layouts, and their gradient needs none of the atomic sums that
+    PyTorch's pooling of overlapping windows has on a GPU.
 
     Example:
         >>> import torch
