@@ -72,7 +72,8 @@ def keypoint_shifts(
         RuntimeError: ``backend`` was asked for and cannot run this call.
 
     Source: KPSEM (Cao et al., Effective Action Recognition with Embedded Key Point Shifts), eq. 5-12. The paper leaves
-    open how its separators learn; the way through P is ours. Under autocast it runs in fp32.
+    open how its separators learn; the way through P is ours. It tells nothing of what the result jumps by where a line
+    passes a key point, so lines may be drawn to where the loss is not least. Under autocast it runs in fp32.
 
     Example:
         >>> import torch, vidops
