@@ -137,9 +137,12 @@ class StagedBackbone(Backbone):
 class ClipBackbone(Backbone):
     """A backbone whose stem takes clips ``(N, in_channels, num_segments, H, W)``.
 
-    Attributes:
+    Args:
         num_segments: T, frames a clip.
         in_channels: C of a clip.
+
+    Raises:
+        ValueError: ``in_channels`` is below 1.
 
     Example:
         >>> from vidops.models import create_model
@@ -147,8 +150,11 @@ class ClipBackbone(Backbone):
         8
     """
 
-    num_segments: int
-    in_channels: int
+    def __init__(self, num_segments: int, in_channels: int) -> None:
+        super().__init__()
+        check_in_channels(in_channels)
+        self.num_segments = num_segments
+        self.in_channels = in_channels
 
     def enter(self, clip: Tensor) -> Tensor:
         """Check a clip ``(N, C, T, H, W)``."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .backbone import ClipBackbone, StagedBackbone, check_in_channels
+from .backbone import ClipBackbone, StagedBackbone
 from .cards import Figure, Score
 from .registry import register_model
 
@@ -72,10 +72,7 @@ class MFNet(ClipBackbone, StagedBackbone):
         in_channels: int = 3,
         **shape: Any,
     ) -> None:
-        super().__init__()
-        check_in_channels(in_channels)
-        self.num_segments = num_segments
-        self.in_channels = in_channels
+        super().__init__(num_segments, in_channels)
         self.build(num_classes, dropout, **{**MFNET, **shape})
         for module in self.modules():
             if isinstance(module, (nn.Conv3d, nn.Linear)):

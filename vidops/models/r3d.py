@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .backbone import ClipBackbone, StagedBackbone, check_in_channels, start_convolutions
+from .backbone import ClipBackbone, StagedBackbone, start_convolutions
 from .cards import Score
 from .registry import register_model
 
@@ -68,10 +68,7 @@ class R3D(ClipBackbone, StagedBackbone):
         in_channels: int = 3,
         **shape: Any,
     ) -> None:
-        super().__init__()
-        check_in_channels(in_channels)
-        self.num_segments = num_segments
-        self.in_channels = in_channels
+        super().__init__(num_segments, in_channels)
         self.build(num_classes, dropout, **{**R3D50, **shape})
         start_convolutions(self, nn.Conv3d)
 

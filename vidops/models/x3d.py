@@ -18,7 +18,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from ..layers import DepthwiseConv3d
-from .backbone import Block, ClipBackbone, check_in_channels, start_convolutions, start_linear
+from .backbone import Block, ClipBackbone, start_convolutions, start_linear
 from .cards import Figure, Score
 from .registry import register_model
 
@@ -79,10 +79,7 @@ class X3D(ClipBackbone):
         backend: str | None = None,
         **shape: Any,
     ) -> None:
-        super().__init__()
-        check_in_channels(in_channels)
-        self.num_segments = num_segments
-        self.in_channels = in_channels
+        super().__init__(num_segments, in_channels)
         self.build(num_classes, dropout, backend, **{**X3D_M, **shape})
         start_convolutions(self, nn.Conv3d)
         start_linear(self.head.proj, 0.01)
