@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from tests.visualize.boxes import lies_in
 from vidops.cli._pictures import run_logs
@@ -76,6 +77,46 @@ def test_runs_of_one_folder_name_are_told_apart(tmp_path: Path) -> None:
     assert list(run_logs([f"A={folders[0]}", folders[1], folders[2]])) == ["A", "seed2", "seed1"]
     with pytest.raises(ValueError, match="two runs are named 'seed1'; give names: NAME="):
         run_logs([folders[0], folders[0]])
+
+
+def bands(axes: Any, line: Any) -> list[tuple[Any, float]]:
+    """The covered segments of a line and the widths of their bands."""
+    of_line = [each for each in axes.collections if to_hex(each.get_color()[0]) == to_hex(line.get_color())]
+    assert all(each.get_zorder() < line.get_zorder() for each in of_line)
+    found = [each for each in of_line if each.get_label() == f"_{line.get_label()}"]
+    return [pair for each in found for pair in zip(each.get_segments(), each.get_linewidths(), strict=True)]
+
+
+def test_a_run_is_seen_where_another_covers_it(tmp_path: Path) -> None:
+    """The third log is the first; the second has its accuracies up to the third epoch."""
+    logs = {name: write_log(tmp_path / f"{name}.csv", 5) for name in "abc"}
+    head, *rows = (line.split(",") for line in logs["b"].read_text().splitlines())
+    for row in rows:
+        row[3], row[5] = "7", "8" if row[5] else ""
+        row[6] = "0.9" if row[6] and int(row[0]) > 3 else row[6]
+    logs["b"].write_text("".join(",".join(row) + "\n" for row in (head, *rows)))
+    loss, accuracy = run_curves(logs).axes
+    assert [len(bands(loss, line)) for line in loss.lines] == [4, 4, 0, 0, 0, 0]
+    a, b, c = (bands(accuracy, line) for line in accuracy.lines[1::2])
+    every = np.array([[[e, 5 * e], [e + 1, 5 * e + 5]] for e in range(1, 5)])
+    assert np.allclose([segment for segment, _ in a], every)
+    assert [width for _, width in a] == pytest.approx([9.4, 9.4, 5.4, 5.4])  # covered by two, then by one
+    assert np.allclose([segment for segment, _ in b], every[:2])
+    assert not c
+
+
+def test_lines_that_cross_are_not_taken_for_covered(tmp_path: Path) -> None:
+    logs = [tmp_path / name for name in "ab"]
+    for log, values in zip(logs, ((1, 2, 3, 4), (4, 2, 1, 4)), strict=True):
+        log.write_text(HEAD + "".join(f"{e},{e},0.1,,,{v},0.{v},,\n" for e, v in enumerate(values, 1)))
+    assert not any(axes.collections for axes in run_curves({"a": logs[0], "b": logs[1]}).axes)
+
+
+def test_single_points_at_one_place_are_seen(tmp_path: Path) -> None:
+    loss, _ = run_curves({name: write_log(tmp_path / name, 1) for name in "ab"}).axes
+    ((segment, width),) = bands(loss, loss.lines[1])
+    assert segment.tolist() == [[1, 3], [1, 3]]  # drawn as a disc: its ends are round
+    assert width == pytest.approx(5.4)
 
 
 def test_top5_and_what_is_not_logged(tmp_path: Path) -> None:
@@ -183,6 +224,12 @@ def test_only_the_ends_of_many_classes_are_shown() -> None:
     assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
     assert len(gains_plot(first, second, number=25).axes[0].patches) == 50
     assert len(gains_plot(first, second, number=24).axes[0].patches) == 48
+
+
+def test_where_nothing_is_gained_the_axis_is_of_points() -> None:
+    bars = gains_plot(FIRST, FIRST).axes[0]
+    assert [bar.get_width() for bar in bars.patches] == [0] * 4
+    assert bars.get_xlim() == (-1, 1)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -172,7 +172,9 @@ def _draw_gains(axes: Any, places: list[float], gains: list[float]) -> None:
         )
     low, high = min(0.0, *gains), max(0.0, *gains)
     room = 0.22 * max(high - low, 1.0)  # for the numbers
-    axes.set_xlim(low - room * (low < 0), high + room * (high > 0 or low == 0))
+    if low == high:  # nothing gained anywhere
+        low, high, room = -1.0, 1.0, 0.0
+    axes.set_xlim(low - room * (low < 0), high + room * (high > 0))
     axes.axvline(0, color="0.2", linewidth=0.8)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .figures import new_figure, plain, series_colors
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["accuracy_bars", "read_curves", "read_epochs", "run_curves", "training_curves"]
 
+Segment = tuple[tuple[float, float], tuple[float, float]]
 Curves = dict[str, list[tuple[float, float]]]
 # Columns that only a row at an epoch's end holds.
 CLOSING = ("train_top1", "val_loss", "val_top1", "val_top5")
@@ -113,7 +114,8 @@ def run_curves(logs: Mapping[str, str | Path], *, accuracy: str = "top1") -> Fig
 
     Returns:
         The figure: losses at the left, accuracies in percent at the right; a run has one colour, training
-        is dashed and its points are rings.
+        is dashed and its points are rings. Where a run's line covers
+        another's, that one is a band around it.
 
     Raises:
         FileNotFoundError: a log does not exist.
@@ -165,6 +167,7 @@ def run_curves(logs: Mapping[str, str | Path], *, accuracy: str = "top1") -> Fig
         axes.set_xlim(0, None)
         plain(axes)
         axes.grid(alpha=0.25)
+        uncover(axes)
     # Column by column: training's lines in one, validation's in the other.
     lines = sorted(left.lines, key=lambda line: line.get_linestyle() != "--")
     figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
@@ -215,17 +218,52 @@ def training_curves(
             axes.plot(
                 steps, [scale * v for v in values], color=color, label=name, marker=marker, markersize=4
             )
+    for axes in (left, right):
+        uncover(axes)
     if chance is not None:
         right.axhline(100 * chance, color="0.5", linestyle=":", linewidth=1, label="guessing")
     left.set(title="training loss", xlabel="step", ylim=(0, None))
     right.set(title="validation accuracy", xlabel="step", ylabel="%", ylim=(0, 102))
     for axes in (left, right):
         axes.legend(frameon=False, fontsize=8)
-    for axes in (left, right):
         plain(axes)
         axes.grid(alpha=0.25)
         axes.set_xlim(0, None)
     return figure
+
+
+def uncover(axes: Any) -> None:
+    """Draw a band of a line's colour around where later ones of its style cover it, from point to point."""
+    from matplotlib.collections import LineCollection
+
+    low, high = axes.get_ylim()
+    near = 0.005 * (high - low)
+    lines = list(axes.lines)
+    for i, line in enumerate(lines):
+        later = [other for other in lines[i + 1 :] if other.get_linestyle() == line.get_linestyle()]
+        covered: dict[Segment, int] = {}  # by how many
+        for other in later:
+            for segment in _common(line, other, near):
+                covered[segment] = covered.get(segment, 0) + 1
+        widths = [line.get_linewidth() + 4.0 * times for times in covered.values()]
+        if not covered:
+            continue
+        bands = LineCollection(
+            list(covered), linewidths=widths, colors=line.get_color(), alpha=0.55, capstyle="round"
+        )
+        bands.set_label(f"_{line.get_label()}")
+        bands.set_zorder(1.5 + 0.01 * i)  # below all lines, the widest first
+        axes.add_collection(bands)
+
+
+def _common(line: Any, other: Any, near: float) -> list[Segment]:
+    """Segments of a line that another has too; of a single point, where both have no other, one without length."""
+    own, there = (dict(each.get_xydata().tolist()) for each in (line, other))
+    points = sorted(own.items())
+    if len(points) == 1:
+        points *= 2
+    same = [x in there and abs(y - there[x]) <= near for x, y in points]
+    return [(points[i], points[i + 1]) for i in range(len(points) - 1) if same[i] and same[i + 1]]
 
 
 def accuracy_bars(
