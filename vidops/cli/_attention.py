@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ._pictures import Actions, add_out, add_parser, named
-
-if TYPE_CHECKING:
-    from vidops.visualize import Subject
-
-
-def _add_networks(parser: argparse.ArgumentParser, needs: str) -> None:
-    parser.add_argument(
-        "--weights",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help=f"checkpoint of vidops train{needs}; several are compared, NAME=FILE names one",
-    )
-    parser.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a network of vidops models, with random weights",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of random weights (default: 0)")
-    parser.add_argument("--frames", type=int, metavar="N", help="shown of each clip (default: all)")
+from ._pictures import Actions, add_networks, add_out, add_parser, load_subjects
 
 
 def _add_attention(actions: Actions[argparse.ArgumentParser]) -> None:
     text = "what places of a video take from all others in a non-local or region-based non-local block"
     parser = add_parser(actions, "attention", text, _attention)
     parser.add_argument("video", metavar="VIDEO")
-    _add_networks(parser, " with such a block")
+    add_networks(parser, " with such a block")
     parser.add_argument(
         "--point",
         action="append",
@@ -55,7 +31,7 @@ def _add_pairs(actions: Actions[argparse.ArgumentParser]) -> None:
     text = "Grad-CAM of several networks below each other, for one class"
     parser = add_parser(actions, "pairs", text, _pairs)
     parser.add_argument("videos", nargs="+", metavar="VIDEO")
-    _add_networks(parser, "")
+    add_networks(parser, "")
     parser.add_argument(
         "--class", dest="target", metavar="NAME|N", help="class (default: the likeliest of the first network)"
     )
@@ -72,7 +48,7 @@ def _attention(args: argparse.Namespace) -> None:
     check_picture(args.out)
     points = None if args.point is None else [_point(text) for text in args.point]
     rows, layers = [], set()
-    for name, subject in _subjects(args):
+    for name, subject in load_subjects(args):
         clip, shown = subject.read(args.video)
         middle = (len(shown.frames) // 2, 0.5, 0.5)
         for point in points or [middle]:
@@ -91,7 +67,7 @@ def _pairs(args: argparse.Namespace) -> None:
     from vidops.visualize import MapRow, check_picture, grad_cam, map_rows, save
 
     check_picture(args.out)
-    subjects = _subjects(args)
+    subjects = load_subjects(args)
     _, first = subjects[0]
     for name, subject in subjects:
         if subject.classes != first.classes:
@@ -118,21 +94,3 @@ def _point(text: str) -> tuple[int, float, float]:
         raise ValueError(
             f"--point must be T,Y,X, a frame and two numbers from 0 to 1 such as 4,0.5,0.3, got {text!r}"
         ) from None
-
-
-def _subjects(args: argparse.Namespace) -> list[tuple[str, Subject]]:
-    """Load the networks, each with a short name; checkpoints of one model are told apart by their paths."""
-    from vidops._titles import tell_apart
-    from vidops.visualize import load_subject
-
-    if not args.weights and not args.model:
-        raise ValueError("give a network: --weights or --model")
-    given = [named(text) for text in args.weights]
-    subjects = [load_subject(weights=path) for _, path in given]
-    unnamed = [i for i, (name, _) in enumerate(given) if not name]
-    models = [subjects[i].title.partition(",")[0] for i in unnamed]
-    titles = dict(
-        zip(unnamed, tell_apart(models, [os.path.abspath(given[i][1]) for i in unnamed]), strict=True)
-    )
-    found = [(name or titles[i], subjects[i]) for i, (name, _) in enumerate(given)]
-    return found + [(name, load_subject(model=name, seed=args.seed)) for name in args.model]

@@ -6,8 +6,12 @@ import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vidops._titles import shortest_names
+from vidops._titles import shortest_names, tell_apart
+
+if TYPE_CHECKING:
+    from vidops.visualize import Subject
 
 Actions = argparse._SubParsersAction
 
@@ -42,6 +46,45 @@ def add_out(parser: argparse.ArgumentParser, kinds: str = ".png, .svg or .pdf") 
         kinds: endings that its name may have, for the help.
     """
     parser.add_argument("--out", "-o", required=True, metavar="FILE.png", help=f"picture to write ({kinds})")
+
+
+def add_network(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Declare the one network of a picture.
+
+    Args:
+        parser: of the action.
+        required: whether there must be one.
+    """
+    network = parser.add_mutually_exclusive_group(required=required)
+    network.add_argument("--weights", metavar="FILE", help="checkpoint of vidops train")
+    network.add_argument("--model", metavar="NAME", help="a network of vidops models, with random weights")
+    parser.add_argument("--seed", type=int, default=0, help="of random weights, and of t-SNE (default: 0)")
+
+
+def add_networks(parser: argparse.ArgumentParser, needs: str = "", frames: str = "all") -> None:
+    """Declare the networks of a picture that compares several, and how many frames of each clip it shows.
+
+    Args:
+        parser: of the action.
+        needs: what their checkpoints must have, for the help.
+        frames: how many are shown by default, for the help.
+    """
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help=f"checkpoint of vidops train{needs}; several are compared, NAME=FILE names one",
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a network of vidops models, with random weights",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of random weights (default: 0)")
+    parser.add_argument("--frames", type=int, metavar="N", help=f"shown of each clip (default: {frames})")
 
 
 def as_typed(text: str, parser: argparse.ArgumentParser) -> str:
@@ -113,3 +156,30 @@ def run_logs(runs: list[str]) -> dict[str, Path]:
             raise ValueError(f"two runs are named {name!r}; give names: NAME={path}")
         logs[name] = path
     return logs
+
+
+def load_subjects(args: argparse.Namespace) -> list[tuple[str, Subject]]:
+    """Load the networks that `add_networks` declares.
+
+    Args:
+        args: the parsed arguments.
+
+    Returns:
+        Each with a short name; checkpoints of one model are told apart by their paths.
+
+    Raises:
+        ValueError: none is given.
+    """
+    from vidops.visualize import load_subject
+
+    if not args.weights and not args.model:
+        raise ValueError("give a network: --weights or --model")
+    given = [named(text) for text in args.weights]
+    subjects = [load_subject(weights=path) for _, path in given]
+    unnamed = [i for i, (name, _) in enumerate(given) if not name]
+    models = [subjects[i].title.partition(",")[0] for i in unnamed]
+    titles = dict(
+        zip(unnamed, tell_apart(models, [os.path.abspath(given[i][1]) for i in unnamed]), strict=True)
+    )
+    found = [(name or titles[i], subjects[i]) for i, (name, _) in enumerate(given)]
+    return found + [(name, load_subject(model=name, seed=args.seed)) for name in args.model]

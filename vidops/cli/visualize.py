@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import _attention, _busy, _projection
+from . import _attention, _busy, _keypoints, _projection
 from ._lists import add_list_options, list_options
-from ._pictures import Actions, add_out, add_parser, as_typed, named, run_logs
+from ._pictures import Actions, add_network, add_out, add_parser, as_typed, named, run_logs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HELP = (
     "draw pictures (frames, heatmap, gradcam, tsne, curves, gains, busy, kernels, filters, squeeze, appearance,"
-    " schedule, scatter, attention, pairs)"
+    " schedule, scatter, attention, pairs, keypoints, examples)"
 )
 
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare one sub-command an action."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     own = (_add_frames, _add_heatmap, _add_gradcam, _add_tsne, _add_curves, _add_gains)
-    for add in (*own, *_busy.ACTIONS, *_projection.ACTIONS, *_attention.ACTIONS):
+    for add in (*own, *_busy.ACTIONS, *_projection.ACTIONS, *_attention.ACTIONS, *_keypoints.ACTIONS):
         add(actions)
 
 
@@ -43,13 +43,6 @@ def run(args: argparse.Namespace) -> int:
         raise FileNotFoundError(as_typed(str(error), args.parser)) from error
     print(args.out)
     return 0
-
-
-def _add_network(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    network = parser.add_mutually_exclusive_group(required=required)
-    network.add_argument("--weights", metavar="FILE", help="checkpoint of vidops train")
-    network.add_argument("--model", metavar="NAME", help="a network of vidops models, with random weights")
-    parser.add_argument("--seed", type=int, default=0, help="of random weights, and of t-SNE (default: 0)")
 
 
 def _add_heat(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +70,7 @@ def _add_frames(actions: Actions[argparse.ArgumentParser]) -> None:
         help="centres of N equal segments (default: 8, or what the network sees)",
     )
     parser.add_argument("--columns", type=int, metavar="N", help="frames a row")
-    _add_network(parser, required=False)
+    add_network(parser, required=False)
     add_out(parser)
 
 
@@ -93,7 +86,7 @@ def _add_heatmap(actions: Actions[argparse.ArgumentParser]) -> None:
         metavar="FILE.npy",
         help="array (T, h, w), drawn over the centres of T equal segments of the video",
     )
-    _add_network(parser, required=False)
+    add_network(parser, required=False)
     parser.add_argument(
         "--limits",
         type=float,
@@ -108,7 +101,7 @@ def _add_gradcam(actions: Actions[argparse.ArgumentParser]) -> None:
     text = "which places of a video speak for a class: Grad-CAM"
     parser = add_parser(actions, "gradcam", text, _gradcam)
     parser.add_argument("video", metavar="VIDEO")
-    _add_network(parser)
+    add_network(parser)
     parser.add_argument(
         "--class", dest="target", metavar="NAME|N", help="class, by name or number (default: the likeliest)"
     )
@@ -120,7 +113,7 @@ def _add_tsne(actions: Actions[argparse.ArgumentParser]) -> None:
     parser = add_parser(actions, "tsne", text, _tsne)
     parser.add_argument("list", metavar="LIST", help="annotation list, or a folder with a sub-folder a class")
     add_list_options(parser)
-    _add_network(parser)
+    add_network(parser)
     parser.add_argument("--classes", metavar="A,B,...", help="only these classes, by name (default: all)")
     parser.add_argument(
         "--perplexity", type=float, metavar="P", help="default: 30, or a third of the other videos if less"

@@ -8,6 +8,7 @@ from .busy import BusyQuiet, busy_grid, find_band_pass, split_frames
 from .clips import ShownFrames, clip_grid, frame_grid, frame_times, read_shown
 from .embedding import tsne_plot, tsne_points
 from .evaluation import class_accuracy_bars, confusion_matrix
+from .examples import Example, example_rows, likeliest
 from .figures import check_animation, check_picture, save, save_animation
 from .flow_colors import flow_colors
 from .gains import class_gains, gains_plot, read_report
@@ -15,6 +16,7 @@ from .gradcam import ClassMap, default_layer, grad_cam, layer_energy
 from .heatmaps import animate_heat_map, heat_map_grid, stretch_map
 from .joint import energy_scatter, schedule_curves
 from .kernels import filter_grid, first_filters, kernel_grid
+from .keypoints import KeyPoints, key_point_grid, key_points_of
 from .networks import Subject, features_of_videos, load_subject
 from .projection import (
     Appearance,
@@ -34,6 +36,8 @@ __all__ = [
     "AttentionMap",
     "BusyQuiet",
     "ClassMap",
+    "Example",
+    "KeyPoints",
     "MapRow",
     "ShownFrames",
     "Squeezed",
@@ -54,6 +58,7 @@ __all__ = [
     "confusion_matrix",
     "default_layer",
     "energy_scatter",
+    "example_rows",
     "features_of_videos",
     "filter_grid",
     "find_band_pass",
@@ -67,7 +72,10 @@ __all__ = [
     "grad_cam",
     "heat_map_grid",
     "kernel_grid",
+    "key_point_grid",
+    "key_points_of",
     "layer_energy",
+    "likeliest",
     "load_subject",
     "map_rows",
     "read_report",

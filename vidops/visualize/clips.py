@@ -165,9 +165,9 @@ def clip_grid(shown: ShownFrames, *, title: str = "", columns: int | None = None
 
 
 def new_grid(
-    shown: ShownFrames, title: str, columns: int | None, room: float = 0.0
+    shown: ShownFrames, title: str, columns: int | None, room: float = 0.0, size: float = 1.9
 ) -> tuple[Figure, list[Any]]:
-    """Make a figure with one labelled, empty place a frame; ``room`` inches are left at the right."""
+    """Make a figure with one labelled, empty place a frame, ``size`` inches wide; ``room`` is left at the right."""
     count, height, width = shown.frames.shape[:3]
     if columns is None:
         columns = max(4, math.isqrt(count - 1) + 1)
@@ -175,7 +175,7 @@ def new_grid(
         raise ValueError(f"columns must be at least 1, got {columns}")
     columns = min(columns, count)
     rows = -(-count // columns)
-    cell = 1.9 if width >= height else max(1.35, 1.9 * math.sqrt(width / height))
+    cell = size if width >= height else size * max(0.71, math.sqrt(width / height))
     across = columns * (cell + 0.08) + room
     title = fill(title, across)
     lines = title.count("\n") + 1 if title else 0

@@ -69,7 +69,7 @@ def grad_cam(
     """
     attr = require("captum.attr", extra="viz")
     layer = default_layer(net) if layer is None else layer
-    logits, _ = _layer_output(net, clip, layer)
+    logits, _ = layer_output(net, clip, layer)
     if target is None:
         target = int(logits.argmax())
     if not 0 <= target < len(logits):
@@ -115,7 +115,7 @@ def layer_energy(net: nn.Module, clip: Tensor, *, layer: str | None = None) -> t
         torch.Size([8, 16, 16])
     """
     layer = default_layer(net) if layer is None else layer
-    _, output = _layer_output(net, clip, layer)
+    _, output = layer_output(net, clip, layer)
     return _over_time(output.float().square().mean(1, keepdim=True))[0], layer
 
 
@@ -148,7 +148,7 @@ def default_layer(net: nn.Module) -> str:
     return names[-1]
 
 
-def _layer_output(net: nn.Module, clip: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+def layer_output(net: nn.Module, clip: Tensor, layer: str) -> tuple[Tensor, Tensor]:
     """Run one clip; return its logits (K,) and the layer's output, checked to be one map."""
     if clip.dim() != 5 or clip.shape[0] != 1:
         raise ValueError(f"clip must be one, (1, 3, T, H, W), got {tuple(clip.shape)}")
