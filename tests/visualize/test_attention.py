@@ -17,7 +17,16 @@ pytest.importorskip("av", reason="video files need av")
 from vidops.cli import main
 from vidops.layers import NonLocal, RegionNonLocal, insert_after
 from vidops.models import create_model
-from vidops.visualize import MapRow, ShownFrames, attention_layers, attention_of, map_rows
+from vidops.visualize import (
+    MapRow,
+    ShownFrames,
+    attention_layers,
+    attention_of,
+    grad_cam,
+    load_subject,
+    map_rows,
+    stretch_map,
+)
 
 CLIP = torch.rand(1, 3, 8, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -41,7 +50,8 @@ def test_a_place_takes_what_the_softmax_of_its_products_says() -> None:
     expected = torch.einsum("c,cthw->thw", position, clip[0]).flatten().softmax(0).view(3, 5, 6)
     torch.testing.assert_close(found.heat, expected)
     assert found.layer == "block"
-    assert found.place == (1, 2.5 / 5, 5.5 / 6)
+    assert found.place == (1, 0.5, 0.99)
+    assert found.cell == pytest.approx((2 / 5, 5 / 6, 3 / 5, 1))
 
 
 def test_maps_of_regions_and_of_pooled_keys() -> None:
@@ -96,6 +106,14 @@ def test_rows_show_the_frames_with_points_and_mark_them() -> None:
     assert [axes.get_ylabel() for axes in figure.axes[:6]] == ["a", "", "", "b", "", ""]
 
 
+def test_the_cell_of_a_point_is_outlined_in_its_frame() -> None:
+    shown = ShownFrames(torch.zeros(8, 10, 20, 3), np.arange(8))
+    figure = map_rows([MapRow(shown, torch.rand(8, 5, 4), "a", (3, 0.5, 0.3), (0.4, 0.25, 0.6, 0.5))])
+    outlines = [[patch.get_bbox().extents.tolist() for patch in axes.patches] for axes in figure.axes[:8]]
+    assert [len(found) for found in outlines] == [0, 0, 0, 2, 0, 0, 0, 0]
+    assert outlines[3] == [pytest.approx([4.5, 3.5, 9.5, 5.5])] * 2
+
+
 def test_each_row_has_its_scale_or_all_share_one() -> None:
     rows = [row("a"), row("b", factor=10.0)]
     own, shared = map_rows(rows, label="x"), map_rows(rows, label="x", shared=True)
@@ -141,7 +159,7 @@ def test_attention_of_networks_below_each_other(video: Path, tmp_path: Path, dra
     axes = drawn[0].axes
     assert [axes[4 * i].get_ylabel() for i in range(4)] == ["tiny_rnl", "tiny_rnl", "tiny_nl", "tiny_nl"]
     assert sum(len(each.lines) for each in axes[:16]) == 4
-    assert drawn[0].get_suptitle() == "val_00000.mp4: attention of the red point behind layer3.0"
+    assert drawn[0].get_suptitle() == "val_00000.mp4: attention of the red point's cell behind layer3.0"
 
 
 def test_the_point_of_the_command_line_is_that_of_the_operator(
@@ -153,8 +171,21 @@ def test_the_point_of_the_command_line_is_that_of_the_operator(
     )
     marks = [axes.lines[0].get_xydata()[0] for axes in drawn[0].axes if axes.lines]
     assert len(marks) == 1
-    x, y = marks[0]
-    assert x > y
+    assert marks[0] == pytest.approx([0.9 * 64 - 0.5, 0.1 * 64 - 0.5])
+
+
+def test_one_point_stands_at_one_place_whatever_the_map(
+    video: Path, tmp_path: Path, drawn: list[Any]
+) -> None:
+    for layer in ("layer2", "layer3"):
+        options = ("--point", "2,0.3,0.6", "--layer", layer, "-o", tmp_path / "a.png")
+        assert call("attention", video, "--model", "tiny_rnl", *options) == 0
+    marked = [axes for figure in drawn for axes in figure.axes if axes.lines]
+    assert marked[0].lines[0].get_xydata().tolist() == marked[1].lines[0].get_xydata().tolist()
+    cells = [axes.patches[0].get_bbox() for axes in marked]
+    assert cells[0].width < cells[1].width
+    for axes, cell in zip(marked, cells, strict=True):
+        assert cell.contains(*axes.lines[0].get_xydata()[0])
 
 
 def test_checkpoints_of_one_name_are_told_apart_by_their_folders(
@@ -180,6 +211,23 @@ def test_grad_cam_of_two_networks_is_of_one_class(
     labels = [axes.get_ylabel() for axes in drawn[0].axes[:8:2]]
     assert [label.split("\n")[0] for label in labels] == ["first", "second"] * 2
     assert len({label.split("\n")[1] for label in labels}) == 1
+
+
+def test_grad_cam_with_and_without_key_points(video: Path, tmp_path: Path, drawn: list[Any]) -> None:
+    """Figure 9 of KPSEM: the network without in the upper row, maps of half as many frames over all of them."""
+    networks = ("tiny_mfnet", "tiny_mf_kpsem")
+    models = [word for name in networks for word in ("--model", name)]
+    assert call("pairs", video, *models, "--class", 3, "-o", tmp_path / "pairs.png") == 0
+    for i, name in enumerate(networks):
+        subject = load_subject(model=name)
+        clip, shown = subject.read(video)
+        found = grad_cam(subject.net, clip, target=3)
+        assert (len(found.heat), found.layer) == (4, "conv5.B01")
+        assert found.heat.any()
+        row = drawn[0].axes[8 * i : 8 * i + 8]
+        laid = np.array([axes.images[1].get_array() for axes in row])
+        assert np.array_equal(laid, stretch_map(found.heat, *shown.frames.shape[:3]))
+        assert row[0].get_ylabel() == f"{name}\nclass 3 ({found.probability:.1%})"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def _add_attention(actions: Actions[argparse.ArgumentParser]) -> None:
         action="append",
         metavar="T,Y,X",
         help="frame of the clip from 0, then how far down and how far to the right in it, 0 to 1: the order of"
-        " attention_map's (t, y, x); the block's position that holds it is taken, and its middle is marked; several are"
+        " attention_map's (t, y, x); the block's cell that holds it is taken, and outlined; several are"
         " shown below each other (default: the middle of the middle frame)",
     )
     parser.add_argument(
@@ -56,10 +56,10 @@ def _attention(args: argparse.Namespace) -> None:
                 found = attention_of(subject.net, clip, point, layer=args.layer)
             except ValueError as error:
                 raise ValueError(f"{name}: {str(error).replace('place must', '--point must')}") from error
-            rows.append(MapRow(shown, found.heat, name, found.place))
+            rows.append(MapRow(shown, found.heat, name, found.place, found.cell))
             layers.add(found.layer.partition(".attention")[0])  # what insert_after calls a block's
     where = f"behind {layers.pop()}" if len(layers) == 1 else "in the last blocks"
-    title = f"{Path(args.video).name}: attention of the red point {where}"
+    title = f"{Path(args.video).name}: attention of the red point's cell {where}"
     save(map_rows(rows, title=title, label="weight", frames=args.frames), args.out)
 
 

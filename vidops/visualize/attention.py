@@ -21,6 +21,8 @@ __all__ = ["AttentionMap", "MapRow", "Place", "attention_layers", "attention_of"
 
 # (t, y, x) as everywhere: frame of the clip from 0; from the top and from the left of it, 0 to 1
 Place = tuple[int, float, float]
+# top, left, bottom and right of a part of a frame, 0 to 1
+Cell = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,14 @@ class AttentionMap:
     Attributes:
         heat: (T', h, w), the weights of an attention block's values.
         layer: name of the block.
-        place: the middle of the block's position that was asked for.
+        place: that was asked for.
+        cell: what the block's position covers that holds it.
     """
 
     heat: Tensor
     layer: str
     place: Place
+    cell: Cell
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,14 @@ class MapRow:
         heat: (T', h, w), stretched over them.
         label: at the left.
         place: a point to mark, in one of the frames; None for none.
+        cell: a part to outline in the point's frame.
     """
 
     shown: ShownFrames
     heat: Tensor
     label: str = ""
     place: Place | None = None
+    cell: Cell | None = None
 
 
 def attention_layers(net: nn.Module) -> list[str]:
@@ -115,7 +121,8 @@ def attention_of(net: nn.Module, clip: Tensor, place: Place, *, layer: str | Non
     y, x = min(int(place[1] * height), height - 1), min(int(place[2] * width), width - 1)
     with torch.no_grad():
         heat = block.attention_map(given[0], (t, y, x))[0]
-    return AttentionMap(heat.float(), name, (place[0], (y + 0.5) / height, (x + 0.5) / width))
+    cell = (y / height, x / width, (y + 1) / height, (x + 1) / width)
+    return AttentionMap(heat.float(), name, place, cell)
 
 
 def map_rows(
@@ -235,4 +242,17 @@ def _draw_row(line: Any, row: MapRow, chosen: list[int], limits: tuple[float, fl
         if row.place is not None and row.place[0] == i:
             x, y = row.place[2] * width - 0.5, row.place[1] * height - 0.5
             axes.plot([x], [y], "o", color="red", markersize=5, markeredgecolor="white", markeredgewidth=0.8)
+            if row.cell is not None:
+                _outline(axes, row.cell, height, width)
     line[0].set_ylabel(row.label, fontsize=8)
+
+
+def _outline(axes: Any, cell: Cell, height: int, width: int) -> None:
+    """Draw the edge of a part of a frame, red within white."""
+    from matplotlib.patches import Rectangle
+
+    top, left, bottom, right = cell
+    for color, line in (("white", 2.4), ("red", 1.2)):
+        corner = left * width - 0.5, top * height - 0.5
+        size = (right - left) * width, (bottom - top) * height
+        axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=color, linewidth=line))
