@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
+from tests.visualize.boxes import lies_in
 from vidops.visualize import Example, ShownFrames, example_rows, likeliest, load_subject
 from vidops.visualize.examples import OTHER, PLAIN, RIGHT, WRONG
 
@@ -45,7 +47,7 @@ def test_rows_of_clips_and_scores() -> None:
     ]
     assert values[0] == pytest.approx([0.1, 0.3, 0.5, 0.7])
     assert values[1] == pytest.approx([0.0, 0.1])
-    assert [cells[i].get_title("left") for i in (0, 6)] == ["a.mp4, true class: up", "b.mp4"]
+    assert [part.get_suptitle() for part in figure.subfigs] == ["a.mp4, true class: up", "b.mp4"]
     assert [cells[i].get_title("left") for i in (4, 5)] == ["MFNet \N{BALLOT X}", "MF-KPSEM \N{CHECK MARK}"]
     assert [cells[i].get_title("left") for i in (10, 11)] == ["MFNet", "MF-KPSEM"]
     right, wrong, other, plain = (to_hex(color) for color in (RIGHT, WRONG, OTHER, PLAIN))
@@ -55,15 +57,30 @@ def test_rows_of_clips_and_scores() -> None:
     assert texts(cells[4])[:4] == [("left", "normal"), ("75.0%", "normal"), ("up", "bold"), ("20.0%", "bold")]
 
 
-def test_names_of_classes_stay_in_their_column() -> None:
+def test_long_names_stay_in_their_places() -> None:
     long = "Pretending to put something underneath something and failing"
-    figure = example_rows([Example(shown(), {"A": [(long, 1.0)], "B": [(long, 0.9)]})])
+    scores = {
+        f"{name}_with_a_long_name_of_its_own (runs/second)": [(long, 1.0), (long, 0.9)] for name in "ab"
+    }
+    tall = ShownFrames(shown().frames.transpose(1, 2), np.arange(8))
+    figure = example_rows(
+        [Example(each, scores, long, "v_ApplyEyeMakeup_g01_c01.avi") for each in (shown(), tall)]
+    )
     figure.canvas.draw()
-    for axes in figure.axes[4:]:
-        name, value = (text.get_window_extent() for text in axes.texts)
-        assert not name.overlaps(value)
-        assert axes.bbox.x0 <= name.x0
-        assert value.x1 <= axes.bbox.x1
+    for part in figure.subfigs:
+        header = part._suptitle.get_window_extent()
+        assert lies_in(header, figure.bbox)
+        for axes in part.axes[4:]:
+            column = axes.get_window_extent()
+            title = (
+                axes.title.get_window_extent() if axes.get_title() else axes._left_title.get_window_extent()
+            )
+            assert title.x1 <= column.x1
+            assert not title.overlaps(header)
+            boxes = [text.get_window_extent() for text in axes.texts]
+            assert not any(a.overlaps(b) for a, b in itertools.combinations([title, *boxes], 2))
+            assert all(lies_in(box, column) for box in boxes)
+            assert [text.get_text().replace("\n", " ") for text in axes.texts[::2]] == [long, long]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +126,7 @@ def test_the_command(tmp_path: Path, drawn: list[Any], capsys: pytest.CaptureFix
 
     assert call(f"class 2={video}", video, *networks, "--top", 2, "--frames", 3) == 0
     cells = drawn[0].axes
-    assert [cells[i].get_title("left") for i in (0, 5)] == ["a.mp4, true class: class 2", "a.mp4"]
+    assert [part.get_suptitle() for part in drawn[0].subfigs] == ["a.mp4, true class: class 2", "a.mp4"]
     for i, name in ((3, "tiny_mfnet"), (4, "tiny_mf_kpsem")):
         subject = load_subject(model=name)
         scores = likeliest(subject, subject.read(video)[0], 2)

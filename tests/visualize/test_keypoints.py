@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.visualize.boxes import lies_in
 from vidops.layers import AdaptiveRegionalShift
 from vidops.models import create_model
 from vidops.ops import keypoint_shifts
@@ -169,6 +170,15 @@ def test_the_strongest_channels_move_farthest() -> None:
     shown = ShownFrames(torch.zeros(8, 48, 48, 3), np.arange(8))
     texts = [text.get_text() for text in key_point_grid(shown, found).legends[0].get_texts()]
     assert texts[:-1] == [f"channel {channel}" for channel in found.strongest(3)]
+
+
+def test_the_legend_of_a_narrow_picture_has_rows() -> None:
+    found = key_points_of(Inner(), CLIP.repeat(1, 2, 1, 1, 1), layer="maps")
+    figure = key_point_grid(
+        ShownFrames(torch.zeros(8, 40, 20, 3), np.arange(8)), found, channels=[0, 1, 2, 3, 4, 5], columns=2
+    )
+    figure.canvas.draw()
+    assert lies_in(figure.legends[0].get_window_extent(), figure.bbox)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .clips import ShownFrames, as_picture
+from .clips import ShownFrames, as_picture, fill
 from .figures import COLORS, new_figure
 from .networks import Subject
 
@@ -21,8 +21,8 @@ __all__ = ["Example", "example_rows", "likeliest"]
 
 # bars of the true class, of a wrong one that is the likeliest, of others, and where the truth is not known
 RIGHT, WRONG, OTHER, PLAIN = COLORS[2], COLORS[1], "0.65", COLORS[0]
-WIDE = 2.5  # inches for the classes of a network
-LETTERS = 30  # of a line of them
+# inches: a frame's width, that of the classes of a network, and the height of one of them
+CELL, WIDE, CLASS = 1.35, 2.8, 0.45
 
 
 @dataclass(frozen=True)
@@ -107,42 +107,55 @@ def example_rows(examples: Sequence[Example], *, frames: int = 4, title: str = "
     if frames < 1:
         raise ValueError(f"frames must be at least 1, got {frames}")
     columns = min(frames, max(len(example.shown.frames) for example in examples))
-    shapes = [example.shown.frames.shape[1:3] for example in examples]
-    cell = 1.35
+    across = columns * (CELL + 0.06) + len(names) * WIDE
     most = max(len(scores) for example in examples for scores in example.scores.values())
-    heights = [max(cell * height / width, 0.3 * most + 0.2) + 0.3 for height, width in shapes]
-    figure = new_figure(columns * (cell + 0.06) + len(names) * WIDE, sum(heights) + 0.3 * bool(title))
+    headers = [fill(_header(example), across) for example in examples]
+    inner = [max(CELL * height / width, CLASS * most) for height, width in map(_size, examples)]
+    lines = max(_wrap(name, WIDE).count("\n") + 1 for name in names)
+    heights = [
+        high + 0.17 * (lines + text.count("\n") + 1) + 0.08 for high, text in zip(inner, headers, strict=True)
+    ]
+    figure = new_figure(across, sum(heights) + 0.3 * bool(title))
     if title:
-        figure.suptitle(title, fontsize=9, x=0.01, ha="left")
-    cells = figure.subplots(
-        len(examples),
-        columns + len(names),
-        squeeze=False,
-        height_ratios=heights,
-        width_ratios=[cell] * columns + [WIDE] * len(names),
-    )
-    for line, example in zip(cells, examples, strict=True):
-        _draw_frames(line[:columns], example)
+        figure.suptitle(title, fontsize=9, x=0.005, ha="left")
+    parts = figure.subfigures(len(examples), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for part, header, high, example in zip(parts, headers, inner, examples, strict=True):
+        part.suptitle(header, fontsize=9, x=0.005, ha="left")
+        widths = [CELL] * columns + [WIDE] * len(names)
+        line = part.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
+        _draw_frames(line[:columns], example.shown.frames)
         for axes, (name, scores) in zip(line[columns:], example.scores.items(), strict=True):
-            _draw_scores(axes, name, scores, example.truth, most)
+            _draw_scores(axes, name, scores, example.truth)
+            axes.set_ylim(high / CLASS - 0.8, -0.8)
     return figure
 
 
-def _draw_frames(line: Any, example: Example) -> None:
-    count = len(example.shown.frames)
+def _header(example: Example) -> str:
+    parts = [example.label, "" if example.truth is None else f"true class: {example.truth}"]
+    return ", ".join(filter(None, parts))
+
+
+def _size(example: Example) -> tuple[int, int]:
+    height, width = example.shown.frames.shape[1:3]
+    return height, width
+
+
+def _wrap(text: str, width: float) -> str:
+    """Break a name into two lines of so many inches, before anything is cut."""
+    return "\n".join(textwrap.wrap(text, int(width * 11.5), max_lines=2, placeholder=" ..."))
+
+
+def _draw_frames(line: Any, frames: Tensor) -> None:
+    count = len(frames)
     for i, axes in enumerate(line):
         axes.set(xticks=[], yticks=[], anchor="N")
         if i >= count:
             axes.set_axis_off()
             continue
-        axes.imshow(as_picture(example.shown.frames[int((i + 0.5) * count / min(count, len(line)))]))
-    parts = [example.label, "" if example.truth is None else f"true class: {example.truth}"]
-    line[0].set_title(", ".join(filter(None, parts)), fontsize=8.5, loc="left", pad=4)
+        axes.imshow(as_picture(frames[int((i + 0.5) * count / min(count, len(line)))]))
 
 
-def _draw_scores(
-    axes: Any, name: str, scores: Sequence[tuple[str, float]], truth: str | None, most: int
-) -> None:
+def _draw_scores(axes: Any, name: str, scores: Sequence[tuple[str, float]], truth: str | None) -> None:
     """Draw a bar a class, its name and probability above it."""
     right = truth is not None and scores[0][0] == truth
     for place, (label, value) in enumerate(scores):
@@ -151,9 +164,9 @@ def _draw_scores(
         axes.broken_barh([(0, 1)], (place - 0.14, 0.28), color="0.94")  # the length of a probability of 1
         axes.barh(place, value, 0.28, color=color)
         look = {"fontsize": 7.5, "va": "bottom", "weight": "bold" if of_truth else "normal"}
-        axes.text(0, place - 0.2, textwrap.shorten(label, LETTERS, placeholder=" ..."), **look)
+        axes.text(0, place - 0.2, _wrap(label, WIDE), linespacing=1, **look)
         axes.text(1, place - 0.2, f"{value:.1%}", ha="right", **look)
-    axes.set(xlim=(-0.06, 1.02), ylim=(most - 0.7, -0.75), xticks=[], yticks=[], frame_on=False)
+    axes.set(xlim=(-0.06, 1.02), xticks=[], yticks=[], frame_on=False)
     look = {} if truth is None else {"color": RIGHT if right else WRONG}
     mark = "" if truth is None else " \N{CHECK MARK}" if right else " \N{BALLOT X}"
-    axes.set_title(name + mark, fontsize=8.5, loc="left", x=0.055, pad=4, **look)
+    axes.set_title(_wrap(name, WIDE) + mark, fontsize=8.5, loc="left", x=0.055, pad=4, **look)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KeyPoints", "key_point_grid", "key_points_of"]
 
-MARKERS = ("o", "s", "^", "D", "v", "P")  # one a channel, where they suffice
+MARKERS = ("o", "s", "^", "D", "v", "p")  # one a channel, where they suffice
 USUAL_REGIONS = 4
 ARROWS = {  # in the picture's pixels: a shift's end is where the arrow's is
     "angles": "xy",
@@ -299,7 +299,7 @@ def _marker(channels: list[int], i: int) -> tuple[str, float]:
     """Marker of the i-th channel and its area: where points of several meet, the smaller ones lie on top."""
     if len(channels) > len(MARKERS):
         return "X", 26.0
-    return MARKERS[i], 52.0 - 34.0 * i / max(len(channels) - 1, 1)
+    return MARKERS[i], 58.0 - 34.0 * i / max(len(channels) - 1, 1)
 
 
 def _draw_legend(figure: Figure, channels: list[int], text: str) -> None:
@@ -323,4 +323,5 @@ def _draw_legend(figure: Figure, channels: list[int], text: str) -> None:
                 **look | {"markeredgecolor": "0.3"},
             )
         )
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8)
+    columns = min(len(handles), max(1, int(figure.get_figwidth() / 1.5)))  # the widest entry is the last
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
