@@ -97,18 +97,11 @@ def keypoint_split_kernel(
     tl.store(first + i * (R + 1), 0 * pixels, mask=own)
     tl.store(border + i * (R + 1) + R, side, mask=own)
     tl.store(first + i * (R + 1) + R, pixels, mask=own)
-    pixel = 0 * pixels
-    firsts = ()
     for k in tl.static_range(COUNT):
-        # Rounding may have left a band a little less than 1, and without a centre.
-        pixel = tl.maximum(tl.ceil(lines[k] - 0.5).to(tl.int32), pixel + 1)
-        firsts = firsts + (pixel,)
+        # Every band has a centre: none is less than 1 wide, since from a line of 1 or more 1 is subtracted exactly.
+        tl.store(first + i * (R + 1) + (k + 1), tl.ceil(lines[k] - 0.5).to(tl.int32), mask=own)
         tl.store(border + i * (R + 1) + (k + 1), lines[k], mask=own)
         tl.store(source + i * COUNT + k, sources[k], mask=own)
-    pixel = pixels
-    for back in tl.static_range(COUNT):
-        pixel = tl.minimum(firsts[COUNT - 1 - back], pixel - 1)
-        tl.store(first + i * (R + 1) + (COUNT - back), pixel, mask=own)
 
 
 @device

@@ -67,14 +67,8 @@ C10_HOST_DEVICE void split_axis(const T* separators, int bands, int64_t side, Sp
   }
   s.border[0] = 0, s.border[bands] = static_cast<A>(side);
   s.first[0] = 0, s.first[bands] = static_cast<int32_t>(side);
-  // Rounding may have left a band a little less than 1, and without a centre.
-  for (int b = 1; b < bands; ++b) {
-    const int32_t centre = static_cast<int32_t>(std::ceil(s.border[b] - A(0.5))), least = s.first[b - 1] + 1;
-    s.first[b] = centre > least ? centre : least;
-  }
-  for (int b = bands - 1; b > 0; --b) {
-    if (s.first[b] >= s.first[b + 1]) s.first[b] = s.first[b + 1] - 1;
-  }
+  // Every band has a centre: none is less than 1 wide, since 1 is subtracted without rounding from a line of 1 or more.
+  for (int b = 1; b < bands; ++b) s.first[b] = static_cast<int32_t>(std::ceil(s.border[b] - A(0.5)));
 }
 
 struct KeypointSize {

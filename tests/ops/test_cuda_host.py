@@ -255,6 +255,7 @@ def test_projections_of_several_blocks(
         ((1, 2, 2, 30, 40), 1, 2),  # frames of several tiles of rows
         ((1, 2, 2, 3, 900), 1, 3),  # and of parts of rows
         ((1, 33, 2, 4, 5), 11, 4),  # sets of several blocks
+        ((1, 2, 2, 3, 4), 70, 2),  # and more than a block's shared memory holds the lines of
         ((2, 3, 12, 3, 4), 2, 2),  # frames of several blocks, and of several writes
     ],
 )

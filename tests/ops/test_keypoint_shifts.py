@@ -44,13 +44,42 @@ def test_is_the_definition(backend: str) -> None:
             )  # fmt: skip
 
 
+@pytest.mark.parametrize("backend", EVERY_BACKEND)
+def test_a_line_that_rounding_moves_leaves_every_band_a_pixel(backend: str) -> None:
+    """1.5 and a little, less than half of what 2.5 is rounded to: the line behind is at 2.5, and takes it along."""
+    device = device_for(backend, OP)
+    x = random_maps(1, 2, 2, 5, 5)
+    at = torch.tensor(1.5, dtype=torch.float64).nextafter(torch.tensor(2.0, dtype=torch.float64))
+    lines = at.expand(1, 1, 2, 2, 2)
+    found = ops.keypoint_shifts(x.to(device), lines.to(device), return_keypoints=True, backend=backend)
+    for a, b in zip(found, by_hand(x, lines, 0.1), strict=True):
+        torch.testing.assert_close(a.cpu(), b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("backend", EVERY_BACKEND)
+def test_softmaxes_of_large_numbers(backend: str) -> None:
+    """Means of thousands and distances of 0 with a small epsilon, whose powers of e pass any number."""
+    device = device_for(backend, OP)
+    x, lines = random_maps(1, 2, 3, 6, 6) + 5000, random_lines(1, 2, 3, 6, 6, 2)
+    x[..., 0, 0] = 5010
+    y = ops.keypoint_shifts(x.to(device), lines.to(device), epsilon=1e-3, backend=backend)
+    torch.testing.assert_close(y.cpu(), by_hand(x, lines, 1e-3)[0], rtol=1e-10, atol=1e-10)
+    ours, theirs = (gradients(b, x, lines, epsilon=1e-3) for b in (backend, "reference"))
+    for a, b in zip(ours, theirs, strict=True):
+        assert b.isfinite().all()
+        assert b.any()
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9)
+
+
 # Gradients: stated one by one. -----------------------------------------------------------------------------------
 
 
-def gradients(backend: str, x: Tensor, lines: Tensor, grad: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def gradients(
+    backend: str, x: Tensor, lines: Tensor, grad: Tensor | None = None, epsilon: float = 0.1
+) -> tuple[Tensor, Tensor]:
     device = device_for(backend, OP)
     leaves = [x.to(device).requires_grad_(), lines.to(device).requires_grad_()]
-    y = ops.keypoint_shifts(*leaves, backend=backend)
+    y = ops.keypoint_shifts(*leaves, epsilon=epsilon, backend=backend)
     grad = (
         torch.randn(y.shape, generator=torch.Generator().manual_seed(3), dtype=y.dtype)
         if grad is None
@@ -74,8 +103,9 @@ def random_lines(n: int, g: int, t: int, h: int, w: int, r: int, seed: int = 1) 
 @pytest.mark.parametrize("backend", FAST)
 def test_gradients_of_ties_edges_and_moved_lines_are_the_references(backend: str) -> None:
     for seed in range(300 if backend == "cpu" else 6 if interpreted(backend) else 10):
-        x, lines, _ = a_case(seed)
-        for a, b in zip(gradients(backend, x, lines), gradients("reference", x, lines), strict=True):
+        x, lines, epsilon = a_case(seed)
+        ours, theirs = (gradients(b, x, lines, epsilon=epsilon) for b in (backend, "reference"))
+        for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(
                 a, b, rtol=1e-8, atol=1e-9, equal_nan=True, msg=lambda text, seed=seed: f"case {seed}: {text}"
             )

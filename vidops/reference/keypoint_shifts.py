@@ -66,16 +66,12 @@ def coverage(limits: Tensor, side: int) -> Tensor:
 
 
 def members(limits: Tensor, side: int) -> Tensor:
-    """Which pixels belong to which band, by their centres, ``(..., r, side)``: every band has one, every pixel too."""
-    first = list((limits.detach() - 0.5).ceil().unbind(-1))
-    count = len(first) - 1
-    for i in range(1, count):  # rounding may have left a band a little less than 1, and without a centre
-        first[i] = torch.maximum(first[i], first[i - 1] + 1)
-    for i in reversed(range(1, count)):
-        first[i] = torch.minimum(first[i], (first[i + 1] if i + 1 < count else first[0] + side) - 1)
-    first[count] = first[0] + side
-    pixels = torch.arange(side, dtype=limits.dtype, device=limits.device)
-    after = pixels >= torch.stack(first, -1).unsqueeze(-1)
+    """Which pixels belong to which band, by their centres, ``(..., r, side)``: every band has one, every pixel too.
+
+    For no band is less than 1 wide: of a border from 1 on, 1 is subtracted without rounding.
+    """
+    centres = torch.arange(side, dtype=limits.dtype, device=limits.device) + 0.5
+    after = centres >= limits.detach().unsqueeze(-1)
     return after[..., :-1, :] & ~after[..., 1:, :]
 
 
