@@ -141,6 +141,19 @@ def test_a_new_layers_grid_is_equal(num_regions: int, lines: list[float]) -> Non
     torch.testing.assert_close(found, (sides[:, None] * torch.tensor(lines)).expand(2, 3, 4, -1, -1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_low_precision_rounds_a_line_once(dtype: torch.dtype) -> None:
+    layer, x = AdaptiveRegionalShift(8, 9, 1).to(dtype), torch.zeros(1, 8, 1, 14, 25, dtype=dtype)
+    exact = torch.tensor([[25 / 3, 50 / 3], [14 / 3, 28 / 3]], dtype=torch.float64)
+    assert torch.equal(layer.separators(x)[0, 0, 0], exact.to(dtype))
+
+
+def test_each_sets_linear_layer_starts_as_its_own() -> None:
+    """Its bound is that of as many inputs as one set has, not all of them."""
+    largest = KeyPointShiftEmbedding(8, num_regions=4, num_sets=8).embedding.weight.abs().max().item()
+    assert 0.95 < largest / 8**-0.5 <= 1
+
+
 @pytest.mark.parametrize("regions", ["adaptive", "fixed"])
 def test_lines_reach_a_quarter_of_a_side(regions: str) -> None:
     layer = AdaptiveRegionalShift(8, 4, 16, regions=regions).double()

@@ -64,6 +64,14 @@ def test_sizes_of_the_paper() -> None:
     assert features.shape == (1, 512, 4, 28, 28)  # res3
 
 
+def test_the_wider_classifier_starts_as_mfnets() -> None:
+    """By Glorot's rule for its own width, and without a bias."""
+    net = create_model("tiny_mf_kpsem", num_classes=200)
+    rows, columns = net.classifier.weight.shape
+    assert 0.98 < net.classifier.weight.abs().max().item() / (6 / (rows + columns)) ** 0.5 <= 1
+    assert not net.classifier.bias.any()
+
+
 @each
 def test_every_stage_and_number_of_frames(name: str) -> None:
     with torch.device("meta"):
