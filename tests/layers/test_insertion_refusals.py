@@ -13,6 +13,7 @@ from vidops.layers import (
     AttentionChain,
     ConvPyramidAttention,
     GlobalContext,
+    KeyPointShiftEmbedding,
     NonLocal,
     RegionNonLocal,
     SqueezeExcite3d,
@@ -110,6 +111,27 @@ def test_a_module_that_is_called_twice_has_the_layer_each_time() -> None:
         ValueError, match=r"^names: relu is called several times .* \(2, 4, 2, 4, 4\), then \(2, 6, 2, 4, 4\)"
     ):
         insert_after(Shared(6), "relu", SqueezeExcite3d, example=x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        (lambda c: SqueezeExcite3d(16), r"x must be a clip \(N, 16, T, H, W\), got \(2, 4, 2, 4, 4\)"),
+        (KeyPointShiftEmbedding, "Expected 4D .* input to conv3d"),  # rows, not clips
+    ],
+)
+def test_an_example_must_run_through_the_layers(layer: Any, text: str) -> None:
+    net = Shared(4)
+    net.second.eval()
+    keys = list(net.state_dict())
+    with pytest.raises(
+        ValueError, match=f"^layer: with it behind first, second the network does not run: {text}"
+    ):
+        insert_after(net, ["first", "second"], layer, example=torch.rand(2, 3, 2, 4, 4))
+    assert list(net.state_dict()) == keys
+    assert net.training
+    assert not net.second.training
+    assert remove_inserted(net) == []
 
 
 @pytest.mark.parametrize("name", ["tiny_rnl", "tiny_cpa"])

@@ -7,10 +7,10 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .fold_time import FoldTime
+from .trial import run_once, shapes_behind, width_of
 
 CHILD = "attention"  # of the block, in its state-dict keys
 SHOWN = 12
@@ -88,8 +88,8 @@ def insert_after(
             T frames of a batch are taken for one clip, and 4 for 8 would make two clips of each without a word.
         channels: that the blocks put out; None where a network of vidops tells it, a block has an attribute
             ``out_channels``, or ``example`` is given.
-        example: input of the network, which then runs once, without gradients and in evaluation mode, to tell the
-            channels and to make sure that a layer behind each block would run, on what it takes.
+        example: input of the network, which then runs before and after, without gradients and in evaluation mode, to
+            tell the channels and to make sure that each layer is run and the network still runs.
 
     Returns:
         The names of the modules that now have a layer behind them, each the first of its module.
@@ -98,8 +98,8 @@ def insert_after(
         TypeError: ``layer`` is a module, or nothing that a number of channels alone calls; another argument is of the
             wrong kind, or the network is compiled.
         ValueError: a name is unknown, given twice or already followed by a layer, a module cannot take one, or its
-            channels or the layer's making are at fault, or ``example`` does not come to a block; the network is as it
-            was.
+            channels or the layer's making are at fault, or ``example`` does not come to a block, or not through the
+            network with the layers; the network is as it was.
 
     Example:
         >>> import torch, vidops
@@ -140,12 +140,12 @@ def _insert(
     doubled = {place for place in places if places.count(place) > 1}
     if doubled:
         raise ValueError(f"names: {sorted(doubled)[0]} is given twice")
-    shapes = {} if example is None else _shapes(network, places, example)
+    shapes = {} if example is None else shapes_behind(network, places, example)
     made = []
     for place in places:
         width, segments = _facts(network, place, channels, num_segments)
         if place in shapes:
-            width = _width_of(shapes[place], place, segments)
+            width = width_of(shapes[place], place, segments)
             if channels not in (None, width):
                 raise ValueError(f"channels: {place} puts out {width}, got {channels!r}")
         if width is None:
@@ -158,7 +158,20 @@ def _insert(
     for module, new in made:
         module.add_module(CHILD, new)
         module.register_forward_hook(hook)
+    if example is not None:
+        _try(network, places, example)
     return places
+
+
+def _try(network: nn.Module, places: list[str], example: Tensor) -> None:
+    """Run a network with its new layers, and take these out again if it does not run any more."""
+    try:
+        run_once(network, example)
+    except Exception as error:
+        remove_inserted(network, places)
+        raise ValueError(
+            f"layer: with it behind {', '.join(places)} the network does not run: {error}"
+        ) from error
 
 
 def _made(
@@ -356,48 +369,3 @@ def _facts(
         own = getattr(network.get_submodule(place), "out_channels", None)
         channels = own if isinstance(own, int) else None
     return channels, num_segments
-
-
-def _shapes(network: nn.Module, places: list[str], example: Tensor) -> dict[str, Sequence[int]]:
-    """Run a network once to see the shapes of what modules put out."""
-    found: dict[str, Sequence[int]] = {}
-
-    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            shape = tuple(output.shape) if isinstance(output, Tensor) else ()
-            if shape[1:2] != found.setdefault(name, shape)[1:2]:
-                raise ValueError(
-                    f"names: {name} is called several times and puts out other channels: {found[name]}, then {shape}"
-                )
-
-        return keep
-
-    handles = [network.get_submodule(name).register_forward_hook(watch(name)) for name in places]
-    modes = {module: module.training for module in network.modules()}
-    try:
-        network.eval()
-        with torch.no_grad():
-            network(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, training in modes.items():
-            module.training = training
-    missing = [name for name in places if name not in found]
-    if missing:
-        raise ValueError(
-            f"example: the network did not call {missing[0]}: it does not run it, or runs its forward itself, past"
-            " the hook that a layer behind it needs"
-        )
-    return found
-
-
-def _width_of(shape: Sequence[int], place: str, num_segments: int | None) -> int:
-    if len(shape) != (5 if num_segments is None else 4):
-        wanted = (
-            "clips (N, C, T, H, W); frames (N*T, C, H, W) need num_segments"
-            if num_segments is None
-            else "frames (N*T, C, H, W); clips need num_segments=None"
-        )
-        raise ValueError(f"names: {place} puts out {tuple(shape) or 'no Tensor'}, not {wanted}")
-    return shape[1]
