@@ -16,7 +16,9 @@ import matplotlib.image
 import torchmetrics.functional.classification as other
 
 from vidops.evaluation import Report
+from vidops.evaluation.recipe import describe_views
 from vidops.evaluation.report import markdown, save_confusion, text_table, write_report
+from vidops.training.config import DataConfig
 from vidops.visualize import class_accuracy_bars, confusion_matrix, save
 
 
@@ -67,6 +69,18 @@ def test_tables_say_what_the_mean_is_over() -> None:
     assert "| do\\|wn | 0 | 0 | - |  |" in text
     both = Report(["up", "down"], np.array([[3, 1], [0, 1]]), 1.0, 0.5)
     assert "classes)" not in text_table(both) + markdown(both)
+
+
+def test_the_last_line_names_views_that_are_not_the_plain_one() -> None:
+    plain = DataConfig(root="motion", train="train.csv", val="val.csv")
+    for changes, end in (
+        ({}, "videos of val.csv"),
+        ({"shuffle_frames": True}, "videos of val.csv, views 1x1, frames shuffled"),
+        ({"crops": 3, "shuffle_frames": True}, "of val.csv, views 3x1, mean of logits, frames shuffled"),
+    ):
+        views = describe_views(plain.model_copy(update=changes))
+        report = Report(["up"], np.array([[4]]), 1.0, 0.5, {"list": "val.csv", "views": views})
+        assert text_table(report).endswith(end)
 
 
 def test_a_folder_of_a_report(tmp_path: Path) -> None:

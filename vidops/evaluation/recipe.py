@@ -73,10 +73,11 @@ def describe_views(data: DataConfig) -> str:
         data: the recipe's section.
 
     Returns:
-        Crops x clips and, of several views, what is averaged.
+        Crops x clips, of several views what is averaged, and whether the frames are shuffled.
     """
     text = f"{data.crops}x{data.clips}"
-    return text if text == "1x1" else f"{text}, mean of {data.average}"
+    averaged = "" if text == "1x1" else f", mean of {data.average}"
+    return text + averaged + (", frames shuffled" if data.shuffle_frames else "")
 
 
 def clips_at_a_time(data: DataConfig) -> tuple[int, int]:

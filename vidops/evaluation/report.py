@@ -37,9 +37,15 @@ def text_table(report: Report) -> str:
     lines.append(
         f"{report.origin.get('model', 'network')}: top-1 {report.top1:.2%},{_top5(report)} mean class"
         f" {report.mean_class_accuracy:.2%}{_unseen(report)}, loss {report.loss:.4f} on"
-        f" {report.samples:,} videos of {report.origin.get('list', 'the list')}"
+        f" {report.samples:,} videos of {report.origin.get('list', 'the list')}{_views(report)}"
     )
     return "\n".join(lines)
+
+
+def _views(report: Report) -> str:
+    """Name the views where they are more than the plain one."""
+    views = report.origin.get("views", "1x1")
+    return "" if views == "1x1" else f", views {views}"
 
 
 def _top5(report: Report) -> str:
