@@ -245,6 +245,15 @@ def test_parameters_fit_the_paper() -> None:
     assert count_params(single.shifts) == 0
 
 
+@pytest.mark.parametrize(
+    ("frames", "text"),
+    [(1, "at least 2, got 1"), (0, "a whole number"), (8.0, "a whole number"), ("8", "a whole")],
+)
+def test_features_of_no_clip_are_not_counted(frames: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=f"^frames must be {text}"):
+        KeyPointShiftEmbedding(8, 1, 1).num_features(frames)
+
+
 def test_fixed_regions_are_kept_with_the_weights() -> None:
     options = {"num_sets": 3, "regions": "fixed"}
     first, again, other = (AdaptiveRegionalShift(8, **options, seed=seed) for seed in (0, 0, 1))

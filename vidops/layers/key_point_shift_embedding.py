@@ -19,7 +19,8 @@ class KeyPointShiftEmbedding(nn.Module):
     The shifts of every channel and pair of frames go through a linear layer, that of the sum over the sets of a layer
     for each (eq. 3), to d_e numbers. Two convolutions over (time, embedding) of kernel (1, 3), stride (1, 2) and
     padding (0, 1), the first of up to 16 groups, reduce C to C/2 and to C/4, with batch norm and ReLU after each; what
-    is left of the embedding is averaged.
+    is left of the embedding is averaged. Its weights are 4-D and 5-D ones, which PyTorch's
+    ``network.to(memory_format=...)`` refuses; `channels_last` takes both.
 
     Args:
         channels: C of the clips, a multiple of 4.
@@ -84,12 +85,14 @@ class KeyPointShiftEmbedding(nn.Module):
         )
 
     def num_features(self, frames: int) -> int:
-        """Count the features that a clip of so many frames has.
+        """Count the features that a clip of so many frames has; a classifier of them takes no other length.
 
         Example:
             >>> KeyPointShiftEmbedding(384).num_features(8)
             672
         """
+        if check_width(frames, "frames") < 2:
+            raise ValueError(f"frames must be at least 2, got {frames}")
         return self.channels // 4 * (frames - 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -223,6 +223,7 @@ def check_clip(clip: Tensor, frames: int, channels: int = 3) -> None:
     if shape[2] != frames:
         raise ValueError(
             f"clip must have T = {frames} frames as the network was built for, got {shape[2]}: {shape}"
+            "; create_model's num_segments builds it for another number"
         )
     if not clip.is_floating_point():
         raise TypeError(f"clip must be of a floating dtype, normalised, got {clip.dtype}")

@@ -18,7 +18,7 @@ from .backbone import ClipBackbone, StagedBackbone, start_convolutions
 from .cards import Score
 from .registry import register_model
 
-PAPER = "Non-local Neural Networks (Wang et al., CVPR 2018), its C2D; named R3D in KPSEM (Cao et al., 2020)"
+PAPER = "Non-local Neural Networks (Wang et al., CVPR 2018), its C2D; named R3D in KPSEM (Cao et al., 2021)"
 SOURCE = "ResNet with 1xkxk kernels (KPSEM, section 4.4); pooling along time as in C2D"
 
 R3D50: dict[str, Any] = {"blocks": (3, 4, 6, 3)}
