@@ -127,7 +127,7 @@ def key_points_of(
         if set_number != 0:
             raise ValueError(f"set_number: {name} has no sets of regions of its own, got {set_number}")
         features = output if output.dim() == 5 else output.transpose(0, 1)[None]
-        lines = _equal_grid(features, USUAL_REGIONS if regions is None else regions)
+        lines = _equal_grid(features, USUAL_REGIONS if regions is None else regions, name)
     if features.shape[2] < 2:
         raise ValueError(f"layer {name}: its map must be of at least 2 frames, is of {features.shape[2]}")
     shifts, points, _ = ops.keypoint_shifts(features, lines, return_keypoints=True)
@@ -230,10 +230,16 @@ def _asked(net: nn.Module, clip: Tensor, name: str) -> tuple[Tensor, Tensor]:
         return given[0], shifter.separators(given[0])
 
 
-def _equal_grid(features: Tensor, regions: int) -> Tensor:
+def _equal_grid(features: Tensor, regions: int, layer: str) -> Tensor:
     if regions not in BANDS:
         raise ValueError(f"regions must be one of {', '.join(map(str, BANDS))}, got {regions}")
     bands = BANDS[regions]
+    height, width = features.shape[3:]
+    if min(height, width) < 2 * bands:
+        raise ValueError(
+            f"layer {layer}: its map of {height} x {width} is too small for {regions} regions, whose key points would"
+            " have nowhere to move; name an earlier layer, or fewer regions"
+        )
     sides = torch.tensor(features.shape[:2:-1], dtype=features.dtype, device=features.device)  # W, H
     grid = torch.arange(1, bands, dtype=features.dtype, device=features.device) / bands
     return (sides[:, None] * grid).expand(1, 1, features.shape[2], 2, bands - 1)
