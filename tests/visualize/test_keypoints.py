@@ -197,7 +197,7 @@ def test_bad_questions(options: Any, text: str) -> None:
 
 
 def test_what_has_no_shifts_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"layer layer4: its map of 2 x 2 is too small for 4 regions"):
+    with pytest.raises(ValueError, match=r"layer layer4: its map of 1 x 1 is too small for 4 regions"):
         key_points_of(create_model("tiny_tsn").eval(), CLIP[..., :32, :32])
     with pytest.raises(ValueError, match="clip must be one"):
         key_points_of(Inner(moved_lines()), CLIP.expand(2, -1, -1, -1, -1))
