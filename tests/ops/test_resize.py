@@ -101,7 +101,7 @@ def test_pixels_of_weight_zero_are_not_read(backend: str, layout: str) -> None:
         assert torch.equal(dx.isnan(), middle)
 
 
-@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("backend", [name for name in FAST if name != "triton"])  # minutes in its interpreter
 @pytest.mark.parametrize("layout,channels", [("NCTHW", 2), ("NTHWC", 1), ("NTHWC", 3), ("NTHWC", 5)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("width,out", [(40, 64), (56, 35), (37, 37 * 4), (100, 23), (3, 70), (17, 1)])
