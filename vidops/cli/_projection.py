@@ -105,21 +105,15 @@ def _squeezed_by_checkpoint(
     args: argparse.Namespace,
 ) -> tuple[dict[str, tuple[Tensor, Squeezed]], str]:
     """Squeeze what a network's first squeeze pooling is given."""
-    import torch
-
     from vidops.layers import TemporalSqueezePool
     from vidops.visualize import find_layer, flow_colors, load_subject, squeeze
+    from vidops.visualize.hooks import inputs_of
 
     _refuse(args, "steps", "short_side", "frames", "images", "activations", "flow")
     subject = load_subject(weights=args.weights)
     layer = find_layer(subject.net, TemporalSqueezePool)
     clip, shown = subject.read(args.video)
-    given: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-    with torch.inference_mode():
-        subject.net(clip)
-    handle.remove()
-    runs = given[0]
+    runs = inputs_of(layer, subject.net, clip)[0]
     if runs.shape[1] not in (2, 3):
         raise ValueError(
             f"{args.weights}: its first squeeze pooling sees {runs.shape[1]} feature maps, not frames"

@@ -13,6 +13,7 @@ from ..layers.non_local import AttentionBlock
 from .clips import ShownFrames, as_picture, fill
 from .figures import new_figure
 from .heatmaps import draw_bar, find_limits, lay_map, stretch_map
+from .hooks import inputs_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,13 +108,7 @@ def attention_of(net: nn.Module, clip: Tensor, place: Place, *, layer: str | Non
     _check_place(place, clip.shape[2])
     name = _find(net, layer)
     block: Any = net.get_submodule(name)
-    given: list[Tensor] = []
-    handle = block.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].clone()))
-    try:
-        with torch.no_grad():
-            net(clip)
-    finally:
-        handle.remove()
+    given = inputs_of(block, net, clip)
     if len(given) != 1 or len(given[0]) != 1:
         raise ValueError(f"layer {name}: must run once a clip, on one clip; ran {len(given)} times")
     frames, height, width = given[0].shape[2:]

@@ -16,6 +16,7 @@ from ..layers.adaptive_regional_shift import BANDS, AdaptiveRegionalShift
 from ..reference.keypoint_shifts import borders
 from .clips import ShownFrames, as_picture, new_grid
 from .gradcam import default_layer, layer_output
+from .hooks import inputs_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -217,13 +218,7 @@ def _asked(net: nn.Module, clip: Tensor, name: str) -> tuple[Tensor, Tensor]:
     if clip.dim() != 5 or clip.shape[0] != 1:
         raise ValueError(f"clip must be one, (1, C, T, H, W), got {tuple(clip.shape)}")
     shifter: Any = net.get_submodule(name)
-    given: list[Tensor] = []
-    handle = shifter.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].clone()))
-    try:
-        with torch.no_grad():
-            net(clip)
-    finally:
-        handle.remove()
+    given = inputs_of(shifter, net, clip)
     if len(given) != 1:
         raise ValueError(f"layer {name}: must run once a clip, runs {len(given)} times")
     with torch.no_grad():

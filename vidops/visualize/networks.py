@@ -27,6 +27,7 @@ from ..data.dataset import Sampling
 from ..data.views import usual_short_side
 from ..models import create_model, model_card
 from .clips import ShownFrames, read_shown
+from .hooks import inputs_of
 
 __all__ = ["Subject", "features_of_videos", "load_subject"]
 
@@ -268,13 +269,7 @@ def clip_features(net: nn.Module, clips: Tensor) -> Tensor:
     name = getattr(net, "classifier_name", None)
     if not isinstance(name, str):
         raise ValueError(f"net must name its classifier, {type(net).__name__} does not")
-    given: list[Tensor] = []
-    handle = net.get_submodule(name).register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-    try:
-        with torch.inference_mode():
-            net(clips)
-    finally:
-        handle.remove()
+    given = inputs_of(net.get_submodule(name), net, clips)
     if len(given) != 1 or given[0].dim() < 2 or given[0].shape[0] % len(clips):
         shapes = [tuple(each.shape) for each in given]
         raise ValueError(f"net: its classifier {name} must be given rows of {len(clips)} clips, got {shapes}")
