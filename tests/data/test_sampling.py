@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidops.data import DenseSampling, ShuffledSampling, UniformSampling
+from vidops.data import DenseSampling, UniformSampling
 
 SIZES = st.integers(1, 200)
 
@@ -371,30 +371,6 @@ def test_symmetric_runs_mirror(frames, segments, length):
 
 
 @pytest.mark.parametrize(
-    "sampling",
-    [
-        UniformSampling(4, training=False, frames_per_segment=2, clips=2),
-        UniformSampling(6, training=True),
-        DenseSampling(8, training=False, clips=3, window=32),
-    ],
-)
-def test_shuffled_clips_keep_their_frames(sampling):
-    found = [ShuffledSampling(sampling)(40, np.random.default_rng(7)) for _ in range(2)]
-    np.testing.assert_array_equal(*found)
-    plain = sampling(40, np.random.default_rng(7)).reshape(sampling.clips, -1)
-    clips = found[0].reshape(sampling.clips, -1)
-    assert (clips != plain).any(axis=1).all()
-    np.testing.assert_array_equal(np.sort(clips), np.sort(plain))
-
-
-def test_every_order_of_shuffled_frames_is_as_likely():
-    generator, shuffled = np.random.default_rng(0), ShuffledSampling(UniformSampling(3, training=False))
-    orders = Counter(tuple(shuffled(3, generator).tolist()) for _ in range(6000))
-    assert len(orders) == 6
-    assert max(abs(count - 1000) for count in orders.values()) < 5 * (6000 / 6 * 5 / 6) ** 0.5
-
-
-@pytest.mark.parametrize(
     "make, match",
     [
         (lambda: UniformSampling(8, True, clips=2), "clips must be 1 for training, got 2"),
@@ -407,10 +383,6 @@ def test_every_order_of_shuffled_frames_is_as_likely():
         (lambda: DenseSampling(65, True), "num_segments must be at most the window's 64 frames, got 65"),
         (lambda: DenseSampling(8, True)(30), "training needs a random generator"),
         (lambda: DenseSampling(8, False)(0), "num_frames must be at least 1"),
-        (
-            lambda: ShuffledSampling(DenseSampling(8, False))(30),
-            "generator: an order at random needs a random",
-        ),
     ],
 )
 def test_wrong_combinations(make, match):
