@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from .. import reference
+from .attention_checks import check_pairs
 from .backends import OPERATORS
 from .checks import check_clip
-from .nonlocal_attention import check_pairs, without_autocast
+from .nonlocal_attention import without_autocast
 
 __all__ = ["attention_map"]
 
