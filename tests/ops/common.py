@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -69,6 +69,22 @@ def in_layout(x: Tensor, layout: str) -> Tensor:
     if layout == "expanded":  # all clips are the first one
         return x[:1].contiguous().expand(x.shape) if len(x) else x
     raise ValueError(layout)
+
+
+def past_32_bits(shape: Sequence[int], axis: int, device: str) -> Tensor:
+    """A small fp16 clip whose two neighbours on one axis lie more than 2^31 elements apart, or a skipped test.
+
+    Hardly any of the memory is ever touched.
+    """
+    step = 2**31 + 8
+    try:
+        memory = torch.empty(step + 64, dtype=torch.float16, device=device)
+    except RuntimeError as error:
+        pytest.skip(f"no room for 4 GiB: {str(error).splitlines()[0]}")
+    strides = list(torch.empty(tuple(shape), device="meta").stride())
+    strides[axis] = step
+    x = memory.as_strided([2 if i == axis else size for i, size in enumerate(shape)], strides)
+    return x.copy_(torch.arange(x.numel()).view(x.shape).flip(-1) / 4)
 
 
 def move(t: Tensor, device: str) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from tests.ops.common import compare, device_for, in_layout
+from tests.ops.common import compare, device_for, in_layout, past_32_bits
 from vidops import ops
 from vidops.ops import backends
 
@@ -109,18 +109,9 @@ def test_frames_around_the_longest_constant(t: int, padding: str, device: str) -
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_offsets_have_64_bits(axis: int, device: str) -> None:
-    # One step between neighbours on this axis passes 2^31 elements; hardly any of the memory is ever touched.
-    step = 2**31 + 8
-    try:
-        memory = torch.empty(step + 64, dtype=torch.float16, device=device)
-    except RuntimeError as error:
-        pytest.skip(f"no room for 4 GiB: {str(error).splitlines()[0]}")
-    shape, strides = [1, 1, 1, 1, 8], [8, 8, 8, 8, 1]
-    shape[axis], strides[axis] = 2, step
-    x = memory.as_strided(shape, strides)
-    x.copy_(torch.arange(16).view(shape))
-    weight = torch.tensor([0.5, 2.0, 1.0] * shape[1], dtype=torch.float16, device=device)
-    groups = ((shape[1], 3, 1),)
+    x = past_32_bits([1, 1, 1, 1, 8], axis, device)
+    weight = torch.tensor([0.5, 2.0, 1.0] * x.shape[1], dtype=torch.float16, device=device)
+    groups = ((x.shape[1], 3, 1),)
     y = ops.temporal_conv(x, weight, groups=groups, backend="triton")
     expected = ops.temporal_conv(x.contiguous(), weight, groups=groups, backend="reference")
     torch.testing.assert_close(y, expected, rtol=0, atol=0)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from tests.ops.common import compare, device_for, in_layout
+from tests.ops.common import compare, device_for, in_layout, past_32_bits
 from vidops import ops
 
 
@@ -64,17 +64,8 @@ def test_clips_that_take_many_programs(
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_offsets_have_64_bits(axis: int, device: str) -> None:
-    # One step between neighbours on this axis passes 2^31 elements; hardly any of the memory is ever touched.
-    step = 2**31 + 8
-    try:
-        memory = torch.empty(step + 64, dtype=torch.float16, device=device)
-    except RuntimeError as error:
-        pytest.skip(f"no room for 4 GiB: {str(error).splitlines()[0]}")
-    shape, strides = [1, 1, 2, 2, 4], [16, 16, 8, 4, 1]
-    shape[axis], strides[axis] = 2, step
-    x = memory.as_strided(shape, strides)
-    x.copy_(torch.arange(x.numel()).view(shape).flip(-1) / 4)
-    lines = torch.full((shape[0], 1, 2, 2, 1), 1.5, dtype=torch.float16, device=device)
+    x = past_32_bits([1, 1, 2, 2, 4], axis, device)
+    lines = torch.full((x.shape[0], 1, 2, 2, 1), 1.5, dtype=torch.float16, device=device)
     found = []
     for given in (x, x.contiguous()):
         leaf = lines.clone().requires_grad_()

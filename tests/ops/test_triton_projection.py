@@ -11,7 +11,7 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from tests.ops.common import compare, device_for, in_layout
+from tests.ops.common import compare, device_for, in_layout, past_32_bits
 from vidops import ops
 
 EVERYTHING = ops.Projection._fields
@@ -87,17 +87,8 @@ def test_long_offsets(layout: str, device: str, kernels: Any, monkeypatch: pytes
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_offsets_have_64_bits(axis: int, device: str) -> None:
-    # One step between neighbours on this axis passes 2^31 elements; hardly any of the memory is ever touched.
-    step = 2**31 + 8
-    try:
-        memory = torch.empty(step + 64, dtype=torch.float16, device=device)
-    except RuntimeError as error:
-        pytest.skip(f"no room for 4 GiB: {str(error).splitlines()[0]}")
-    shape, strides = [1, 1, 2, 1, 8], [16, 16, 8, 8, 1]
-    shape[axis], strides[axis] = 2, step
-    x = memory.as_strided(shape, strides)
-    x.copy_(torch.arange(x.numel()).view(shape) / 4)
-    basis = torch.ones(shape[0], 2, 1, 1, 1, dtype=torch.float16, device=device)
+    x = past_32_bits([1, 1, 2, 1, 8], axis, device)
+    basis = torch.ones(x.shape[0], 2, 1, 1, 1, dtype=torch.float16, device=device)
     call = functools.partial(ops.temporal_projection, basis=basis, ridge=0.0, outputs=("residual", "energy"))
     for ours, expected in zip(
         call(x, backend="triton"), call(x.contiguous(), backend="reference"), strict=True
