@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 #include <vector>
 
 #include "common/clip.h"
@@ -93,6 +94,27 @@ inline KeypointSize check_keypoint_shifts(const Tensor& features, const Tensor& 
 
 inline ScalarType shifts_dtype(const Tensor& features) {
   return features.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// What the operator returns, uninitialised: shifts, key points, values, means.
+inline std::tuple<Tensor, Tensor, Tensor, Tensor> new_shifts(const Tensor& features, const KeypointSize& s) {
+  using torch::stable::new_empty;
+  const ScalarType dtype = shifts_dtype(features);
+  const int64_t K = s.regions();
+  return {new_empty(features, {s.N, s.G, K, s.C, std::max<int64_t>(s.T - 1, 0), 2}, dtype),
+          new_empty(features, {s.N, s.G, K, s.C, s.T, 2}, ScalarType::Short),
+          new_empty(features, {s.N, s.G, K, s.C, s.T}, dtype), new_empty(features, {s.N, s.G, K, s.C, s.T}, dtype)};
+}
+
+// Gradients of features, as x lies, and of separators, uninitialised; of shape (0,) where they are not needed.
+inline std::tuple<Tensor, Tensor> new_keypoint_gradients(const Tensor& x, const Tensor& separators, bool need_features,
+                                                         bool need_separators) {
+  using torch::stable::new_empty;
+  const Clip c = describe(x);
+  const auto lines = [&](int axis) { return separators.size(axis); };
+  return {need_features ? empty_clip(x, c, c.T, c.layout) : new_empty(x, {0}),
+          need_separators ? new_empty(separators, {lines(0), lines(1), lines(2), lines(3), lines(4)})
+                          : new_empty(separators, {0})};
 }
 
 inline void check_keypoint_gradient(const Tensor& grad, const Tensor& features, const Tensor& keypoints,

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -54,15 +55,7 @@ constexpr bool kPicks = false;
 #endif
 
 template <class A>
-struct PlaceOf {
-  using type = int32_t;
-};
-template <>
-struct PlaceOf<double> {
-  using type = int64_t;
-};
-template <class A>
-using place_t = typename PlaceOf<A>::type;
+using place_t = std::conditional_t<sizeof(A) == 8, int64_t, int32_t>;  // as wide as what it finds
 
 // Lane i of the result is lane at[i] of the two vectors, counted through.
 template <class A>

@@ -106,13 +106,8 @@ void with_bands(int bands, F&& f) {
 std::tuple<Tensor, Tensor, Tensor, Tensor> keypoint_shifts(Tensor features, Tensor separators, double epsilon) {
   const DeviceScope device(features);
   const KeypointSize s = check_keypoint_shifts(features, separators);
-  const ScalarType dtype = shifts_dtype(features);
-  const int64_t K = s.regions();
-  using torch::stable::new_empty;
-  Tensor shifts = new_empty(features, {s.N, s.G, K, s.C, std::max<int64_t>(s.T - 1, 0), 2}, dtype);
-  Tensor keypoints = new_empty(features, {s.N, s.G, K, s.C, s.T, 2}, ScalarType::Short);
-  Tensor values = new_empty(features, {s.N, s.G, K, s.C, s.T}, dtype);
-  Tensor means = new_empty(features, {s.N, s.G, K, s.C, s.T}, dtype);
+  Tensor shifts, keypoints, values, means;
+  std::tie(shifts, keypoints, values, means) = new_shifts(features, s);
   if (values.numel() == 0) return {shifts, keypoints, values, means};
   const Tensor x = native_clip(features), lines = torch::stable::contiguous(separators);
   dispatch_float(x.scalar_type(), [&](auto tag) {
@@ -194,12 +189,8 @@ std::tuple<Tensor, Tensor> keypoint_shifts_backward(Tensor grad, Tensor features
   check_keypoint_gradient(grad, features, keypoints, values, means, s);
   using torch::stable::contiguous;
   const Tensor x = native_clip(features);
-  const Clip c = describe(x);
-  Tensor dx = need_features ? empty_clip(x, c, c.T, c.layout) : torch::stable::new_empty(x, {0});
-  Tensor dlines = torch::stable::new_empty(separators, {0});
-  if (need_separators) {
-    dlines = torch::stable::new_empty(separators, {s.N, s.G, s.T, 2, int64_t{s.bands} - 1});
-  }
+  Tensor dx, dlines;
+  std::tie(dx, dlines) = new_keypoint_gradients(x, separators, need_features, need_separators);
   if (x.numel() == 0 || s.G == 0) {
     torch::stable::zero_(dx), torch::stable::zero_(dlines);
     return {dx, dlines};
