@@ -20,6 +20,7 @@ import pytest
 pytest.importorskip("triton", reason="Triton is not installed")
 
 ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / "build" / "triton"  # by the content of the kernels: the slow tests find what the quick ones compiled
 OPERATORS = sorted(p.stem for p in (ROOT / "triton_kernels").glob("*.py") if not p.name.startswith("_"))
 
 COMPILE = """
@@ -61,17 +62,17 @@ for operator in operators:
 """
 
 
-def python(code: str, *arguments: str, cache: Path) -> str:
+def python(code: str, *arguments: str) -> str:
     """What a new process without the interpreter prints."""
     env = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "VIDOPS_BACKEND")}
-    env |= {"TRITON_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)}
+    env |= {"TRITON_CACHE_DIR": str(CACHE), "PYTHONPATH": str(ROOT)}
     result = subprocess.run([sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-4000:]
     return result.stdout
 
 
-def compiled(which: str, operators: list[str], cache: Path) -> list[dict[str, Any]]:
-    lines = python(COMPILE, which, *operators, cache=cache).splitlines()
+def compiled(which: str, operators: list[str]) -> list[dict[str, Any]]:
+    lines = python(COMPILE, which, *operators).splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -87,8 +88,8 @@ def check(case: dict[str, Any]) -> None:
             assert len(wide) >= 8, f"{what} stores as {sorted(set(used['stores']))}"
 
 
-def test_kernels_fit_an_h200(tmp_path: Path) -> None:
-    cases = compiled("quick", OPERATORS, tmp_path)
+def test_kernels_fit_an_h200() -> None:
+    cases = compiled("quick", OPERATORS)
     assert {case["operator"] for case in cases if case["compiled"]} == set(OPERATORS)
     for case in cases:
         check(case)
@@ -102,13 +103,13 @@ def test_kernels_fit_an_h200(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_kernels_fit_every_gpu(operator: str, tmp_path: Path) -> None:
+def test_kernels_fit_every_gpu(operator: str) -> None:
     """Every case for an H200; for the others the cases of real networks and, of each kernel, the one nearest its limit.
 
     A kernel's tiles and constants are one program for every GPU, and what a target makes of it differs in registers.
     Where tiles are chosen by the GPU, cases name theirs.
     """
-    cases = compiled("all", [operator], tmp_path)
+    cases = compiled("all", [operator])
     made = {(used["kernel"], used["capability"]) for case in cases for used in case["compiled"]}
     assert made == set(itertools.product({k for case in cases for k in case["kernels"]}, (80, 90, 100, 120)))
     for case in cases:
@@ -155,9 +156,9 @@ with FakeTensorMode():
 """
 
 
-def test_compilers_see_the_kernels(tmp_path: Path) -> None:
+def test_compilers_see_the_kernels() -> None:
     # As on a GPU: torch.compile inlines the launches, and finds in the kernels' code what they write.
     # Where it could not, it would clone every input of every launch.
-    graphs = python(TRACE, cache=tmp_path).splitlines()
+    graphs = python(TRACE).splitlines()
     assert [graph.count("triton_kernel_wrapper_functional") for graph in graphs] == [2, 3] * 2
     assert "clone" not in " ".join(graphs)
