@@ -20,7 +20,9 @@ import pytest
 pytest.importorskip("triton", reason="Triton is not installed")
 
 ROOT = Path(__file__).resolve().parents[2]
-CACHE = ROOT / "build" / "triton"  # by the content of the kernels: the slow tests find what the quick ones compiled
+CACHE = (
+    ROOT / "build" / "triton"
+)  # by the content of the kernels: the slow tests find what the quick ones compiled
 OPERATORS = sorted(p.stem for p in (ROOT / "triton_kernels").glob("*.py") if not p.name.startswith("_"))
 
 COMPILE = """
