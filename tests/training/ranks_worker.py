@@ -18,7 +18,8 @@ from unittest import mock
 
 import torch
 
-from vidops.training import fit, load_config, start
+from vidops.training import fit, load_config
+from vidops.training.clips import ClipTask
 from vidops.training.config import Config
 from vidops.training.module import Recognizer
 
@@ -96,15 +97,15 @@ def split_output(config: Config, rank: int) -> dict[str, Any]:
 
 def split_lists(config: Config, rank: int) -> dict[str, Any]:
     """Train; the list of rank 1 has two videos changed over."""
-    read = start.read_list
+    read = ClipTask.read
 
-    def other(*args: Any) -> Any:
-        found = read(*args)
-        if rank == 1 and args[1] == "train":
+    def other(self: ClipTask, split: str, *args: Any) -> Any:
+        found = read(self, split, *args)
+        if rank == 1 and split == "train":
             found.samples[:2] = found.samples[1::-1]
         return found
 
-    with mock.patch.object(start, "read_list", other):
+    with mock.patch.object(ClipTask, "read", other):
         return outcome(lambda: fit(config))
 
 
@@ -139,14 +140,14 @@ def bad_validation(config: Config, rank: int) -> dict[str, Any]:
 
 def missing_list(config: Config, rank: int) -> dict[str, Any]:
     """Train; rank 1 alone cannot read the list."""
-    read = start.read_list
+    read = ClipTask.read
 
     def fail(*args: Any) -> Any:
         if rank == 1:
             raise FileNotFoundError("list.csv: is not on this machine")
         return read(*args)
 
-    with mock.patch.object(start, "read_list", fail):
+    with mock.patch.object(ClipTask, "read", fail):
         return outcome(lambda: fit(config))
 
 

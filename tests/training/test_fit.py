@@ -23,6 +23,8 @@ from vidops.training import callbacks, fit, read_checkpoint
 from vidops.training.callbacks import BestAndLast, MetricsLog
 from vidops.training.module import Recognizer
 
+COLUMNS = ["epoch", "step", "lr", "train_loss"]
+
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return read_checkpoint(path).weights
@@ -63,7 +65,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(
     for key, state in first[0]["state"].items():
         assert_same(state, second[0]["state"][key])
     assert resumed.metrics == whole.metrics
-    assert resumed.best_top1 == whole.best_top1
+    assert resumed.best_score == whole.best_score
     assert rows(whole.output) == rows(resumed.output)
 
 
@@ -254,7 +256,7 @@ def test_checkpoint_carries_recipe_classes_and_figures(make_config: Any) -> None
     assert last.classes == ["right", "left", "down", "up"]
     assert last.epochs == 2
     assert last.metrics == result.metrics
-    assert read_checkpoint(result.best).metrics["val_top1"] == result.best_top1 >= last.metrics["val_top1"]
+    assert read_checkpoint(result.best).metrics["val_top1"] == result.best_score >= last.metrics["val_top1"]
 
 
 def test_training_starts_from_given_weights(make_config: Any, tmp_path: Path) -> None:
@@ -292,7 +294,7 @@ def test_best_has_the_highest_top1_and_then_the_lowest_loss(
         with pytest.raises(Killed):
             fit(config)
     result = fit(config, resume=True)
-    assert result.best_top1 == 0.75
+    assert result.best_score == 0.75
     assert read_checkpoint(result.best).epochs == 3
     assert read_checkpoint(result.last).epochs == 6
 
@@ -330,12 +332,12 @@ def test_killed_while_a_checkpoint_is_written(make_config: Any, monkeypatch: pyt
 
 def test_log_of_a_resumed_run_drops_half_a_line(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    log = MetricsLog(path)
+    log = MetricsLog(path, columns=COLUMNS)
     for step in (1, 2, 3):
         log.add(1, step, {"train_loss": 0.5 / step})
     with path.open("a") as file:
         file.write("1,2")  # what was to be step 20
-    MetricsLog(path, step=2).add(2, 3, {"train_loss": 0.1})
+    MetricsLog(path, step=2, columns=COLUMNS).add(2, 3, {"train_loss": 0.1})
     assert [(r["step"], r["train_loss"]) for r in csv.DictReader(path.open())] == [
         ("1", "0.5"),
         ("2", "0.25"),
@@ -357,5 +359,5 @@ def test_a_damaged_log_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "metrics.csv"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"metrics.csv: is damaged .*move it away"):
-        MetricsLog(path, step=2)
+        MetricsLog(path, step=2, columns=COLUMNS)
     assert path.read_bytes() == content

@@ -122,7 +122,7 @@ def test_average_by_hand_is_what_is_validated_and_stored(
     assert not torch.equal(now["fc.weight"], last.weights["fc.weight"])
     assert evaluate(result.last).loss == pytest.approx(result.metrics["val_loss"], rel=1e-5)
     best = read_checkpoint(result.best)
-    assert evaluate(result.best).top1 == best.metrics["val_top1"] == result.best_top1
+    assert evaluate(result.best).top1 == best.metrics["val_top1"] == result.best_score
 
 
 @pytest.mark.parametrize("which", ["all", "all_but_first"])

@@ -33,13 +33,15 @@ def run(args: argparse.Namespace) -> int:
     """Train, and say where the files lie; under torchrun the first rank speaks for all."""
     from vidops.evaluation.ranks import rank_and_size
     from vidops.training import fit, load_config
+    from vidops.training.task import task_of
 
-    result = fit(load_config(args.config, args.overrides), resume=args.resume, out=sys.stdout)
+    config = load_config(args.config, args.overrides)
+    result = fit(config, resume=args.resume, out=sys.stdout)
     if rank_and_size()[0] > 0:
         return 0
     print(
-        f"validation top-1 {result.metrics['val_top1']:.2%} after epoch {result.epochs}, best"
-        f" {result.best_top1:.2%}; weights: {result.best}, {result.last.name}; curves:"
+        f"validation {task_of(config).score_name} {result.metrics[result.score]:.2%} after epoch {result.epochs},"
+        f" best {result.best_score:.2%}; weights: {result.best}, {result.last.name}; curves:"
         f" {result.output / 'metrics.csv'}"
     )
     return 0

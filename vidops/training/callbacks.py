@@ -24,6 +24,7 @@ from vidops.data import VideoError
 
 from .checks import refuse_non_finite
 from .module import Recognizer
+from .task import Task
 
 log = logging.getLogger("vidops.training")
 
@@ -48,8 +49,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class BestAndLast(Checkpoint):
     """Writes ``last.ckpt`` after every epoch and every few steps, ``best.ckpt`` at the best validation so far.
 
-    The best epoch has the highest top-1 and, of those with the same, the lowest loss: on a small validation set
-    many epochs share a top-1.
+    The best epoch has the highest score of its task and, of those with the same, the lowest loss: on a small
+    validation set many epochs share a top-1.
 
     Lightning's ModelCheckpoint stores absolute paths, so that a run forgets its best score when its folder
     moves.
@@ -65,7 +66,7 @@ class BestAndLast(Checkpoint):
         self.best, self.loss = -math.inf, math.inf
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the best top-1 and the loss beside it."""
+        """Keep the best score and the loss beside it."""
         return {"best": self.best, "loss": self.loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -90,10 +91,10 @@ class BestAndLast(Checkpoint):
         """Write the best one first: killed in between, the epoch is run again and finds the same best."""
         assert isinstance(pl_module, Recognizer)
         pl_module.position = trainer.current_epoch + 1, 0
-        top1, loss = pl_module.metrics["val_top1"], pl_module.metrics["val_loss"]
+        score, loss = pl_module.metrics[pl_module.task.score], pl_module.metrics["val_loss"]
         # One rank decides for all: they write together, and their sums may differ in the last bit.
-        if pl_module.ranks.any(pl_module.ranks.first and (top1, -loss) > (self.best, -self.loss)):
-            self.best, self.loss = top1, loss
+        if pl_module.ranks.any(pl_module.ranks.first and (score, -loss) > (self.best, -self.loss)):
+            self.best, self.loss = score, loss
             trainer.save_checkpoint(self.folder / BEST)
         trainer.save_checkpoint(self.folder / LAST)
 
@@ -131,22 +132,39 @@ class BrokenVideos(Callback):
         parts = ranks.gather((list(batch["broken"]), "clip" in batch))
         for index, reason in (video for videos, _ in parts for video in videos):
             if index not in self.broken:
-                self.broken[index] = reason
-                if ranks.first:
+                if ranks.first and reason not in self.broken.values():  # many samples may be of one file
                     log.warning("broken video left out: %s", reason)
+                self.broken[index] = reason
         # Compared as counts: 1 % of 300 is 3 videos in spite of 0.01 * 300 = 3.0000000000000004 and the like.
         if len(self.broken) > math.floor(self.share * self.total + 1e-9):
-            reasons = "; ".join(self.broken.values())
             raise VideoError(
-                f"{len(self.broken)} of {self.total} training videos are broken, more than"
-                f" data.max_broken={self.share:g} allows: {reasons}"
+                f"{len(self.broken)} of {self.total} training {pl_module.task.samples} are broken, more than"
+                f" data.max_broken={self.share:g} allows: {self.reasons}"
             )
         if not all(any_clip for _, any_clip in parts):
-            raise VideoError(f"no training video can be read: {'; '.join(self.broken.values())}")
+            raise VideoError(f"no training video can be read: {self.reasons}")
+
+    @property
+    def reasons(self) -> str:
+        """What was wrong, of each file once."""
+        return "; ".join(dict.fromkeys(self.broken.values()))
 
 
-COLUMNS = ["epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "seconds"]
-OWN_COLUMNS = ["l1", "alpha", "val_l1"]  # after them, where a recipe has `joint`
+OWN_COLUMNS = ["l1", "alpha", "val_l1"]  # the last ones, where a recipe has `joint`
+
+
+def log_columns(task: Task) -> list[str]:
+    """List the columns of a run's ``metrics.csv``.
+
+    Args:
+        task: of its recipe.
+
+    Returns:
+        Place and rate, the task's figures of an epoch, the time, and where a recipe has `joint` the network's own
+        losses.
+    """
+    own = OWN_COLUMNS if task.config.joint is not None else []
+    return ["epoch", "step", "lr", *task.columns, "seconds", *own]
 
 
 class MetricsLog:
@@ -169,7 +187,7 @@ class MetricsLog:
         step: int = 0,
         tensorboard: Any | None = None,
         writes: bool = True,
-        columns: Sequence[str] = tuple(COLUMNS),
+        columns: Sequence[str],
     ) -> None:
         self.path, self.tensorboard, self.writes, self.columns = path, tensorboard, writes, columns
         if not writes:
@@ -312,13 +330,13 @@ class Terminal(Callback):
         self._close()
         seconds = self.before + time.perf_counter() - self.started
         figures = {**pl_module.training_metrics(), **pl_module.metrics, "seconds": seconds}
-        epoch = trainer.current_epoch + 1
+        epoch, columns = trainer.current_epoch + 1, pl_module.task.columns
         self.metrics.add(epoch, trainer.global_step, {**figures, "lr": self.rate})
         if self.out is not None:
             if not self.headed:
-                print(self._line("epoch", *COLUMNS[3:8], "time"), file=self.out)
+                print(self._line("epoch", *columns, "time"), file=self.out)
                 self.headed = True
-            cells = [f"{figures[key]:.2%}" if "top" in key else f"{figures[key]:.4f}" for key in COLUMNS[3:8]]
+            cells = [f"{figures[key]:.4f}" if "loss" in key else f"{figures[key]:.2%}" for key in columns]
             line = self._line(f"{epoch}/{trainer.max_epochs}", *cells, f"{seconds:.1f} s")
             print(line, file=self.out, flush=True)
 

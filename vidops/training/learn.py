@@ -22,15 +22,16 @@ from typing import TextIO
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from vidops.data import MOTION_PAIRS, make_motion
 from vidops.evaluation import Report, evaluate
 
 from .config import Config, load_config, override, shipped_recipes
-from .loading import STEP, build_dataset, derive_seed, read_list, training_loader
+from .loading import STEP, derive_seed, training_loader
 from .optim import build_optimizer, build_schedule
+from .ranks import Ranks
 from .start import build_network
+from .task import task_of
 from .trainer import fit
 
 # What a network must reach on the motion dataset; one that sees no order must stay at chance within pairs.
@@ -274,8 +275,10 @@ def loss_curve(config: Config, steps: int = 20) -> list[float]:
     Raises:
         ValueError: the recipe does not fit its data.
     """
-    annotations = read_list(config, "train")
-    loader = training_loader(config, build_dataset(config, annotations, training=True))
+    task = task_of(config)
+    annotations = task.read("train")
+    dataset = task.dataset(annotations, training=True)
+    loader = training_loader(config, dataset, collate_fn=task.collate)
     losses: list[float] = []
     with torch.random.fork_rng([]):
         net = build_network(config, len(annotations.classes or [])).train()
@@ -287,7 +290,7 @@ def loss_curve(config: Config, steps: int = 20) -> list[float]:
                 if len(losses) == steps:
                     return losses
                 torch.manual_seed(derive_seed(config.seed, STEP, epoch, i))
-                loss = F.cross_entropy(net(batch["clip"]), batch["label"])
+                loss, _ = task.loss(net(*task.inputs(batch)), batch, Ranks())
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

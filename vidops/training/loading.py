@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from vidops import data
 from .config import Config
 from .reading import build_dataset as build_dataset
 from .reading import read_list as read_list
+
+Collate = Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
 
 # Streams of random numbers drawn from one seed: (seed, stream, ...) never meet.
 ORDER, SUBSTITUTE, STEP, WEIGHTS = 0, 1, 2, 3
@@ -224,15 +226,22 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return batch
 
 
-def fingerprint(annotations: data.AnnotationList, root: str | Path) -> str:
+def fingerprint(
+    annotations: Any,
+    root: str | Path,
+    identify: Callable[[Any, str], Any] = lambda sample, path: (path, sample.label),
+    noun: str = "videos",
+) -> str:
     """Sum up which videos a list names, in which order and with which labels, wherever its root folder lies.
 
     Args:
         annotations: the list.
         root: the folder that the paths of videos inside it are taken relative to.
+        identify: called with a sample and its path from there, gives what makes it the one it is.
+        noun: what the samples are called.
 
     Returns:
-        The number of videos and a digest of paths, labels, order and classes, in one text.
+        The number of samples and a digest of paths, labels, order and classes, in one text.
 
     Example:
         >>> a, b = (data.AnnotationList([data.Sample(f"{r}/x.mp4", 0)], ["up"]) for r in ("old", "new"))
@@ -241,13 +250,20 @@ def fingerprint(annotations: data.AnnotationList, root: str | Path) -> str:
     """
     base = os.path.join(os.path.abspath(root), "")
     paths = [os.path.abspath(s.path) for s in annotations.samples]
-    videos = [(p.removeprefix(base), s.label) for p, s in zip(paths, annotations.samples, strict=True)]
+    videos = [identify(s, p.removeprefix(base)) for p, s in zip(paths, annotations.samples, strict=True)]
     text = json.dumps([videos, annotations.classes])
-    return f"{len(videos):,} videos, {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"{len(videos):,} {noun}, {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def training_loader(
-    config: Config, dataset: Any, *, epoch: int = 0, skip: int = 0, rank: int = 0, world_size: int = 1
+    config: Config,
+    dataset: Any,
+    *,
+    epoch: int = 0,
+    skip: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    collate_fn: Collate = collate,
 ) -> DataLoader[dict[str, Any]]:
     """Build the loader of a rank's training batches.
 
@@ -258,6 +274,7 @@ def training_loader(
         skip: batches of that epoch that are done; they are left out without reading a video.
         rank: of this process.
         world_size: number of ranks; each reads its share of every batch.
+        collate_fn: joins samples to a batch.
 
     Returns:
         A loader whose ``sampler`` has ``set_epoch``; the batches of an epoch that do not make a whole
@@ -287,7 +304,7 @@ def training_loader(
         TrainingSet(dataset, seed=config.seed),
         batch_size=sampler.share,
         sampler=sampler,
-        collate_fn=collate,
+        collate_fn=collate_fn,
         drop_last=True,
         persistent_workers=section.workers > 0,
         **worker_processes(section.workers),
@@ -297,7 +314,7 @@ def training_loader(
 
 
 def evaluation_loader(
-    config: Config, dataset: Any, *, rank: int = 0, world_size: int = 1
+    config: Config, dataset: Any, *, rank: int = 0, world_size: int = 1, collate_fn: Collate = collate
 ) -> DataLoader[dict[str, Any]]:
     """Build the loader of a rank's evaluation batches: every sample once, in order, the last batch as it comes.
 
@@ -306,6 +323,7 @@ def evaluation_loader(
         dataset: what :func:`build_dataset` gives.
         rank: of this process.
         world_size: number of ranks; each reads the samples that :class:`RankSampler` gives it.
+        collate_fn: joins samples to a batch.
 
     Returns:
         The loader.
@@ -315,7 +333,7 @@ def evaluation_loader(
         EvaluationSet(dataset),
         batch_size=section.eval_batch_size or max(1, section.batch_size // world_size),
         sampler=RankSampler(len(dataset), rank, world_size),
-        collate_fn=collate,
+        collate_fn=collate_fn,
         persistent_workers=section.workers > 0,
         **worker_processes(section.workers),
         pin_memory=on_gpu(config),

@@ -1,11 +1,10 @@
-"""What a recipe minimises: the cross entropy, alone or together with losses of the network's own."""
+"""What a recipe minimises: its task's loss, alone or together with losses of the network's own."""
 
 from __future__ import annotations
 
 import inspect
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import Config
@@ -26,7 +25,7 @@ class Objective:
         steps_per_epoch: optimizer steps an epoch.
 
     Attributes:
-        columns: what the log has beside the cross entropy: none, ``l1``, or ``l1`` and ``alpha``.
+        columns: what the log has beside the task's loss: none, ``l1``, or ``l1`` and ``alpha``.
 
     Raises:
         ValueError: the recipe's ``joint`` does not fit the network or the number of steps.
@@ -67,22 +66,20 @@ class Objective:
                 raise ValueError("joint." + str(error).replace(" ", ": ", 1)) from None
         return "mgda"
 
-    def losses(self, clip: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def run(self, *inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """Run the network.
 
         Args:
-            clip: (N, C, T, H, W).
-            label: (N,).
+            inputs: what it is called with, clips (N, C, T, H, W) first.
 
         Returns:
-            Logits (N, K), the cross entropy, and the sum of the network's own losses, each the mean over the
-            clips; None if the recipe leaves them out.
+            Logits, and the sum of the network's own losses, each the mean over the clips; None if the recipe leaves
+            them out.
         """
         if self.section is None:
-            logits = self.net(clip)
-            return logits, F.cross_entropy(logits, label), None
-        logits, own = self.net(clip, return_losses=True)
-        return logits, F.cross_entropy(logits, label), add_up(own)
+            return self.net(*inputs), None
+        logits, own = self.net(*inputs, return_losses=True)
+        return logits, add_up(own)
 
     def join(
         self,
@@ -96,7 +93,7 @@ class Objective:
         """Make of both losses what the backward pass starts from; all ranks have to call it together.
 
         Args:
-            loss: the cross entropy.
+            loss: the task's.
             own: the network's own.
             step: optimizer steps done.
             last: whether the optimizer step comes after this batch.

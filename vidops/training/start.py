@@ -13,25 +13,24 @@ from torch.utils.data import DataLoader
 
 from vidops.data import VideoError
 from vidops.data.check import check_videos
-from vidops.models import create_model, load_weights, model_card
+from vidops.models import create_model, load_weights
 
 from .callbacks import BEST, LAST, METRICS
 from .checkpoint import FORMAT, Checkpoint, read_checkpoint
 from .config import Config, differences
 from .loading import (
     WEIGHTS,
-    build_dataset,
     derive_seed,
     evaluation_loader,
     fingerprint,
     on_gpu,
-    read_list,
     training_loader,
 )
 from .module import Recognizer
 from .optim import build_optimizer, build_schedule
 from .ranks import Ranks
 from .reading import refuse_common
+from .task import task_of
 
 CONFIG = "config.yaml"
 
@@ -110,35 +109,38 @@ def prepare(config: Config, ranks: Ranks, *, resume: bool, out: TextIO | None = 
         return earlier
     if config.precision == "fp16" and not on_gpu(config):
         raise ValueError("precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
-    _refuse_other_runs(config)
-    train_list = read_list(config, "train")
+    task = task_of(config)
+    task.check()
+    train_list = task.read("train")
     classes = list(train_list.classes or [])
-    val_list = read_list(config, "val", classes)
+    val_list = task.read("val", classes)
     if len(val_list) < ranks.size:
-        raise ValueError(f"data.val: {len(val_list)} videos are fewer than the {ranks.size} ranks")
+        raise ValueError(f"data.val: {len(val_list)} {task.samples} are fewer than the {ranks.size} ranks")
     refuse_common(train_list, val_list)
     lists = {
-        f"data.{name}": fingerprint(annotations, config.data.root)
+        f"data.{name}": fingerprint(annotations, config.data.root, task.identify, task.samples)
         for name, annotations in (("train", train_list), ("val", val_list))
     }
     if earlier is not None:
         _refuse_other_lists(earlier, lists)
     train = training_loader(
         config,
-        build_dataset(config, train_list, training=True),
+        task.dataset(train_list, training=True),
         epoch=earlier.epochs if earlier is not None else 0,
         skip=earlier.batches if earlier is not None else 0,
         rank=ranks.rank,
         world_size=ranks.size,
+        collate_fn=task.collate,
     )
     val = evaluation_loader(
         config,
-        build_dataset(config, val_list, training=False, views=False),
+        task.dataset(val_list, training=False, views=False),
         rank=ranks.rank,
         world_size=ranks.size,
+        collate_fn=task.collate,
     )
     net = build_network(config, len(classes))
-    module = Recognizer(config, net, classes, len(train), lists, ranks)
+    module = Recognizer(config, net, classes, len(train), lists, ranks, val_list)
     build_schedule(config, build_optimizer(config, net), module.steps_per_epoch)
     if earlier is None:
         _refuse_broken_validation(config, val, out)
@@ -269,16 +271,6 @@ def build_network(config: Config, num_classes: int) -> nn.Module:
     if model.weights is not None:
         load_weights(net, model.weights, part=model.part)
     return net
-
-
-def _refuse_other_runs(config: Config) -> None:
-    """Clips of runs that the network does not take would be found out by its first batch."""
-    model, given = config.model, config.data.frames_per_segment
-    wanted = model_card(model.name).frames_of(model.options)
-    if given != wanted:
-        raise ValueError(
-            f"data.frames_per_segment: must be {wanted} for {model.name} with these options, got {given}"
-        )
 
 
 def _refuse_other_lists(earlier: Checkpoint, lists: dict[str, str]) -> None:

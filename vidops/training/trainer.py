@@ -29,28 +29,26 @@ from vidops.models import count_params
 from .averaging import Averaging
 from .callbacks import (
     BEST,
-    COLUMNS,
     LAST,
     METRICS,
-    OWN_COLUMNS,
     AtomicCheckpointIO,
     BestAndLast,
     BrokenVideos,
     MetricsLog,
     Place,
     Terminal,
+    log_columns,
 )
 from .checkpoint import Checkpoint
 from .checks import NonFiniteLossError
 from .config import Config, dump
-from .loading import (
-    on_gpu,
-)
+from .loading import on_gpu
 from .lost_workers import naming_lost_workers
 from .module import Recognizer
 from .optim import scaled_rate
 from .ranks import Ranks, join
 from .start import CONFIG, Start, find_run, prepare, refuse_disagreement
+from .task import task_of
 
 LOCK = ".lock"
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -63,21 +61,23 @@ class FitResult:
     Args:
         output: its folder.
         epochs: epochs finished.
-        metrics: ``val_loss``, ``val_top1``, ``val_top5`` after the last of them; with ``joint`` in the recipe
-            ``val_l1`` too, the network's own losses.
-        best_top1: the highest validation top-1 of any epoch, that of ``best.ckpt``.
+        metrics: validation figures after the last of them: of clips ``val_loss``, ``val_top1``, ``val_top5``; with
+            ``joint`` in the recipe ``val_l1`` too, the network's own losses.
+        score: the one of them that checkpoints are chosen by: of clips ``val_top1``.
+        best_score: the highest of any epoch, that of ``best.ckpt``.
         broken: reasons why training videos were left out.
     """
 
     output: Path
     epochs: int
     metrics: dict[str, float]
-    best_top1: float
+    score: str
+    best_score: float
     broken: list[str]
 
     @property
     def best(self) -> Path:
-        """The checkpoint with the highest validation top-1, of several the one with the lowest loss."""
+        """The checkpoint with the highest score, of several the one with the lowest loss."""
         return self.output / BEST
 
     @property
@@ -176,8 +176,7 @@ def _train(config: Config, ranks: Ranks, start: Start, out: TextIO | None) -> Fi
         write_text(output / CONFIG, dump(config))
         for part in output.glob(".*.ckpt.*.tmp"):  # of a run killed while it wrote
             part.unlink()
-    columns = [*COLUMNS, *(OWN_COLUMNS if config.joint is not None else [])]
-    metrics = _open_log(output, start.steps, writes=ranks.first, columns=columns)
+    metrics = _open_log(output, start.steps, writes=ranks.first, columns=log_columns(module.task))
     best = BestAndLast(output, every=config.checkpoint_every, accumulate=config.accumulate)
     broken = BrokenVideos(videos, config.data.max_broken)
     terminal = Terminal(
@@ -196,8 +195,11 @@ def _train(config: Config, ranks: Ranks, start: Start, out: TextIO | None) -> Fi
     finally:
         metrics.close()
     if broken.broken:
-        _say(out, f"{len(broken.broken)} of {videos:,} training videos were broken and left out")
-    return FitResult(output, config.epochs, module.metrics, best.best, list(broken.broken.values()))
+        _say(
+            out, f"{len(broken.broken)} of {videos:,} training {module.task.samples} were broken and left out"
+        )
+    reasons = list(broken.broken.values())
+    return FitResult(output, config.epochs, module.metrics, module.task.score, best.best, reasons)
 
 
 def _introduce(config: Config, start: Start, ranks: Ranks, out: TextIO | None) -> None:
@@ -205,7 +207,7 @@ def _introduce(config: Config, start: Start, ranks: Ranks, out: TextIO | None) -
     module, earlier = start.module, start.earlier
     _say(out, f"{config.model.name}: {count_params(module.model):,} parameters", end=", ")
     _say(out, f"{len(module.classes)} classes, {len(start.train.dataset):,} training and", end=" ")  # type: ignore[arg-type]
-    _say(out, f"{len(start.val.dataset):,} validation videos")  # type: ignore[arg-type]
+    _say(out, f"{len(start.val.dataset):,} validation {module.task.samples}")  # type: ignore[arg-type]
     if not ranks.alone:
         _say(out, f"{ranks.size} ranks, {config.data.batch_size // ranks.size} clips a batch on each")
     if config.optimizer.lr_batch is not None:
@@ -222,7 +224,8 @@ def _finished(earlier: Checkpoint, config: Config, out: TextIO | None) -> FitRes
     _say(out, f"{output}: finished already, {earlier.epochs} of {config.epochs} epochs")
     states = torch.load(earlier.path, map_location="cpu", weights_only=True)["callbacks"]
     best, broken = states[BestAndLast.__qualname__]["best"], states[BrokenVideos.__qualname__]["broken"]
-    return FitResult(output, earlier.epochs, earlier.metrics, best, list(broken.values()))
+    score = task_of(config).score
+    return FitResult(output, earlier.epochs, earlier.metrics, score, best, list(broken.values()))
 
 
 def _trainer(config: Config, ranks: Ranks, net: nn.Module, callbacks: list[pl.Callback]) -> pl.Trainer:
