@@ -50,6 +50,8 @@ def test_what_is_unaccounted_for_is_noted(capsys: pytest.CaptureFixture[str]) ->
 def test_unknown_pattern(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "zz*"]) == 2
     assert "no model matches 'zz*'; known are bqn_tsm_mobilenetv2" in capsys.readouterr().err
+    assert main(["models", "x3dm"]) == 2
+    assert "no model matches 'x3dm'; did you mean x3d_m" in capsys.readouterr().err
 
 
 def test_warnings_of_vidops_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ def test_a_line_a_backend(capsys: pytest.CaptureFixture[str]) -> None:
     ("name", "args", "keywords", "error", "text"),
     [
         ("convolution", (X,), {}, ValueError, "operator must be one of .*attention_map.*temporal_shift"),
+        ("temporal_shfit", (X,), {}, ValueError, "did you mean temporal_shift"),
         ("temporal_shift", (X[0],), {}, ValueError, r"^x must be a clip \(N, C, T, H, W\), got 4 dimensions"),
         ("temporal_shift", (X.int(),), {}, TypeError, "^x must be float32, .* got torch.int32"),
         ("temporal_conv", (X.int(),), {}, TypeError, "^x must be float32, .* got torch.int32"),

@@ -23,10 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
     from ..models import list_models, model_card
+    from ..models.registry import hint
 
     names = list_models(args.pattern)
     if not names:
-        raise ValueError(f"no model matches {args.pattern!r}; known are {', '.join(list_models())}")
+        raise ValueError(f"no model matches {args.pattern!r}; {hint(args.pattern)}")
     if not args.stats:
         rows: list[tuple[str, ...]] = [
             (name, "x".join(map(str, model_card(name).input_size[1:])), model_card(name).paper)

@@ -123,11 +123,27 @@ def model_card(name: str) -> ModelCard:
         (3, 8, 224, 224)
     """
     if name not in _cards:
-        family = sorted(known for known in _cards if known.startswith(f"{name}_"))
-        close = family[:3] or difflib.get_close_matches(name, _cards, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(_cards))}"
-        raise ValueError(f"no model is named {name!r}; {hint}")
+        raise ValueError(f"no model is named {name!r}; {hint(name)}")
     return _cards[name]
+
+
+def hint(name: str) -> str:
+    """Say which models somebody may have meant who wrote another name.
+
+    Args:
+        name: what was written; wildcards in it count for nothing.
+
+    Returns:
+        The family of that name or up to three names that look like it, else all.
+
+    Example:
+        >>> hint("x3d")
+        'did you mean x3d_l or x3d_m or x3d_s?'
+    """
+    name = name.strip("*")
+    family = sorted(known for known in _cards if known.startswith(f"{name}_"))
+    close = family[:3] or difflib.get_close_matches(name, _cards, n=3)
+    return f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(_cards))}"
 
 
 def create_model(

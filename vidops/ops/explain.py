@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -43,7 +44,9 @@ def explain(operator: str, *args: Any, **keywords: Any) -> str:
     """
     known = functions()
     if operator not in known:
-        raise ValueError(f"operator must be one of {', '.join(sorted(known))}, got {operator!r}")
+        close = difflib.get_close_matches(str(operator), known, n=1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"operator must be one of {', '.join(sorted(known))}, got {operator!r}{meant}")
     given, missing = _bound(operator, known[operator], args, keywords)
     requested = keywords.get("backend")
     if missing:
