@@ -48,6 +48,20 @@ def test_curves_are_the_epochs_of_the_logs(tmp_path: Path) -> None:
     assert loss.get_xlabel() == "epoch"
 
 
+def test_actors_have_a_frame_map(tmp_path: Path) -> None:
+    log = tmp_path / "a.csv"
+    head = "epoch,step,lr,train_loss,val_loss,val_map,seconds\n"
+    log.write_text(head + "1,5,0.1,0.9,,,\n1,10,0.1,0.8,0.7,0.25,1.5\n2,20,0.1,0.6,0.5,0.5,1.5\n")
+    figure = run_curves({"actors": log})
+    loss, accuracy = figure.axes
+    assert [line.get_label() for line in loss.lines] == ["actors, training", "actors, validation"]
+    assert [line.get_label() for line in accuracy.lines] == ["actors, validation"]
+    assert np.allclose(accuracy.lines[0].get_xydata(), [[1, 25], [2, 50]])
+    assert accuracy.get_title() == "frame mAP, %"
+    with pytest.raises(ValueError, match=r"a\.csv: has no values of train_top1 or val_top1"):
+        run_curves({"actors": log, "clips": write_log(tmp_path / "b.csv", 2)})
+
+
 def test_the_legend_lies_beside_the_curves(tmp_path: Path) -> None:
     name = "mstnet_resnet101_with_a_long_name_of_its_own"
     log = write_log(tmp_path / "a.csv", 1)
@@ -124,7 +138,7 @@ def test_top5_and_what_is_not_logged(tmp_path: Path) -> None:
     accuracy = run_curves({"a": log}, accuracy="top5").axes[1]
     assert [line.get_label() for line in accuracy.lines] == ["a, validation"]
     assert np.allclose(accuracy.lines[0].get_ydata(), [8, 16])
-    with pytest.raises(ValueError, match="accuracy must be top1 or top5, got 'top3'"):
+    with pytest.raises(ValueError, match="accuracy must be top1, top5 or map, got 'top3'"):
         run_curves({"a": log}, accuracy="top3")
 
 

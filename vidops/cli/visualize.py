@@ -139,7 +139,7 @@ def _add_curves(actions: Actions[argparse.ArgumentParser]) -> None:
         metavar="RUN",
         help="folder of a run of vidops train, or its metrics.csv; NAME=RUN gives it another name than its folder's",
     )
-    parser.add_argument("--top5", action="store_true", help="top-5 in place of top-1")
+    parser.add_argument("--top5", action="store_true", help="top-5 in place of top-1 or of frame mAP")
     add_out(parser)
 
 
@@ -243,7 +243,7 @@ def _curves(args: argparse.Namespace) -> None:
     from vidops.visualize import check_picture, run_curves, save
 
     check_picture(args.out)
-    save(run_curves(run_logs(args.runs), accuracy="top5" if args.top5 else "top1"), args.out)
+    save(run_curves(run_logs(args.runs), accuracy="top5" if args.top5 else None), args.out)
 
 
 def _gains(args: argparse.Namespace) -> None:

@@ -17,7 +17,8 @@ __all__ = ["accuracy_bars", "read_curves", "read_epochs", "run_curves", "trainin
 Segment = tuple[tuple[float, float], tuple[float, float]]
 Curves = dict[str, list[tuple[float, float]]]
 # Columns that only a row at an epoch's end holds.
-CLOSING = ("train_top1", "val_loss", "val_top1", "val_top5")
+CLOSING = ("train_top1", "val_loss", "val_top1", "val_top5", "val_map")
+ACCURACIES = {"top1": "top-1 accuracy, %", "top5": "top-5 accuracy, %", "map": "frame mAP, %"}
 
 
 def read_curves(path: str | Path) -> Curves:
@@ -102,7 +103,7 @@ def read_rows(path: str | Path) -> list[dict[str, float | None]]:
     return found
 
 
-def run_curves(logs: Mapping[str, str | Path], *, accuracy: str = "top1") -> Figure:
+def run_curves(logs: Mapping[str, str | Path], *, accuracy: str | None = None) -> Figure:
     """Draw loss and accuracy of several runs over their epochs, in training and in validation.
 
     Training's figures are an epoch's means, measured while the weights changed; validation's are those after
@@ -110,7 +111,8 @@ def run_curves(logs: Mapping[str, str | Path], *, accuracy: str = "top1") -> Fig
 
     Args:
         logs: ``metrics.csv`` of each run, by the name in the legend; their numbers of epochs may differ.
-        accuracy: ``"top1"`` or ``"top5"``; training's top-5 is not logged.
+        accuracy: ``"top1"``, ``"top5"``, or of networks that classify actors ``"map"``; of training only the top-1 is
+            logged. None: the frame mAP where all runs have one, else the top-1.
 
     Returns:
         The figure: losses at the left, accuracies in percent at the right; a run has one colour, training
@@ -132,13 +134,16 @@ def run_curves(logs: Mapping[str, str | Path], *, accuracy: str = "top1") -> Fig
         >>> [line.get_label() for line in figure.axes[0].lines]
         ['tiny_tsn, training', 'tiny_tsn, validation']
     """
-    if accuracy not in ("top1", "top5"):
-        raise ValueError(f"accuracy must be top1 or top5, got {accuracy!r}")
+    if accuracy not in (None, *ACCURACIES):
+        raise ValueError(f"accuracy must be top1, top5 or map, got {accuracy!r}")
     colors = series_colors(len(logs), "runs")
+    runs = {name: read_epochs(path) for name, path in logs.items()}
+    if accuracy is None:
+        accuracy = "map" if all("val_map" in epochs for epochs in runs.values()) else "top1"
     figure = new_figure(9.4, 3.9 + 0.17 * len(logs))
     left, right = figure.subplots(1, 2)
     for color, (name, path) in zip(colors, logs.items(), strict=True):
-        epochs = read_epochs(path)
+        epochs = runs[name]
         for axes, kind, scale in ((left, "loss", 1.0), (right, accuracy, 100.0)):
             if not any(f"{split}_{kind}" in epochs for split in ("train", "val")):
                 raise ValueError(f"log {path}: has no values of train_{kind} or val_{kind}")
@@ -159,7 +164,7 @@ def run_curves(logs: Mapping[str, str | Path], *, accuracy: str = "top1") -> Fig
                         label=f"{name}, {text}",
                     )
     left.set_title("cross-entropy loss", fontsize=10)
-    right.set_title("top-1 accuracy, %" if accuracy == "top1" else "top-5 accuracy, %", fontsize=10)
+    right.set_title(ACCURACIES[accuracy], fontsize=10)
     for axes in (left, right):
         axes.set_xlabel("epoch", fontsize=9)
         axes.xaxis.get_major_locator().set_params(integer=True)
