@@ -35,3 +35,13 @@ def motion_set(tmp_path_factory) -> Path:
 
     out = tmp_path_factory.mktemp("motion") / "set"
     return make_motion(out, train=320, val=400, size=32, progress=False)
+
+
+@pytest.fixture(scope="session")
+def actors_set(tmp_path_factory) -> Path:
+    """A small synthetic detection set: 60 training and 20 validation clips, 2 excluded ones, 64x64."""
+    pytest.importorskip("skimage", reason="scikit-image is not installed")
+    from vidops.data import make_actors
+
+    out = tmp_path_factory.mktemp("actors") / "set"
+    return make_actors(out, train=60, val=20, excluded=2, progress=False)

@@ -270,7 +270,7 @@ def test_no_guess_where_it_is_not_sure(tmp_path, name, text):
 
 def test_a_format_that_is_none(tmp_path):
     with pytest.raises(
-        ValueError, match=r"format: no format 'ucf'; there are auto, csv, folder, hmdb51, jester"
+        ValueError, match=r"format: no format 'ucf'; there are auto, ava, csv, folder, hmdb51, jester"
     ):
         read_annotations(write(tmp_path / "a.csv", "x"), format="ucf")
     assert sorted(FORMATS) == list(FORMATS)

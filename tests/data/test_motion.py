@@ -235,13 +235,13 @@ def test_an_empty_folder_is_filled(tmp_path):
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path, monkeypatch, error):
     calls = []
 
-    def encode(path, clip):
+    def encode(path, clip, rate):
         calls.append(path)
         if len(calls) == 5:
             raise error
         path.touch()
 
-    monkeypatch.setattr(motion_module, "_encode", encode)
+    monkeypatch.setattr(motion_module, "encode", encode)
     with pytest.raises(type(error)):
         make_motion(tmp_path / "out", pairs=1, train=40, val=2, size=16, workers=2, progress=False)
     assert list(tmp_path.iterdir()) == []

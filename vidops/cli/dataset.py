@@ -11,8 +11,8 @@ import time
 from ._lists import add_list_options, add_source, list_options, read_source
 
 HELP = (
-    "make datasets, lists and shards (make-motion, make-list, make-shards), find broken videos (check), compute"
-    " optical flow (flow)"
+    "make datasets, lists and shards (make-motion, make-actors, make-list, make-shards), find broken videos (check),"
+    " compute optical flow (flow)"
 )
 
 
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare one sub-command an action."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_make_motion(actions)
+    _add_make_actors(actions)
     _add_make_list(actions)
     _add_make_shards(actions)
     _add_check(actions)
@@ -48,14 +49,21 @@ def _add_make_motion(actions: argparse._SubParsersAction[argparse.ArgumentParser
     )
     parser.add_argument("--train", type=int, default=2400, help="training clips (default: 2400)")
     parser.add_argument("--val", type=int, default=400, help="validation clips (default: 400)")
+    _add_drawing(parser, size=48)
+    parser.set_defaults(run_action=_make_motion)
+
+
+def _add_drawing(parser: argparse.ArgumentParser, size: int) -> None:
+    """Declare what the datasets that are drawn have in common."""
     parser.add_argument("--frames", type=int, default=8, help="frames of a clip (default: 8)")
-    parser.add_argument("--size", type=int, default=48, help="height and width in pixels (default: 48)")
+    parser.add_argument(
+        "--size", type=int, default=size, help=f"height and width in pixels (default: {size})"
+    )
     parser.add_argument(
         "--seed", type=int, default=0, help="the same seed gives the same frames (default: 0)"
     )
     parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one a core)")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
-    parser.set_defaults(run_action=_make_motion)
 
 
 def _pairs(text: str) -> int | list[str]:
@@ -84,6 +92,46 @@ def _make_motion(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     print(f"{out}: {args.train} training and {args.val} validation clips in {seconds:.0f} s")
     print(f"classes: {', '.join(classes)}")
+    return 0
+
+
+def _add_make_actors(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "write mp4 clips of several moving actors with boxes and labels in AVA's formats"
+    parser = actions.add_parser(
+        "make-actors",
+        help=text,
+        description=f"{text}: each goes left or right, up or down, grows or shrinks, which only the order of"
+        " frames tells, and is round or square, bright or dark, which any frame tells.",
+    )
+    parser.add_argument("out", metavar="OUT", help="folder to make; must not exist or be empty")
+    parser.add_argument("--train", type=int, default=600, help="training clips, even (default: 600)")
+    parser.add_argument("--val", type=int, default=120, help="validation clips, even (default: 120)")
+    parser.add_argument(
+        "--excluded", type=int, default=4, help="further validation clips, not annotated (default: 4)"
+    )
+    _add_drawing(parser, size=64)
+    parser.set_defaults(run_action=_make_actors)
+
+
+def _make_actors(args: argparse.Namespace) -> int:
+    from vidops.data import make_actors, read_actors
+
+    start = time.perf_counter()
+    out = make_actors(
+        args.out,
+        train=args.train,
+        val=args.val,
+        excluded=args.excluded,
+        frames=args.frames,
+        size=args.size,
+        seed=args.seed,
+        workers=args.workers,
+        progress=not args.quiet,
+    )
+    val = read_actors(out / "val.csv", labels=out / "labels.pbtxt")
+    seconds = time.perf_counter() - start
+    print(f"{out}: {args.train} training and {args.val} validation clips in {seconds:.0f} s")
+    print(f"labels: {', '.join(val.classes)}")
     return 0
 
 

@@ -80,7 +80,7 @@ def load_photos() -> list[torch.Tensor]:
     return photos
 
 
-def _crop(
+def crop_photo(
     photo: torch.Tensor, side: int, mean: float, std: float, generator: np.random.Generator
 ) -> torch.Tensor:
     """Cut a square of random size and place from a photograph, resize it, set its brightness and contrast."""
@@ -102,8 +102,8 @@ def draw_scene(pair: str, generator: np.random.Generator, frames: int, size: int
     photos = load_photos()
     first, second = generator.choice(len(photos), size=2, replace=False)
     # A light object on a dimmed background, so that its outline is seen to move as well as its texture.
-    background = _crop(photos[first], size, 70, 25, generator)
-    texture = _crop(photos[second], max(8, size // 2), 170, 45, generator)
+    background = crop_photo(photos[first], size, 70, 25, generator)
+    texture = crop_photo(photos[second], max(8, size // 2), 170, 45, generator)
     side = generator.uniform(0.35, 0.6) * size
     x, y = generator.uniform(0.71 * side, size - 0.71 * side, size=2)  # inside, however it is turned
     angle = generator.uniform(-0.2, 0.2)

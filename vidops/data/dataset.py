@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,92 @@ class Sampling(Protocol):
         ...
 
 
-class VideoDataset(Dataset[dict[str, Any]]):
+Listed = TypeVar("Listed")
+
+
+class Drawn(Dataset[dict[str, Any]], Generic[Listed]):
+    """What datasets of videos share: samples whose random numbers are a function of (seed, epoch, index).
+
+    Args:
+        samples: what is listed.
+        transform: turns frames into a clip.
+        seed: start of all random numbers, at least 0.
+        short_side: of the frames while decoding, or None.
+        cache: ``"memory"`` or None.
+        cache_bytes: limit of that cache.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        samples: list[Listed],
+        transform: Transform,
+        seed: int,
+        short_side: int | None,
+        cache: str | None,
+        cache_bytes: int,
+    ) -> None:
+        if seed < 0:
+            raise ValueError(f"seed must be at least 0, got {seed}")
+        if cache not in (None, "memory"):
+            raise ValueError(f'cache must be None or "memory", got {cache!r}')
+        if cache_bytes < 0:
+            raise ValueError(f"cache_bytes must be at least 0, got {cache_bytes}")
+        if short_side is not None and short_side < 1:
+            raise ValueError(f"short_side must be at least 1 or None, got {short_side}")
+        self._samples = samples
+        self.transform = transform
+        self.seed = seed
+        self.short_side = short_side
+        self.cache_bytes = cache_bytes if cache == "memory" else 0
+        # Shared memory: workers that outlive an epoch see the new number.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._cache: dict[Any, Frames] = {}
+        self._cached = 0
+
+    @property
+    def samples(self) -> list[Listed]:
+        """The samples in the order of their indices."""
+        return self._samples
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose random numbers are in use."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose random numbers are used from now on, in this process and in its workers.
+
+        Args:
+            epoch: at least 0. Call it before the loader's iterator is made: that starts to read ahead.
+
+        Raises:
+            ValueError: the epoch is negative.
+        """
+        if epoch < 0:
+            raise ValueError(f"epoch must be at least 0, got {epoch}")
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.samples)
+
+    def _open(self, item: int | tuple[int, int]) -> tuple[int, np.random.Generator]:
+        """Return a sample's index and the generator of its random numbers."""
+        epoch, index = item if isinstance(item, tuple) else (self.epoch, item)
+        index = int(index)
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} is outside the {len(self)} samples")
+        return index, np.random.default_rng((self.seed, int(epoch), index))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the cached frames behind when the dataset is sent to a worker."""
+        return self.__dict__ | {"_cache": {}, "_cached": 0}
+
+
+class VideoDataset(Drawn[Sample]):
     """Clips of video files and frame folders, each a function of (seed, epoch, index) alone.
 
     The random numbers of a sample come from a generator of its own, seeded with (seed, epoch, index), so that
@@ -70,52 +155,10 @@ class VideoDataset(Dataset[dict[str, Any]]):
     ) -> None:
         if not annotations.samples:
             raise ValueError("annotations: the list is empty")
-        if seed < 0:
-            raise ValueError(f"seed must be at least 0, got {seed}")
-        if cache not in (None, "memory"):
-            raise ValueError(f'cache must be None or "memory", got {cache!r}')
-        if cache_bytes < 0:
-            raise ValueError(f"cache_bytes must be at least 0, got {cache_bytes}")
-        if short_side is not None and short_side < 1:
-            raise ValueError(f"short_side must be at least 1 or None, got {short_side}")
+        super().__init__(annotations.samples, transform, seed, short_side, cache, cache_bytes)
         self.annotations = annotations
         self.sampling = sampling
-        self.transform = transform
-        self.seed = seed
-        self.short_side = short_side
         self.flow = flow
-        self.cache_bytes = cache_bytes if cache == "memory" else 0
-        # Shared memory: workers that outlive an epoch see the new number.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._cache: dict[str, Frames] = {}
-        self._cached = 0
-
-    @property
-    def samples(self) -> list[Sample]:
-        """The samples in the order of their indices."""
-        return self.annotations.samples
-
-    @property
-    def epoch(self) -> int:
-        """The epoch whose random numbers are in use."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose random numbers are used from now on, in this process and in its workers.
-
-        Args:
-            epoch: at least 0. Call it before the loader's iterator is made: that starts to read ahead.
-
-        Raises:
-            ValueError: the epoch is negative.
-        """
-        if epoch < 0:
-            raise ValueError(f"epoch must be at least 0, got {epoch}")
-        self._epoch.fill_(epoch)
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        return len(self.samples)
 
     def __getitem__(self, item: int | tuple[int, int]) -> dict[str, Any]:
         """Return one sample.
@@ -131,12 +174,8 @@ class VideoDataset(Dataset[dict[str, Any]]):
             VideoError: the file, or a picture of the folder, is missing or damaged.
             IndexError: there is no such sample.
         """
-        epoch, index = item if isinstance(item, tuple) else (self.epoch, item)
-        index = int(index)
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} is outside the {len(self)} samples")
+        index, generator = self._open(item)
         sample = self.samples[index]
-        generator = np.random.default_rng((self.seed, int(epoch), index))
         frames = self._read(sample, generator)
         clip = self.transform(frames, generator)
         return {"clip": clip, "label": sample.label, "index": index, "path": sample.path}
@@ -171,7 +210,3 @@ class VideoDataset(Dataset[dict[str, Any]]):
             return self.sampling(num_frames, generator)
         except ValueError as error:
             raise VideoError(f"{path}: {error}") from error
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the cached frames behind when the dataset is sent to a worker."""
-        return self.__dict__ | {"_cache": {}, "_cached": 0}

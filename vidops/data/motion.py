@@ -11,20 +11,17 @@ every frame is coded alone, as a key frame, at the same quality.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from .._extras import require
 from ._progress import Progress
 from ._scenes import MOTION_PAIRS, draw_scene, load_photos, render
+from ._writing import check_drawing, check_out, check_shape, encode, is_count, new_folder, run_threads
 from .video import Frames
 
 _SPLITS = ("train", "val")
@@ -55,7 +52,7 @@ def motion_clip(
         >>> "left" in MOTION_PAIRS["horizontal"]
         True
     """
-    _check_shape(frames, size)
+    check_shape(frames, size)
     for pair, (first, second) in MOTION_PAIRS.items():
         if class_name in (first, second):
             clip = render(draw_scene(pair, generator, frames, size), size)
@@ -111,49 +108,26 @@ antidiagonal, fade
     names = _check_pairs(pairs)
     classes = [name for pair in names for name in MOTION_PAIRS[pair]]
     for name, count in (("train", train), ("val", val)):
-        if not _is_count(count) or count < 1 or count % len(classes):
+        if not is_count(count) or count < 1 or count % len(classes):
             raise ValueError(
                 f"{name} must be a multiple of the number of classes ({len(classes)}) above 0, got {count!r}"
             )
-    _check_shape(frames, size)
-    if size % 2:
-        raise ValueError(f"size must be even, got {size}")
-    if not _is_count(seed) or seed < 0:
-        raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}")
-    if workers is None:
-        workers = _cores()
-    elif not _is_count(workers) or workers < 1:
-        raise ValueError(f"workers must be a whole number of at least 1, got {workers!r}")
-    out = Path(os.path.abspath(out_dir))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"out_dir: {out_dir} exists and is not an empty folder")
+    workers = check_drawing(frames, size, seed, workers)
+    out = check_out(out_dir)
     load_photos()
     require("av", extra="video")
     shown = Progress(train + val, "make-motion", "clip", sys.stderr if progress else None)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-    try:
+    with new_folder(out) as partial:
         jobs = _prepare(partial, names, {"train": train, "val": val}, classes)
         with shown:
             _write_clips(partial, jobs, frames, size, seed, workers, shown)
-        partial.chmod(0o777 & ~_umask())
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return Path(out_dir)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_pairs(pairs: Sequence[str] | int) -> list[str]:
     if isinstance(pairs, int):
-        if not _is_count(pairs) or not 1 <= pairs <= len(MOTION_PAIRS):
+        if not is_count(pairs) or not 1 <= pairs <= len(MOTION_PAIRS):
             raise ValueError(f"pairs must be 1 to {len(MOTION_PAIRS)} or a list of names, got {pairs!r}")
         return list(MOTION_PAIRS)[:pairs]
     names = [pairs] if isinstance(pairs, str) else list(pairs)
@@ -163,24 +137,6 @@ def _check_pairs(pairs: Sequence[str] | int) -> list[str]:
     if not names or len(set(names)) != len(names):
         raise ValueError(f"pairs must name each pair once, got {names!r}")
     return names
-
-
-def _check_shape(frames: int, size: int) -> None:
-    if not _is_count(frames) or frames < 2:
-        raise ValueError(f"frames must be a whole number of at least 2, got {frames!r}")
-    if not _is_count(size) or not 16 <= size <= 1024:
-        raise ValueError(f"size must be a whole number from 16 to 1024, got {size!r}")
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @dataclass(frozen=True)
@@ -215,49 +171,13 @@ def _prepare(folder: Path, pairs: list[str], counts: dict[str, int], classes: li
 def _write_clips(
     folder: Path, jobs: list[_Job], frames: int, size: int, seed: int, workers: int, shown: Progress
 ) -> None:
-    """Draw and encode all clips in threads: PyAV and torch release the interpreter while they work."""
+    """Draw and encode all clips in threads."""
 
-    def work(job: _Job) -> None:
+    def work(job: _Job) -> int:
         generator = np.random.default_rng((seed, *job.key))
         clip = render(draw_scene(job.pair, generator, frames, size), size)
         for file, ordered in zip(job.files, (clip, clip[::-1]), strict=True):
-            _encode(folder / file, ordered)
+            encode(folder / file, ordered, _RATE)
+        return len(job.files)
 
-    # Not worth several torch threads each. The setting outlives the pool, so put it back.
-    torch_threads = torch.get_num_threads()
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        futures = [pool.submit(work, job) for job in jobs]
-        try:
-            for future in futures:
-                future.result()
-                shown.update(2)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-        finally:
-            torch.set_num_threads(torch_threads)
-
-
-def _encode(path: Path, clip: Frames) -> None:
-    """Write frames as H.264 in mp4, every frame a key frame with the same quantiser."""
-    av = require("av", extra="video")
-    reformatter = av.video.reformatter.VideoReformatter()
-    # Opening the encoder is most of the work; a small mvrange spares it tables that key frames never use.
-    x264 = "keyint=1:scenecut=0:mvrange=32:threads=1:lookahead-threads=1"
-    options = {"preset": "ultrafast", "tune": "zerolatency", "qp": "14", "x264-params": x264}
-    with av.open(str(path), "w") as container:
-        try:
-            stream = container.add_stream("libx264", rate=_RATE, options=options)
-        except av.FFmpegError as error:
-            raise RuntimeError(
-                "PyAV was built without libx264; its wheels have it: pip install av"
-            ) from error
-        stream.height, stream.width = clip.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.gop_size = 1
-        stream.codec_context.thread_type = "NONE"
-        stream.codec_context.thread_count = 1
-        for array in clip:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
-            container.mux(stream.encode(reformatter.reformat(frame, format="yuv420p", threads=1)))
-        container.mux(stream.encode(None))
+    run_threads(work, jobs, workers, shown)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .boxes import Placement, Placing, transform_boxes
 from .video import Frames, scaled_size
 
 Transform = Callable[[Any, np.random.Generator], torch.Tensor]
@@ -58,8 +59,17 @@ class Compose:
             out = transform(out, generator)
         return out
 
+    def with_boxes(
+        self, frames: Frames | torch.Tensor, boxes: torch.Tensor, generator: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the frames and the boxes after every transform, as `boxes.transform_boxes`."""
+        out = _as_frames(frames)
+        for transform in self.transforms:
+            out, boxes = transform_boxes(transform, out, boxes, generator)
+        return out, boxes
 
-class TrainCrops:
+
+class TrainCrops(Placing):
     """Multi-scale crops at 13 fixed positions, resized to a square and flipped at random.
 
     The crop's height and width are two entries of ``scales``, at most one step apart, times the short side.
@@ -96,8 +106,10 @@ class TrainCrops:
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
             raise ValueError(f"scales must lie in (0, 1], got {scales!r}")
 
-    def __call__(self, frames: Frames | torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
-        """Return uint8 frames (T, size, size, 3)."""
+    def place(
+        self, frames: Frames | torch.Tensor, generator: np.random.Generator
+    ) -> tuple[torch.Tensor, Placement]:
+        """Return uint8 frames (T, size, size, 3) and where the given ones lie in them."""
         frames = _as_frames(frames)
         height, width = frames.shape[1:3]
         pairs = crop_sizes(min(height, width), self.size, self.scales)
@@ -107,10 +119,12 @@ class TrainCrops:
         # Drawn also where it is not used, so that the crops do not depend on ``flip``.
         mirrored = bool(generator.integers(2)) and self.flip
         out = resize(frames[:, top : top + crop_height, left : left + crop_width], self.size, self.size)
-        return self.mirror(out) if mirrored else out
+        scale = self.size / crop_height, self.size / crop_width
+        start = top * scale[0], left * scale[1]
+        return self.mirror(out) if mirrored else out, Placement((self.size,) * 2, scale, start, mirrored)
 
 
-class RandomResizeCrop:
+class RandomResizeCrop(Placing):
     """Resize to a random short side, cut a square at a random place, flip at random.
 
     Args:
@@ -143,8 +157,10 @@ class RandomResizeCrop:
         self.short_side = low, high
         self.flip, self.mirror = bool(flip), mirror
 
-    def __call__(self, frames: Frames | torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
-        """Return uint8 frames (T, size, size, 3)."""
+    def place(
+        self, frames: Frames | torch.Tensor, generator: np.random.Generator
+    ) -> tuple[torch.Tensor, Placement]:
+        """Return uint8 frames (T, size, size, 3) and where the given ones lie in them."""
         frames = _as_frames(frames)
         low, high = self.short_side
         short = int(generator.integers(low, high + 1))
@@ -153,7 +169,46 @@ class RandomResizeCrop:
         # Drawn also where it is not used, so that the crops do not depend on ``flip``.
         mirrored = bool(generator.integers(2)) and self.flip
         out = resize(frames, height, width)[:, top : top + self.size, left : left + self.size]
-        return self.mirror(out) if mirrored else out
+        scale = height / frames.shape[1], width / frames.shape[2]
+        return self.mirror(out) if mirrored else out, Placement(
+            (self.size,) * 2, scale, (top, left), mirrored
+        )
+
+
+class ResizeFrames(Placing):
+    """Resize whole frames to a square, whatever their shape, so that no actor is cut off; flip at random.
+
+    Args:
+        size: side of the square that comes out, pixels.
+        flip: mirror left and right in half of the clips, for training; must be off where left and right are
+            classes.
+        mirror: how frames are flipped; `modalities.flip_flow` for flow.
+
+    Raises:
+        ValueError: size is below 1.
+
+    Source: ours; the sources of AVA's networks keep the shape of the frames and pad them to batches, or do not say.
+
+    Example:
+        >>> whole = ResizeFrames(48)
+        >>> whole(np.zeros((8, 60, 80, 3), np.uint8), np.random.default_rng(0)).shape
+        torch.Size([8, 48, 48, 3])
+    """
+
+    def __init__(self, size: int, flip: bool = False, mirror: Mirror = flip_frames) -> None:
+        self.size = _positive("size", size)
+        self.flip, self.mirror = bool(flip), mirror
+
+    def place(
+        self, frames: Frames | torch.Tensor, generator: np.random.Generator
+    ) -> tuple[torch.Tensor, Placement]:
+        """Return uint8 frames (T, size, size, 3) and where the given ones lie in them."""
+        frames = _as_frames(frames)
+        scale = self.size / frames.shape[1], self.size / frames.shape[2]
+        mirrored = self.flip and bool(generator.integers(2))
+        out = resize(frames, self.size, self.size)
+        placement = Placement((self.size,) * 2, scale, mirrored=mirrored)
+        return self.mirror(out) if mirrored else out, placement
 
 
 class Normalize:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from .boxes import Placement, transform_boxes
 from .transforms import Mirror, Transform, _as_frames, _positive, flip_frames, resize
 from .video import Frames, scaled_size
 
@@ -62,19 +63,36 @@ class SpatialCrops:
 
     def __call__(self, frames: Frames | torch.Tensor) -> list[torch.Tensor]:
         """Return the crops, each uint8 (T, size, size, 3)."""
+        return [crop for crop, _ in self.place(frames)]
+
+    def place(self, frames: Frames | torch.Tensor) -> list[tuple[torch.Tensor, Placement]]:
+        """Return the crops, each uint8 (T, size, size, 3) with where the frames lie in it."""
         frames = _as_frames(frames)
-        frames = resize(frames, *scaled_size(frames.shape[1], frames.shape[2], self.short_side))
-        bottom, right = (side - self.size for side in frames.shape[1:3])
+        height, width = scaled_size(frames.shape[1], frames.shape[2], self.short_side)
+        scale = height / frames.shape[1], width / frames.shape[2]
+        frames = resize(frames, height, width)
+        made = []
+        for mirrored in (False, True)[: 2 if self.crops == 10 else 1]:
+            for top, left in self._places(height, width):
+                cut = frames[:, top : top + self.size, left : left + self.size]
+                placement = Placement((self.size,) * 2, scale, (top, left), mirrored)
+                made.append((self.mirror(cut) if mirrored else cut, placement))
+        return made
+
+    def _places(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Return top and left of the crops that are not mirrored."""
+        bottom, right = height - self.size, width - self.size
         centre = (bottom // 2, right // 2)
-        places = [centre]
         if self.crops == 3:
-            tall = frames.shape[1] > frames.shape[2]
-            ends = [(0, centre[1]), (bottom, centre[1])] if tall else [(centre[0], 0), (centre[0], right)]
-            places = [ends[0], centre, ends[1]]
-        elif self.crops == 10:
-            places = [(0, 0), (0, right), (bottom, 0), (bottom, right), centre]
-        cuts = [frames[:, top : top + self.size, left : left + self.size] for top, left in places]
-        return cuts + [self.mirror(cut) for cut in cuts] if self.crops == 10 else cuts
+            ends = (
+                [(0, centre[1]), (bottom, centre[1])]
+                if height > width
+                else [(centre[0], 0), (centre[0], right)]
+            )
+            return [ends[0], centre, ends[1]]
+        if self.crops == 10:
+            return [(0, 0), (0, right), (bottom, 0), (bottom, right), centre]
+        return [centre]
 
 
 class Views:
@@ -100,10 +118,22 @@ class Views:
 
     def __call__(self, frames: Frames | torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
         """Return one view (C, T, H, W), or several (V, C, T, H, W): all crops of the first clip first."""
+        return self.with_boxes(frames, torch.zeros(0, 4), generator)[0]
+
+    def with_boxes(
+        self, frames: Frames | torch.Tensor, boxes: torch.Tensor, generator: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the views as a call does, and the boxes (K, 4), or (V, K, 4) of several views, in their pixels."""
         frames = _as_frames(frames)
         if len(frames) % self.clips:
             raise ValueError(f"frames: {len(frames)} frames do not make {self.clips} equal clips")
         # Cropped before they are split, so that the frames are resized once.
-        cuts = [cut.chunk(self.clips) for cut in self.crops(frames)]
-        views = [self.then(cut[clip], generator) for clip in range(self.clips) for cut in cuts]
-        return views[0] if len(views) == 1 else torch.stack(views)
+        placed = [(cut.chunk(self.clips), placement(boxes)) for cut, placement in self.crops.place(frames)]
+        views = [
+            transform_boxes(self.then, cut[clip], inside, generator)
+            for clip in range(self.clips)
+            for cut, inside in placed
+        ]
+        if len(views) == 1:
+            return views[0]
+        return torch.stack([view for view, _ in views]), torch.stack([inside for _, inside in views])

@@ -159,14 +159,8 @@ class Collector:
             FileNotFoundError: videos are missing and may not be, or all are.
             ValueError: the list is empty.
         """
-        source, missing = self.request.source, self.missing
-        if missing and self.request.missing != "keep":
-            total = len(self.samples) + len(missing)
-            named = "; ".join(missing[:_SHOWN]) + ("; ..." if len(missing) > _SHOWN else "")
-            text = f"{source}: {len(missing)} of {total} videos are missing: {named}"
-            if self.request.missing == "error" or not self.samples:
-                raise FileNotFoundError(missing[0] if len(missing) == 1 else text)
-            log.warning("left out: %s", text)
+        source = self.request.source
+        report_missing(source, self.missing, len(self.samples), self.request.missing)
         if not self.samples:
             raise ValueError(f"{source}: the list is empty")
         if self._again:
@@ -179,6 +173,27 @@ class Collector:
                 "; ..." if len(self._again) > _SHOWN else "",
             )
         return AnnotationList(self.samples, classes)
+
+
+def report_missing(source: Path, missing: Sequence[str], present: int, rule: str) -> None:
+    """Raise or log that videos of a list are not there.
+
+    Args:
+        source: the list.
+        missing: a line of each missing video.
+        present: number of those that are there.
+        rule: ``"error"``, ``"skip"`` (they were left out, which is logged) or ``"keep"``.
+
+    Raises:
+        FileNotFoundError: videos are missing and may not be, or all are.
+    """
+    if not missing or rule == "keep":
+        return
+    named = "; ".join(missing[:_SHOWN]) + ("; ..." if len(missing) > _SHOWN else "")
+    text = f"{source}: {len(missing)} of {present + len(missing)} videos are missing: {named}"
+    if rule == "error" or not present:
+        raise FileNotFoundError(missing[0] if len(missing) == 1 else text)
+    log.warning("left out: %s", text)
 
 
 def read_text(file: Path) -> str:

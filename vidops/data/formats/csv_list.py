@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from ..samples import AnnotationList
-from . import kinetics
+from . import ava, kinetics
 from ._format import Collector, Format, Request, first_line, label_of, read_rows
 
 _PATH_HEADERS = frozenset({"path", "video", "file", "filename", "video_path"})
@@ -43,7 +43,9 @@ def _is_header(cells: list[str]) -> bool:
 def _matches(source: Path) -> bool:
     if not source.is_file() or source.suffix.lower() != ".csv":
         return False
-    return not re.match(r"\d+;", first_line(source)) and not kinetics.FORMAT.matches(source)
+    return not re.match(r"\d+;", first_line(source)) and not any(
+        other.FORMAT.matches(source) for other in (ava, kinetics)
+    )
 
 
 FORMAT = Format("csv", "a .csv with lines path,label", _matches, read)
