@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from vidops._extras import require_all
 
+# At once, as they need numpy alone: frame_map is a module's name and its function's, of which this is the latter.
+from .detections import LabelledBoxes, read_detections, write_detections
+from .frame_map import FrameMap, frame_map
+
 if TYPE_CHECKING:
     from .evaluator import evaluate
     from .find import find_videos
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Counts",
+    "FrameMap",
+    "LabelledBoxes",
     "Prediction",
     "Predictor",
     "Report",
@@ -28,11 +34,14 @@ __all__ = [
     "average_splits",
     "evaluate",
     "find_videos",
+    "frame_map",
     "fuse",
     "predict",
+    "read_detections",
     "read_scores",
     "save_scores",
     "video_scores",
+    "write_detections",
 ]
 
 # evaluator and predictor read recipes, for which they need training, which needs the counts of metrics.
