@@ -28,6 +28,8 @@ VIDOPS_LIBRARY(VIDOPS_NAMESPACE, m) {
   m.def(
       "nonlocal_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor out, Tensor lse, "
       "int kind, float scale, bool allow_tf32) -> (Tensor, Tensor, Tensor)");
+  m.def("pathway_select(Tensor[] paths, Tensor logits) -> Tensor");
+  m.def("pathway_select_backward(Tensor grad, Tensor[] paths, Tensor logits) -> (Tensor[], Tensor)");
   m.def("resize(Tensor x, int height, int width) -> Tensor");
   m.def("resize_backward(Tensor grad, int height, int width) -> Tensor");
   m.def("temporal_conv(Tensor x, Tensor weight, Tensor? bias, int[] groups, int stride, str padding) -> Tensor");

@@ -11,6 +11,7 @@
 #include "common/namespace.h"
 #include "common/temporal_checks.h"
 #include "common/vec.h"
+#include "cpu/index.h"
 
 namespace vidops {
 namespace {
@@ -39,24 +40,6 @@ void move_streamed(char* to, const char* frame0, int64_t step, int64_t t, int64_
     stream(reinterpret_cast<float*>(to + i), v);
   }
 }
-
-// The item-th of all (outer, middle, inner), inner fastest: walked without a division a step.
-struct Index {
-  int64_t inner_size, middle_size, outer, middle, inner;
-
-  Index(int64_t item, int64_t middle_size, int64_t inner_size)
-      : inner_size(inner_size),
-        middle_size(middle_size),
-        outer(item / (middle_size * inner_size)),
-        middle(item / inner_size % middle_size),
-        inner(item % inner_size) {}
-  void next() {
-    if (++inner < inner_size) return;
-    inner = 0;
-    if (++middle < middle_size) return;
-    middle = 0, ++outer;
-  }
-};
 
 // Result frame t of the first fold is frame t + step, of the second frame t - step, of the rest frame t.
 Tensor shift(const Tensor& input, int64_t fold, int64_t step) {

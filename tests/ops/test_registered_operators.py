@@ -101,3 +101,24 @@ def test_temporal_projection(backend: str) -> None:
         grads: list[Tensor | None] = [None] * 6
         grads[i] = torch.zeros(*shape[:-1], shape[-1] + 1, device=device)
         refused(f"grad_{name} must have", backward, *grads, x, basis, 0.0, True, True)
+
+
+@native
+def test_pathway_select(backend: str) -> None:
+    forward, backward, device = registered("pathway_select", backend)
+    x, logits = torch.zeros(2, 3, 4, 2, 2, device=device), torch.zeros(2, 2, 3, 4, device=device)
+    for paths, given, text in (
+        ([], logits, "paths must hold 1 to 8 clips, got 0"),
+        ([x] * 9, logits, "paths must hold 1 to 8 clips, got 9"),
+        ([x[0], x[0]], logits, "each of paths must be a clip"),
+        ([x, x[..., :1]], logits, r"each of paths must have the shape of paths\[0\]"),
+        ([x, x.double()], logits, r"each of paths must have the dtype of paths\[0\]"),
+        ([x, x], logits[0], "logits must be"),
+        ([x, x], logits[..., :3], "logits must be"),
+        ([x, x, x], logits, "logits must be"),
+        ([x, x], logits.double(), "logits must have the dtype of paths"),
+    ):
+        refused(text, forward, paths, given)
+        refused(text, backward, x, paths, given)
+    refused(r"grad must have the shape of paths\[0\]", backward, x[:1], [x, x], logits)
+    refused(r"grad must have the dtype of paths\[0\]", backward, x.double(), [x, x], logits)

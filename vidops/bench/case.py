@@ -139,8 +139,8 @@ class Benchmark:
         matrix: whether they are matrix products, for which a GPU has units of their own in 16 bits.
         traffic: ``traffic(direction, inputs, outputs)``: bytes that must move, from the tensors; None: every
             input is read once and every result written once.
-        clips: which inputs are clips, whose memory layout varies.
-        batched: which inputs hold one entry a clip along their first axis.
+        clips: which inputs are clips, whose memory layout varies; of those that a size has.
+        batched: which inputs hold one entry a clip along their first axis; of those that a size has.
     """
 
     operator: str

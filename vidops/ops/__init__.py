@@ -9,6 +9,7 @@ from .explain import explain
 from .keypoint_shifts import keypoint_shifts
 from .motion_band_pass import motion_band_pass
 from .nonlocal_attention import nonlocal_attention
+from .pathway_select import pathway_select
 from .region_aggregate import region_aggregate
 from .region_attention import region_attention
 from .resize import resize
@@ -25,6 +26,7 @@ __all__ = [
     "keypoint_shifts",
     "motion_band_pass",
     "nonlocal_attention",
+    "pathway_select",
     "region_aggregate",
     "region_attention",
     "resize",

@@ -26,8 +26,8 @@ def check_clip(x: Any, name: str = "x") -> None:
         raise ValueError(f"{name} must be a clip (N, C, T, H, W), got {x.dim()} dimensions: {tuple(x.shape)}")
 
 
-def check_like(tensor: Any, name: str, x: Tensor, shape: tuple[int, ...]) -> None:
-    """Require a tensor of ``shape`` with the dtype and device of the clip ``x``.
+def check_like(tensor: Any, name: str, x: Tensor, shape: tuple[int, ...] | None, of: str = "x") -> None:
+    """Require a tensor of ``shape``, unless None, with the dtype and device of the clip ``x``, which is called ``of``.
 
     Example:
         >>> check_like(torch.zeros(2), "bias", torch.zeros(1, 2, 3, 4, 5), (2,))
@@ -35,10 +35,10 @@ def check_like(tensor: Any, name: str, x: Tensor, shape: tuple[int, ...]) -> Non
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a Tensor, got {type(tensor).__name__}")
     if tensor.dtype != x.dtype:
-        raise TypeError(f"{name} must have the dtype of x, {x.dtype}, got {tensor.dtype}")
+        raise TypeError(f"{name} must have the dtype of {of}, {x.dtype}, got {tensor.dtype}")
     if tensor.device != x.device:
-        raise ValueError(f"{name} must be on the device of x, {x.device}, got {tensor.device}")
-    if tensor.shape != shape:
+        raise ValueError(f"{name} must be on the device of {of}, {x.device}, got {tensor.device}")
+    if shape is not None and tensor.shape != shape:
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")
 
 

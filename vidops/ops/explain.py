@@ -51,6 +51,8 @@ def explain(operator: str, *args: Any, **keywords: Any) -> str:
     requested = keywords.get("backend")
     if missing:
         first, clip = next(iter(given.items()))
+        if isinstance(clip, (list, tuple)) and clip:
+            first, clip = f"{first}[0]", clip[0]
         check_clip(clip, first)
         answer = (OPERATORS[operator], clip.device.type, (clip,)) if operator in OPERATORS else None
         if answer is None:

@@ -4,6 +4,7 @@ from .depthwise_conv3d import depthwise_conv3d
 from .keypoint_shifts import keypoint_shifts
 from .motion_band_pass import motion_band_pass
 from .nonlocal_attention import attention_map, nonlocal_attention
+from .pathway_select import pathway_select
 from .region_attention import region_attention
 from .resize import resize
 from .temporal_conv import temporal_conv
@@ -18,6 +19,7 @@ __all__ = [
     "keypoint_shifts",
     "motion_band_pass",
     "nonlocal_attention",
+    "pathway_select",
     "region_attention",
     "resize",
     "temporal_conv",

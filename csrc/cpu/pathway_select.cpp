@@ -1,0 +1,356 @@
+// pathway_select on the CPU: all pathways are read side by side, in the order of memory, and each result is written
+// once.
+//
+// Floor: M clips read and one written; backward reads M clips and the gradient and writes M. The weights are a small
+// table made before (pathway_select_softmax.h). Planar clips are walked row by row, a row being the positions of a
+// channel's frame, which share M weights in registers: of all its frames where logits do not tell these apart and
+// memory does not either. Channels-last clips are walked position by position, with a vector of weights a vector of
+// channels, from the first cache. Results larger than the caches are streamed past them, which saves reading the lines
+// first.
+//
+// Backward writes weight * gradient while it sums gradient * pathway for the logits: in fp32 over kTerms products a
+// lane, in fp64 above, for channels last over kPixels positions, of which every share has sums of its own.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <array>
+
+#include "common/dispatch.h"
+#include "common/namespace.h"
+#include "common/pathway_select.h"
+#include "cpu/channel_vectors.h"
+#include "cpu/index.h"
+#include "cpu/pathway_select_rows.h"
+#include "cpu/pathway_select_softmax.h"
+
+namespace vidops {
+namespace {
+
+constexpr int64_t kGrain = 16 << 10;  // elements of a path that a thread should have at least
+constexpr int64_t kPixels = kTerms;   // channels last: positions a thread takes at a time
+
+template <class T>
+struct Call {
+  SelectSize size;
+  std::vector<View<T>> paths, outs;  // outs: the result, or the gradients of the paths
+  View<T> grad;                      // backward alone
+  const acc_t<T>* weights;
+  acc_t<T>* slopes;  // gradients of the weights, backward alone
+
+  const Clip& shape() const { return outs[0].shape; }
+  // Calls f with the shape of every clip.
+  template <class F>
+  void each_clip(F&& f) const {
+    for (const View<T>& path : paths) f(path.shape);
+    for (const View<T>& out : outs) f(out.shape);
+    if (grad.data) f(grad.shape);
+  }
+  // Whether all are channels last. Clips of one pixel may be some so and some not: all are walked as planar ones then.
+  bool last() const {
+    bool all = true;
+    each_clip([&](const Clip& c) { all = all && c.channels_last(); });
+    return all;
+  }
+};
+
+// Calls f with the number of pathways as a constant.
+template <class F>
+void with_pathways(int64_t pathways, F&& f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) {
+    ((pathways == I + 1 ? f(std::integral_constant<int, I + 1>{}) : void()), ...);
+  }(std::make_integer_sequence<int, kMostPathways>{});
+}
+
+template <int M, class T, class U>
+Runs<T, M> runs_of(const std::vector<View<U>>& views, int64_t n, int64_t c, int64_t t, int64_t p = 0) {
+  Runs<T, M> runs;
+  for (int m = 0; m < M; ++m) {
+    const Clip& shape = views[m].shape;
+    runs.at[m] = views[m].frame(n, c, t) + p * shape.sP, runs.step[m] = shape.sP;
+  }
+  return runs;
+}
+
+// Whether results are worth streaming past the caches.
+template <class T>
+bool can_stream(const Call<T>& call) {
+  if (!std::is_same_v<T, acc_t<T>>) return false;
+  int64_t bytes = 0;
+  bool aligned = true;
+  for (const View<T>& out : call.outs) {
+    bytes += out.shape.numel() * static_cast<int64_t>(sizeof(T));
+    aligned = aligned && reinterpret_cast<uintptr_t>(out.data) % kVectorBytes == 0;
+  }
+  const int64_t run = call.last() ? call.shape().C : call.shape().P;
+  return aligned && bytes >= kStreamBytes && (run % kLanes<T> == 0 || run >= 8 * kLanes<T>);
+}
+
+// Calls f(n, c, t, row) for every row of planar clips, in the order of memory; `row` counts as (n, c, t) do.
+template <class T, class F>
+void each_row(const Call<T>& call, F&& f) {
+  const Clip& c = call.shape();
+  const bool frames_first = c.sT > c.sC;
+  torch::stable::parallel_for(0, c.N * c.C * c.T, kGrain / c.P + 1, [&](int64_t begin, int64_t end) {
+    Index at(begin, frames_first ? c.T : c.C, frames_first ? c.C : c.T);
+    for (int64_t i = begin; i < end; ++i, at.next()) {
+      f(at.outer, frames_first ? at.inner : at.middle, frames_first ? at.middle : at.inner);
+    }
+    stream_fence();
+  });
+}
+
+// The weights of a planar row.
+template <int M, class T>
+struct RowWeights {
+  Vec<T> value[M];
+
+  RowWeights(const Call<T>& call, int64_t n, int64_t c, int64_t t) {
+    const SelectSize& s = call.size;
+    for (int m = 0; m < M; ++m) {
+      value[m] = broadcast<Vec<T>>(call.weights[((n * M + m) * s.C + c) * s.frames + (s.frames > 1 ? t : 0)]);
+    }
+  }
+  Vec<T> operator()(int m, int64_t) const { return value[m]; }
+};
+
+template <int M, bool kStream, class T>
+void select_planar(const Call<T>& call) {
+  each_row(call, [&](int64_t n, int64_t c, int64_t t) {
+    const RowWeights<M, T> weights(call, n, c, t);
+    select_run<M, kStream>(runs_of<M, const T>(call.paths, n, c, t), weights, call.shape().P,
+                           call.outs[0].frame(n, c, t));
+  });
+}
+
+// Gradients of the weights to slopes (N, M, C, T) of the clip.
+template <int M, bool kStream, class T>
+void slope_planar(const Call<T>& call) {
+  constexpr int64_t some = kTerms * kLanes<T>;
+  const Clip& shape = call.shape();
+  each_row(call, [&](int64_t n, int64_t c, int64_t t) {
+    const RowWeights<M, T> weights(call, n, c, t);
+    const T* grad = call.grad.frame(n, c, t);
+    Runs<const T, M> x = runs_of<M, const T>(call.paths, n, c, t);
+    Runs<T, M> dx = runs_of<M, T>(call.outs, n, c, t);
+    Wide<T> total[M] = {};
+    for (int64_t p = 0; p < shape.P; p += some) {
+      Vec<T> sum[M] = {};
+      slope_run<M, kStream>(grad + p, x, weights, std::min(some, shape.P - p), dx,
+                            [&](int m, int64_t, const Vec<T>& g, const Vec<T>& v)
+                                __attribute__((always_inline)) { sum[m] += g * v; });
+      for (int m = 0; m < M; ++m) add_wide<T>(total[m], sum[m]), x.at[m] += some, dx.at[m] += some;
+    }
+    for (int m = 0; m < M; ++m) {
+      call.slopes[((n * M + m) * shape.C + c) * shape.T + t] = static_cast<acc_t<T>>(sum_lanes(total[m]));
+    }
+  });
+}
+
+// Calls f(n, t, p, count, share) for shares of the positions of channels-last clips.
+template <class T, class F>
+void each_share(const Call<T>& call, F&& f) {
+  const Clip& c = call.shape();
+  const int64_t shares = (c.P + kPixels - 1) / kPixels;
+  torch::stable::parallel_for(0, c.N * c.T * shares, kGrain / (c.C * std::min(c.P, kPixels)) + 1,
+                              [&](int64_t begin, int64_t end) {
+                                for (int64_t i = begin; i < end; ++i) {
+                                  const int64_t p = i % shares * kPixels;
+                                  f(i / (c.T * shares), i / shares % c.T, p, std::min(kPixels, c.P - p), i);
+                                }
+                                stream_fence();
+                              });
+}
+
+template <int M, class T>
+const acc_t<T>* weights_of_frame(const Call<T>& call, int64_t n, int64_t t) {
+  const SelectSize& s = call.size;
+  return call.weights + (n * s.frames + (s.frames > 1 ? t : 0)) * M * s.C;
+}
+
+template <int M, bool kStream, class T>
+void select_last(const Call<T>& call) {
+  const Clip& shape = call.shape();
+  each_share(call, [&](int64_t n, int64_t t, int64_t p, int64_t count, int64_t) {
+    const acc_t<T>* table = weights_of_frame<M>(call, n, t);
+    Runs<const T, M> x = runs_of<M, const T>(call.paths, n, 0, t, p);
+    T* to = call.outs[0].frame(n, 0, t) + p * shape.sP;
+    for (int64_t i = 0; i < count; ++i, x.next(), to += shape.sP) {
+      select_run<M, kStream>(
+          x, [&](int m, int64_t c) __attribute__((always_inline)) { return load(table + m * shape.C + c); }, shape.C,
+          to);
+    }
+  });
+}
+
+// Gradients of the weights to slopes (shares, M, C): of each share of the positions.
+template <int M, bool kStream, class T>
+void slope_last(const Call<T>& call) {
+  using A = acc_t<T>;
+  const Clip& shape = call.shape();
+  const int64_t pitch = round_up(shape.C, kLanes<T>) + kLanes<T>;
+  each_share(call, [&](int64_t n, int64_t t, int64_t p, int64_t count, int64_t share) {
+    const A* table = weights_of_frame<M>(call, n, t);
+    Runs<const T, M> x = runs_of<M, const T>(call.paths, n, 0, t, p);
+    Runs<T, M> dx = runs_of<M, T>(call.outs, n, 0, t, p);
+    const T* grad = call.grad.frame(n, 0, t) + p * call.grad.shape.sP;
+    const Scratch<A> sums(M * pitch);
+    std::fill_n(sums.get(), M * pitch, A{0});
+    for (int64_t i = 0; i < count; ++i, x.next(), dx.next(), grad += call.grad.shape.sP) {
+      slope_run<M, kStream>(
+          grad, x, [&](int m, int64_t c) __attribute__((always_inline)) { return load(table + m * shape.C + c); },
+          shape.C, dx,
+          [&](int m, int64_t c, const Vec<T>& g, const Vec<T>& v) __attribute__((always_inline)) {
+            A* const at = sums.get() + m * pitch + c;
+            store(at, load(at) + g * v);
+          });
+    }
+    for (int m = 0; m < M; ++m) {
+      std::copy_n(sums.get() + m * pitch, shape.C, call.slopes + (share * M + m) * shape.C);
+    }
+  });
+}
+
+// Sums of `count` neighbours, each of `each` numbers, to the front.
+template <class A>
+void sum_up(A* values, int64_t groups, int64_t count, int64_t each) {
+  if (count == 1) return;
+  std::vector<double> total(each);
+  for (int64_t g = 0; g < groups; ++g) {
+    std::fill(total.begin(), total.end(), 0);
+    for (int64_t k = 0; k < count; ++k) {
+      const A* from = values + (g * count + k) * each;
+      for (int64_t i = 0; i < each; ++i) total[i] += from[i];
+    }
+    for (int64_t i = 0; i < each; ++i) values[g * each + i] = static_cast<A>(total[i]);
+  }
+}
+
+// A planar clip whose frames lie one behind the other, as a single frame.
+void join_frames(Clip& c) { c.P *= c.T, c.sT = c.P, c.T = 1; }
+
+template <class T>
+bool joins(const Call<T>& call) {
+  bool dense = call.size.frames == 1 && !call.last();
+  call.each_clip([&](const Clip& c) { dense = dense && (c.T == 1 || c.sT == c.P); });
+  return dense;
+}
+
+template <class T>
+void join(Call<T>& call) {
+  if (!joins(call)) return;
+  for (View<T>& path : call.paths) join_frames(path.shape);
+  for (View<T>& out : call.outs) join_frames(out.shape);
+  join_frames(call.grad.shape);
+}
+
+template <class T>
+Call<T> make_call(const SelectSize& size, const std::vector<Tensor>& paths, const std::vector<Tensor>& outs) {
+  Call<T> call{size, {}, {}, {}, nullptr, nullptr};
+  for (const Tensor& path : paths) call.paths.push_back(view<T>(path));
+  for (const Tensor& out : outs) call.outs.push_back(view<T>(out));
+  return call;
+}
+
+// All paths planar or all channels last, as the first one is.
+std::vector<Tensor> native_paths(const std::vector<Tensor>& paths) {
+  std::vector<Tensor> native{native_clip(paths[0])};
+  const Clip first = describe(native[0]);
+  for (size_t m = 1; m < paths.size(); ++m) native.push_back(native_clip_like(paths[m], first));
+  return native;
+}
+
+template <class T>
+void make_weights(const Call<T>& call, Tensor& logits, acc_t<T>* to) {
+  const T* from = static_cast<const T*>(logits.data_ptr());
+  (call.last() ? last_weights<T> : planar_weights<T>)(from, call.size, to);
+}
+
+template <class T>
+int64_t table_size(const SelectSize& s) {
+  return s.N * s.pathways * s.C * s.frames + kLanes<T>;
+}
+
+template <class T>
+void forward(Call<T> call, Tensor& logits) {
+  const Scratch<acc_t<T>> weights(table_size<T>(call.size));
+  make_weights(call, logits, weights.get());
+  call.weights = weights.get();
+  join(call);
+  const bool streams = can_stream(call);
+  with_pathways(call.size.pathways, [&](auto m) {
+    if constexpr (std::is_same_v<T, acc_t<T>>) {
+      if (streams) return (call.last() ? select_last<m, true, T> : select_planar<m, true, T>)(call);
+    }
+    (call.last() ? select_last<m, false, T> : select_planar<m, false, T>)(call);
+  });
+}
+
+template <class T>
+void backward(Call<T> call, Tensor& logits, T* to) {
+  using A = acc_t<T>;
+  const SelectSize& s = call.size;
+  const Scratch<A> weights(table_size<T>(s));
+  make_weights(call, logits, weights.get());
+  call.weights = weights.get();
+  join(call);
+  const Clip& c = call.shape();
+  const bool streams = can_stream(call), last = call.last();
+  const int64_t shares = last ? (c.P + kPixels - 1) / kPixels : 1;
+  const Scratch<A> slopes(s.N * c.T * shares * s.pathways * s.C);
+  call.slopes = slopes.get();
+  with_pathways(s.pathways, [&](auto m) {
+    if constexpr (std::is_same_v<T, A>) {
+      if (streams) return (last ? slope_last<m, true, T> : slope_planar<m, true, T>)(call);
+    }
+    (last ? slope_last<m, false, T> : slope_planar<m, false, T>)(call);
+  });
+  if (last) {
+    sum_up(slopes.get(), s.N * s.frames, c.T / s.frames * shares, s.pathways * s.C);
+    last_slopes(weights.get(), slopes.get(), s, to);
+  } else {
+    sum_up(slopes.get(), s.N * s.pathways * s.C * s.frames, c.T / s.frames, 1);
+    planar_slopes(weights.get(), slopes.get(), s, to);
+  }
+}
+
+Tensor pathway_select(std::vector<Tensor> paths, Tensor logits) {
+  const SelectSize size = check_pathway_select(paths, logits);
+  paths = native_paths(paths);
+  const Clip c = describe(paths[0]);
+  Tensor y = empty_clip(paths[0], c, c.T, c.layout);
+  if (y.numel() == 0) return y;
+  logits = torch::stable::contiguous(logits);
+  dispatch_float(y.scalar_type(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    forward(make_call<T>(size, paths, {y}), logits);
+  });
+  return y;
+}
+
+std::tuple<std::vector<Tensor>, Tensor> pathway_select_backward(Tensor grad, std::vector<Tensor> paths, Tensor logits) {
+  const SelectSize size = check_pathway_select(paths, logits);
+  check_pathway(grad, "grad", paths[0]);
+  paths = native_paths(paths);
+  auto [grads, slope] = new_select_gradients(paths, logits);
+  if (grad.numel() == 0) {
+    torch::stable::zero_(slope);
+    return {grads, slope};
+  }
+  grad = native_clip_like(grad, describe(paths[0]));
+  logits = torch::stable::contiguous(logits);
+  dispatch_float(grad.scalar_type(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    Call<T> call = make_call<T>(size, paths, grads);
+    call.grad = view<T>(grad);
+    backward(call, logits, static_cast<T*>(slope.data_ptr()));
+  });
+  return {grads, slope};
+}
+
+VIDOPS_LIBRARY_IMPL(VIDOPS_NAMESPACE, CPU, m) {
+  m.impl("pathway_select", TORCH_BOX(&pathway_select));
+  m.impl("pathway_select_backward", TORCH_BOX(&pathway_select_backward));
+}
+
+}  // namespace
+}  // namespace vidops
