@@ -7,6 +7,7 @@ counting is the one way that is exact for every container, and only the wanted f
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -221,13 +222,37 @@ def _find(path: str) -> Place:
         raise VideoError(f"{path}: {reason}") from error
 
 
-def _decode(path: str, whole: bool = False) -> Iterator[Any]:
-    """Yield every frame in the decoder's order; with ``whole``, check at the end that nothing was cut off."""
+@dataclass
+class _Opened:
+    """A file's video while it is decoded, and how much of it was, for the error's text."""
+
+    container: Any
+    stream: Any
+    place: Place
+    packets: int = 0
+    frames: int = 0
+    since: str = ""  # what the frames are counted from, where that is not the file's beginning
+
+    def decode(self, packet: Any, path: str) -> Iterator[Any]:
+        """Yield the frames that a packet completes, in the decoder's order."""
+        if packet.is_corrupt:
+            raise VideoError(f"{path}: damaged or cut short after frame {self.frames}{self.since}")
+        self.packets += bool(packet.size)
+        for frame in packet.decode():
+            if frame.is_corrupt:
+                raise VideoError(f"{path}: frame {self.frames}{self.since} is damaged")
+            yield frame
+            self.frames += 1
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[_Opened]:
+    """Open a file's video, and turn what the container or the decoder meets into a `VideoError`."""
     av = require("av", extra="video")
     place = _find(path)
     if place.size == 0:
         raise VideoError(f"{path}: the file is empty")
-    packets = frames = 0
+    opened = None
     try:
         with av.open(place.url, metadata_errors="replace") as container:
             stream = _video_stream(av, path, container)
@@ -237,35 +262,35 @@ def _decode(path: str, whole: bool = False) -> Iterator[Any]:
             if stream.codec_context.name == "mjpeg":
                 # It otherwise fills what it cannot decode with what the memory held before, unmarked.
                 stream.codec_context.options = {"err_detect": "explode"}
-            indexed = _indexed_packets(container, stream) if whole else 0
-            ends = 0.0
-            for packet in container.demux(stream):
-                if packet.is_corrupt:
-                    raise VideoError(f"{path}: damaged or cut short after frame {frames}")
-                if packet.size:
-                    packets += 1
-                    if packet.pts is not None:
-                        ends = max(ends, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-                for frame in packet.decode():
-                    if frame.is_corrupt:
-                        raise VideoError(f"{path}: frame {frames} is damaged")
-                    yield frame
-                    frames += 1
-            if frames == 0:
-                raise VideoError(f"{path}: holds no video frames")
-            if packets < indexed:
-                raise VideoError(f"{path}: cut short, {packets} of {indexed} coded frames are there")
-            promised = promised_bytes(place.file, place.start) if whole else None
-            if place.size < (promised or 0):
-                raise VideoError(f"{path}: cut short, {place.size} of {promised} bytes are there")
-            if whole and ends < _tagged_duration(stream) - 2 / float(stream.average_rate or 1):
-                raise VideoError(f"{path}: cut short after {ends:.2f} s")
+            opened = _Opened(container, stream, place)
+            yield opened
     except VideoError:
         raise
     except (av.FFmpegError, OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        where = f" after frame {frames}" if packets else ""
+        where = f" after frame {opened.frames}{opened.since}" if opened and opened.packets else ""
         raise VideoError(f"{path}: cannot be decoded{where} ({reason})") from error
+
+
+def _decode(path: str, whole: bool = False) -> Iterator[Any]:
+    """Yield every frame in the decoder's order; with ``whole``, check at the end that nothing was cut off."""
+    with _opened(path) as opened:
+        stream, place = opened.stream, opened.place
+        indexed = _indexed_packets(opened.container, stream) if whole else 0
+        ends = 0.0
+        for packet in opened.container.demux(stream):
+            if packet.size and packet.pts is not None:
+                ends = max(ends, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            yield from opened.decode(packet, path)
+        if opened.frames == 0:
+            raise VideoError(f"{path}: holds no video frames")
+        if opened.packets < indexed:
+            raise VideoError(f"{path}: cut short, {opened.packets} of {indexed} coded frames are there")
+        promised = promised_bytes(place.file, place.start) if whole else None
+        if place.size < (promised or 0):
+            raise VideoError(f"{path}: cut short, {place.size} of {promised} bytes are there")
+        if whole and ends < _tagged_duration(stream) - 2 / float(stream.average_rate or 1):
+            raise VideoError(f"{path}: cut short after {ends:.2f} s")
 
 
 def _video_stream(av: Any, path: str, container: Any) -> Any:
