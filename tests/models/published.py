@@ -211,4 +211,5 @@ ROWS: list[tuple[str, Figure]] = [
     ("mfnet", Figure("PyTorch-MFNet", (3, 16, 224, 224), 400, gmacs=11.05, params=8.0)),
     ("mfnet", Figure("PyTorch-MFNet, Mini-Kinetics' classes", (3, 16, 224, 224), 200, params=7.84)),
     ("mf_kpsem", Figure("KPSEM, table 1", (3, 16, 224, 224), 200, gmacs=11.21, params=8.11)),
+    ("i3d_resnet50", Figure("PyTorchVideo's model zoo", (3, 8, 256, 256), gmacs=37.53, params=28.04)),
 ]

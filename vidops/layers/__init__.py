@@ -16,6 +16,8 @@ from .non_local import NonLocal
 from .pixelwise_temporal_projection import PixelwiseTemporalProjection
 from .placement import insert_after, remove_inserted
 from .region_non_local import RegionNonLocal
+from .roi_align import roi_align
+from .slow_fast_attention import SlowFastAttention, SlowFastSelfAttention
 from .squeeze_excite3d import SqueezeExcite3d
 from .temporal_shift import TemporalShift
 from .temporal_squeeze_pool import TemporalSqueezePool
@@ -36,10 +38,13 @@ __all__ = [
     "NonLocal",
     "PixelwiseTemporalProjection",
     "RegionNonLocal",
+    "SlowFastAttention",
+    "SlowFastSelfAttention",
     "SqueezeExcite3d",
     "TemporalShift",
     "TemporalSqueezePool",
     "channels_last",
     "insert_after",
     "remove_inserted",
+    "roi_align",
 ]

@@ -7,6 +7,7 @@ from .backbone import Backbone, Block, SegmentConsensus
 from .busy_quiet import BusyQuietNet
 from .cards import Comparison, Figure, ModelCard, Score, count_gmacs, count_params
 from .dan import DANTSM, DANX3D
+from .i3d import I3D
 from .inception_resnet_v2 import InceptionResNetV2, TSNInceptionResNetV2
 from .kpsem import MFKPSEM, R3DKPSEM, KeyPointNetwork
 from .mbpm import MBPMTSM, MBPMX3D, MBPMTSMMobileNetV2
@@ -16,6 +17,7 @@ from .mstnet import MSTNet
 from .r3d import R3D, FlatBottleneck
 from .registry import create_model, is_model, list_models, model_card, register_model
 from .resnet import BasicBlock, Bottleneck, ResNet
+from .st_slowfast import I3DActors, STSlowFast
 from .tesnet import TeSNet
 from .tsm import TSM, TSMMobileNetV2
 from .tsn import TSN
@@ -26,6 +28,7 @@ __all__ = [
     "CPATSM",
     "DANTSM",
     "DANX3D",
+    "I3D",
     "MBPMTSM",
     "MBPMX3D",
     "MFKPSEM",
@@ -46,6 +49,7 @@ __all__ = [
     "Comparison",
     "Figure",
     "FlatBottleneck",
+    "I3DActors",
     "InceptionResNetV2",
     "InvertedResidual",
     "KeyPointNetwork",
@@ -57,6 +61,7 @@ __all__ = [
     "ModelCard",
     "MultiFiberUnit",
     "ResNet",
+    "STSlowFast",
     "Score",
     "SegmentConsensus",
     "TSMMobileNetV2",

@@ -27,6 +27,7 @@ class Score:
         top5: share of videos whose class is among the first five; None where it is not given.
         options: options of `create_model` that make the row's configuration.
         source: where it stands, where one data set and number of frames has several.
+        metric: what ``top1`` is, where it is no accuracy.
     """
 
     dataset: str
@@ -35,6 +36,7 @@ class Score:
     top5: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+    metric: str = "top-1"
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ class ModelCard:
         figures: published parameters and multiply-adds.
         frames_per_segment: consecutive frames of a clip that make one of the network's segments, by default.
         frames_option: the option that sets this number, where one does.
+        detects: whether it classifies actors: ``net(clip, boxes)`` returns logits of each box, of which several classes
+            may hold.
     """
 
     name: str
@@ -120,6 +124,7 @@ class ModelCard:
     figures: tuple[Figure, ...] = ()
     frames_per_segment: int = 1
     frames_option: str | None = None
+    detects: bool = False
 
     def frames_of(self, options: Mapping[str, Any]) -> int:
         """Look up how many consecutive frames make a segment of the model with some options.

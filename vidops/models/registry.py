@@ -165,7 +165,9 @@ def create_model(
 
     Returns:
         A network from normalised clips ``(N, 3, T, H, W)`` to logits ``(N, num_classes)``. One with losses of its own
-        (TeSNet, DAN) returns ``(logits, {name: loss})`` when called with ``return_losses=True``.
+        (TeSNet, DAN) returns ``(logits, {name: loss})`` when called with ``return_losses=True``. One of actors
+        (`ModelCard.detects`) takes their boxes ``(R, 5)`` too, the clip's index and x1, y1, x2, y2 in pixels of the
+        clip, and returns logits ``(R, num_classes)``.
 
     Raises:
         ValueError: no model has that name, or an argument is out of range.
