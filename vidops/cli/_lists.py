@@ -107,6 +107,7 @@ def read_source(args: argparse.Namespace) -> Source:
         ValueError: it cannot be read, or an argument does not fit it.
     """
     from vidops.data import read_annotations
+    from vidops.data.actor_lists import list_videos
     from vidops.data.flow_jobs import find_videos
     from vidops.data.formats import find_format
 
@@ -117,14 +118,17 @@ def read_source(args: argparse.Namespace) -> Source:
         raise ValueError(f"{args.overrides[0]}: keys are those of a recipe, {source} is none")
     options = list_options(args)
     own = str(source) if source.is_dir() else os.path.dirname(args.source) or "."
-    if source.is_dir() and find_format(source, options["format"]).name == "folder":
+    format = find_format(source, options["format"]).name if source.exists() else ""
+    if source.is_dir() and format == "folder":
         return Source(find_videos(source), args.root or own)
+    if format == "ava":
+        return Source(list_videos(source, args.root, options["frames"]), args.root or own)
     return Source(read_annotations(source, **options, missing="keep").samples, args.root or own)
 
 
 def _of_recipe(args: argparse.Namespace) -> Source:
     from vidops.training import load_config
-    from vidops.training.loading import read_list
+    from vidops.training.task import task_of
 
     for key in KEYS:
         if getattr(args, key) is not None:
@@ -132,5 +136,6 @@ def _of_recipe(args: argparse.Namespace) -> Source:
             raise ValueError(f"{flag}: is for lists; of a recipe change data.{key}")
     config = load_config(args.source, args.overrides)
     parts = ("train", "val") if args.subset == "all" else (args.subset,)
-    samples = [sample for part in parts for sample in read_list(config, part, missing="keep").samples]
+    task = task_of(config)
+    samples = [sample for part in parts for sample in task.read(part, missing="keep").samples]
     return Source(samples, config.data.root, config.data.flow_root)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from .actors import ActorList, KeyFrame
 from .boxes import overlaps
 from .formats._format import report_missing
 from .formats.ava import Box, Row, read_boxes, read_excluded, read_label_map, real
-from .samples import VIDEO_SUFFIXES, FrameFolder
+from .samples import VIDEO_SUFFIXES, FrameFolder, Sample
 
 log = logging.getLogger("vidops.data")
 
@@ -89,18 +89,16 @@ def read_actors(
         Traceback (most recent call last):
         FileNotFoundError: source: no/such/list.csv is not a file
     """
-    files = {
-        "source": source,
-        "labels": labels,
-        "scored": scored,
-        "excluded": excluded,
-        "proposals": proposals,
-    }
-    for name, file in files.items():
-        if file is not None and not Path(file).is_file():
-            raise FileNotFoundError(f"{name}: {file} is not a file")
-    if root is not None and not Path(root).is_dir():
-        raise FileNotFoundError(f"root: {root} is not a folder")
+    _check_files(
+        {
+            "source": source,
+            "labels": labels,
+            "scored": scored,
+            "excluded": excluded,
+            "proposals": proposals,
+        },
+        root,
+    )
     if missing not in ("error", "skip", "keep"):
         raise ValueError(f"missing must be one of error, skip, keep, got {missing!r}")
     for name, share in (("min_score", min_score), ("match_iou", match_iou)):
@@ -108,41 +106,77 @@ def read_actors(
             raise ValueError(f"{name} must be in 0 to 1, got {share!r}")
     source = Path(source)
     classes, evaluated = _classes(labels, scored)
-    rows = list(read_boxes(source))
-    if not rows:
+    rules = _Rules(len(classes), start_time, timestamps)
+    listed: dict[str, str] = {}  # video -> the first line that names it
+    truth = _joined(_annotated(source, rules, listed))
+    if not truth:
         raise ValueError(f"{source}: the list is empty")
-    for row in rows:
-        _check(row, len(classes), start_time, timestamps)
-    truth = _joined((row, 1.0) for row in rows)
-    given = truth
-    if proposals is not None:
-        videos = {video for video, _ in truth}
-        given = {key: {} for key in truth}
-        taken = _proposed(Path(proposals), videos, len(classes), start_time, timestamps, min_score)
-        given.update(_joined(taken))
-    out = (
-        frozenset((video, time) for _, video, time in read_excluded(Path(excluded)))
-        if excluded
-        else frozenset()
-    )
-    where = {row.video: row.where for row in reversed(rows)}
-    paths, lost = _find(where, Path(root) if root is not None else source.parent, frames or FrameFolder())
+    out: set[Key] = set()
+    if excluded is not None:
+        out = {(video, timestamp) for _, video, timestamp in read_excluded(Path(excluded))}
+    paths, lost = _find(listed, Path(root) if root is not None else source.parent, frames or FrameFolder())
     report_missing(source, list(lost.values()), len(paths) - len(lost), missing)
-    left = {video for video in paths if missing == "keep" or video not in lost}
+    if missing == "skip":
+        paths = {video: place for video, place in paths.items() if video not in lost}
 
-    def records(boxes: dict[Key, _Found], scores: bool) -> list[KeyFrame]:
-        keys = [key for key in boxes if key not in out and key[0] in left]
-        return [_record(key, boxes[key], paths[key[0]], start_time, scores) for key in keys]
+    def records(found: dict[Key, _Found], scores: bool) -> list[KeyFrame]:
+        keys = [key for key in found if key not in out and key[0] in paths]
+        return [_record(key, found[key], paths[key[0]], start_time, scores) for key in keys]
 
     known = records(truth, False)
-    if proposals is None:
-        return ActorList(known, classes, evaluated, known, out)
-    of_key = {(record.video, record.timestamp): record for record in known}
-    samples = [
-        _labelled(record, of_key.get((record.video, record.timestamp)), match_iou, keep_truth)
-        for record in records(given, True)
-    ]
-    return ActorList(samples, classes, evaluated, known, out)
+    samples = known
+    if proposals is not None:
+        given: dict[Key, _Found] = {key: {} for key in truth}
+        given.update(_joined(_proposed(Path(proposals), set(listed), rules, min_score)))
+        of_key = {(record.video, record.timestamp): record for record in known}
+        samples = [
+            _labelled(record, of_key.get((record.video, record.timestamp)), match_iou, keep_truth)
+            for record in records(given, True)
+        ]
+    return ActorList(samples, classes, evaluated, known, frozenset(out))
+
+
+def list_videos(
+    source: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    frames: FrameFolder | None = None,
+) -> list[Sample]:
+    """Find the videos that an AVA list names, whatever is to be seen in them.
+
+    Args:
+        source: the csv list.
+        root: folder of the videos; by default the list's own.
+        frames: names of the pictures in frame folders, as in `read_actors`.
+
+    Returns:
+        One sample a video, those that are missing included; their labels mean nothing.
+
+    Raises:
+        FileNotFoundError: the list or ``root`` does not exist.
+        ValueError: a line is wrong; the text names the file and the line.
+
+    Example:
+        >>> list_videos("no/such/list.csv")
+        Traceback (most recent call last):
+        FileNotFoundError: source: no/such/list.csv is not a file
+    """
+    source = Path(source)
+    _check_files({"source": source}, root)
+    where: dict[str, str] = {}
+    for row in read_boxes(source):
+        where.setdefault(row.video, row.where)
+    paths, _ = _find(where, Path(root) if root is not None else source.parent, frames or FrameFolder())
+    return [Sample(str(path), 0, folder) for path, folder in paths.values()]
+
+
+def _check_files(
+    files: Mapping[str, str | os.PathLike[str] | None], root: str | os.PathLike[str] | None
+) -> None:
+    for name, file in files.items():
+        if file is not None and not Path(file).is_file():
+            raise FileNotFoundError(f"{name}: {file} is not a file")
+    if root is not None and not Path(root).is_dir():
+        raise FileNotFoundError(f"root: {root} is not a folder")
 
 
 def _classes(
@@ -164,18 +198,31 @@ def _classes(
     return classes, tuple(sorted(action - 1 for action in chosen))
 
 
-def _check(row: Row, actions: int, start_time: float, timestamps: tuple[float, float] | None) -> None:
-    if row.action is not None and row.action > actions:
-        raise ValueError(f"{row.where}: action {row.action} is past the last of {actions}")
-    if timestamps is not None and not timestamps[0] <= row.timestamp <= timestamps[1]:
-        low, high = timestamps
-        raise ValueError(
-            f"{row.where}: timestamp {row.timestamp:g} is not in {low:g} to {high:g} (timestamps says which are)"
-        )
-    if row.timestamp < start_time:
-        raise ValueError(
-            f"{row.where}: timestamp {row.timestamp:g} is before start_time, {start_time:g}, when files begin"
-        )
+@dataclass(frozen=True)
+class _Rules:
+    """Which actions and moments a list may name."""
+
+    actions: int
+    start_time: float
+    timestamps: tuple[float, float] | None
+
+    def check(self, row: Row) -> None:
+        """Raise ValueError for a row that breaks them."""
+        if row.action is not None and row.action > self.actions:
+            raise ValueError(f"{row.where}: action {row.action} is past the last of {self.actions}")
+        if not self.covers(row):
+            low, high = self.timestamps or (0, 0)
+            raise ValueError(
+                f"{row.where}: timestamp {row.timestamp:g} is not in {low:g} to {high:g} (timestamps= says which are)"
+            )
+        if row.timestamp < self.start_time:
+            raise ValueError(
+                f"{row.where}: timestamp {row.timestamp:g} is before start_time={self.start_time:g}, where files begin"
+            )
+
+    def covers(self, row: Row) -> bool:
+        """Say whether a row's moment is one of those that are allowed."""
+        return self.timestamps is None or self.timestamps[0] <= row.timestamp <= self.timestamps[1]
 
 
 def _joined(rows: Iterable[tuple[Row, float]]) -> dict[Key, _Found]:
@@ -192,22 +239,21 @@ def _joined(rows: Iterable[tuple[Row, float]]) -> dict[Key, _Found]:
     return found
 
 
-def _proposed(
-    source: Path,
-    videos: set[str],
-    actions: int,
-    start_time: float,
-    timestamps: tuple[float, float] | None,
-    min_score: float,
-) -> Iterator[tuple[Row, float]]:
-    """Yield the proposals that are taken, with their scores in place of persons."""
-    low, high = timestamps or (start_time, float("inf"))
+def _annotated(source: Path, rules: _Rules, listed: dict[str, str]) -> Iterator[tuple[Row, float]]:
+    """Yield the rows of a list with score 1, and note where each video is first named."""
+    for row in read_boxes(source):
+        rules.check(row)
+        listed.setdefault(row.video, row.where)
+        yield row, 1.0
+
+
+def _proposed(source: Path, videos: set[str], rules: _Rules, min_score: float) -> Iterator[tuple[Row, float]]:
+    """Yield the proposals that are taken, without persons, and their scores."""
     for row in read_boxes(source):
         score = real(row.last, "score", row.where, 0.0, 1.0) if row.last else 1.0
-        if row.video not in videos or not low <= row.timestamp <= high or score < min_score:
-            continue
-        _check(row, actions, start_time, None)
-        yield replace(row, last=""), score
+        if row.video in videos and rules.covers(row) and score >= min_score:
+            rules.check(row)
+            yield replace(row, last=""), score
 
 
 def _find(

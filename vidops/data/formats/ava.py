@@ -56,6 +56,8 @@ def read_boxes(source: Path) -> Iterator[Row]:
     Raises:
         ValueError: a line is wrong; the text names the file and the line.
     """
+    place, video, timestamp = [""], "", 0.0
+    box: Box | None = None
     for line, (where, cells) in enumerate(read_rows(source)):
         if line == 0 and cells[0].lower() in ("video", "video_id", "video_name"):
             continue
@@ -64,14 +66,16 @@ def read_boxes(source: Path) -> Iterator[Row]:
                 f"{where}: expected 2, 7 or 8 columns (video,timestamp,x1,y1,x2,y2,action,person or score), found"
                 f" {len(cells)}"
             )
-        video, timestamp = _key(cells, where)
-        if not any(cells[2:]):
+        if cells[:6] != place:  # an actor's lines follow each other: read once what they have in common
+            place = cells[:6]
+            (video, timestamp), box = _key(cells, where), None
+        if box is None and any(cells[2:]):
+            box = _box(cells[2:6], where)
+        if box is None:
             yield Row(where, video, timestamp, None, None, "")
             continue
         action = number(cells[6], "action id", where, least=1) if cells[6] else None
-        yield Row(
-            where, video, timestamp, _box(cells[2:6], where), action, cells[7] if len(cells) == 8 else ""
-        )
+        yield Row(where, video, timestamp, box, action, cells[7] if len(cells) == 8 else "")
 
 
 def _key(cells: list[str], where: str) -> tuple[str, float]:
