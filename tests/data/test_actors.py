@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -314,6 +315,15 @@ def test_samples_are_a_function_of_seed_epoch_and_index(film):
     assert any(not torch.equal(first[epoch, 0]["boxes"], other[epoch, 0]["boxes"]) for epoch in range(4))
     with pytest.raises(IndexError, match="index 2 is outside the 2 samples"):
         first[2]
+
+
+def test_a_dataset_can_be_sent_to_a_worker(film):
+    found = dataset(film, Compose([TrainCrops(32, flip=True), NORMALIZE]), cache="memory")
+    first = found[3, 0]
+    sent = pickle.loads(pickle.dumps(found))
+    assert not sent._cache
+    assert torch.equal(sent[3, 0]["clip"], first["clip"])
+    assert torch.equal(sent[3, 0]["boxes"], first["boxes"])
 
 
 def test_broken_files_are_named(film, tmp_path):

@@ -166,7 +166,7 @@ def list_videos(
     for row in read_boxes(source):
         where.setdefault(row.video, row.where)
     paths, _ = _find(where, Path(root) if root is not None else source.parent, frames or FrameFolder())
-    return [Sample(str(path), 0, folder) for path, folder in paths.values()]
+    return [Sample(path, 0, folder) for path, folder in paths.values()]
 
 
 def _check_files(
@@ -258,19 +258,19 @@ def _proposed(source: Path, videos: set[str], rules: _Rules, min_score: float) -
 
 def _find(
     videos: dict[str, str], root: Path, frames: FrameFolder
-) -> tuple[dict[str, tuple[Path, FrameFolder | None]], dict[str, str]]:
+) -> tuple[dict[str, tuple[str, FrameFolder | None]], dict[str, str]]:
     """Return file or folder of each video, and of those that are not there a line that says so."""
     with os.scandir(root) as entries:
         beside = {entry.name for entry in entries}
-    found: dict[str, tuple[Path, FrameFolder | None]] = {}
+    found: dict[str, tuple[str, FrameFolder | None]] = {}
     for video, where in videos.items():
         files = [root / name for name in (video + s for s in sorted(VIDEO_SUFFIXES)) if name in beside]
         if len(files) > 1:
             raise ValueError(f"{where}: both {files[0]} and {files[1]} have the video's name")
         if files:
-            found[video] = files[0], None
+            found[video] = str(files[0]), None
         elif video in beside and (root / video).is_dir():
-            found[video] = root / video, _naming(root / video, video, frames)
+            found[video] = str(root / video), _naming(root / video, video, frames)
     missing = [video for video in videos if video not in found]
     below: dict[str, list[Path]] = {}
     for path in (
@@ -284,7 +284,7 @@ def _find(
             raise ValueError(f"{videos[video]}: both {files[0]} and {files[1]} have the video's name")
         if not files:
             lost[video] = f"{videos[video]}: no video {video} in {root}"
-        found[video] = files[0] if files else root / f"{video}.mp4", None
+        found[video] = str(files[0] if files else root / f"{video}.mp4"), None
     return found, lost
 
 
@@ -295,12 +295,12 @@ def _naming(folder: Path, video: str, frames: FrameFolder) -> FrameFolder:
 
 
 def _record(
-    key: Key, found: _Found, place: tuple[Path, FrameFolder | None], start_time: float, scores: bool
+    key: Key, found: _Found, place: tuple[str, FrameFolder | None], start_time: float, scores: bool
 ) -> KeyFrame:
     video, timestamp = key
     boxes = np.array([box for box, _ in found], np.float32).reshape(-1, 4)
     return KeyFrame(
-        path=str(place[0]),
+        path=place[0],
         video=video,
         timestamp=timestamp,
         time=timestamp - start_time,

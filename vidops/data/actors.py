@@ -18,7 +18,7 @@ from .video import Frames
 from .windows import read_window
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class KeyFrame:
     """One moment of a video with the actors that are to be classified.
 
