@@ -15,7 +15,7 @@ pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
 pytest.importorskip("av", reason="video files need av")
 
 from vidops.cli import main
-from vidops.evaluation import predict, predictor
+from vidops.evaluation import file_predictor, predict, predictor
 from vidops.evaluation.evaluator import fp32_of_gpus
 from vidops.training import read_checkpoint, restore
 from vidops.training.loading import build_dataset, read_list
@@ -83,7 +83,7 @@ def test_an_output_that_is_not_finite_does_not_stop_the_others(
         )
         return net
 
-    monkeypatch.setattr(predictor, "restore", poisoned)
+    monkeypatch.setattr(file_predictor, "restore", poisoned)
     paths = videos(motion)
     found = list(predict(paths, run / "best.ckpt"))
     assert [p.error for p in found] == [None, f"{paths[1]}: the network's output is not finite", None]

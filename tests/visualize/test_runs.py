@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from matplotlib.colors import to_hex
 
 from tests.visualize.boxes import lies_in
 from vidops.cli._pictures import run_logs
-from vidops.evaluation.metrics import Report
+from vidops.evaluation import ActorReport, FrameMap, Report
 from vidops.visualize import class_gains, gains_plot, read_report, run_curves
 from vidops.visualize.training import read_epochs
 
@@ -207,7 +208,7 @@ def test_the_picture_of_gains() -> None:
     assert list(first.get_xdata()) == pytest.approx([25, 50, 20, 100])
     assert list(second.get_xdata()) == pytest.approx([100, 70, 20, 60])
     assert bars.get_title() == "gain of mstnet over tsn, points"
-    assert figure.get_suptitle() == "all 4 classes, number of videos in brackets"
+    assert figure.get_suptitle() == "2 of 4 classes gain; number of videos in brackets"
     low, high = bars.get_xlim()
     assert low < -40 < 75 < high
 
@@ -228,7 +229,8 @@ def test_only_the_ends_of_many_classes_are_shown() -> None:
     expected = [100 * (b - a) for _, a, b, _ in [*rows[:3], *rows[-3:]]]
     assert [bar.get_width() for bar in bars.patches] == pytest.approx(expected)
     assert expected == sorted(expected, reverse=True)
-    assert figure.get_suptitle() == "6 of 50 classes, number of videos in brackets"
+    gained = sum(b > a for _, a, b, _ in rows)
+    assert figure.get_suptitle() == f"{gained} of 50 classes gain; 6 are shown; number of videos in brackets"
     assert bars.get_title() == "gain of tsn (2) over tsn (1), points"
     labels = [t.get_text().replace("\n", " ") for t in bars.get_yticklabels()]
     assert labels == [f"{name} (20)" for name, *_ in [*rows[:3], *rows[-3:]]]
@@ -256,6 +258,28 @@ def test_gains_of_one_sign_keep_their_numbers_in_the_picture(sign: int) -> None:
     assert all(lies_in(text.get_window_extent(), inside) for text in bars.texts)
 
 
+def actors(model: str, **precisions: float | None) -> dict[str, Any]:
+    """A report of average precisions; None where there is no ground truth."""
+    values = {c: math.nan if p is None else p for c, p in enumerate(precisions.values())}
+    counts = {c: 0 if math.isnan(p) else 10 + c for c, p in values.items()}
+    measured = FrameMap(0.5, values, counts, counts)
+    return json.loads(json.dumps(ActorReport(list(precisions), measured, 3, 9, {"model": model}).as_dict()))
+
+
+def test_gains_of_average_precisions(tmp_path: Path) -> None:
+    first = actors("baseline", sit=0.5, stand=0.25, none=None, run=0.75)
+    second = actors("ours", sit=0.75, stand=0.5, none=None, run=0.5)
+    (tmp_path / "r.json").write_text(json.dumps(second))
+    assert read_report(tmp_path / "r.json") == second
+    rows = [("sit", 0.5, 0.75, 10), ("stand", 0.25, 0.5, 11), ("run", 0.75, 0.5, 13)]
+    assert class_gains(first, second) == rows
+    figure = gains_plot(first, second)
+    assert figure.get_suptitle() == "2 of 3 classes gain; number of boxes in brackets"
+    assert figure.axes[1].get_title() == "average precision of the class, %"
+    with pytest.raises(ValueError, match="one is of clips, the other of actors"):
+        class_gains(FIRST, second)
+
+
 def test_reports_that_do_not_belong_together() -> None:
     other = report("x", {"a": (5, 10), "b": (10, 10), "c": (1, 4), "none": (0, 0), "e": (2, 10)})
     with pytest.raises(ValueError, match="of different classes, only one has 'd'"):
@@ -275,7 +299,7 @@ def test_reports_that_do_not_belong_together() -> None:
 def test_files_that_are_no_reports(content: str, tmp_path: Path) -> None:
     file = tmp_path / "r.json"
     file.write_text(content)
-    with pytest.raises(ValueError, match=r"report .*r\.json: (is no JSON|holds no accuracies)"):
+    with pytest.raises(ValueError, match=r"report .*r\.json: (is no JSON|holds no figures)"):
         read_report(file)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vidops.evaluation import Report
+    from vidops.evaluation import ActorReport, Report
     from vidops.training import Config
 
 HELP = "measure a network on every video of a list; fuse the scores of several runs; average over splits"
@@ -26,6 +26,10 @@ examples:
       the mean over three splits, as UCF101 and HMDB51 are reported
   vidops evaluate --weights runs/rgb/best.ckpt data.root=elsewhere data.val=list.csv
       measure on other videos; classes.txt beside them names the same classes
+  vidops evaluate --weights runs/actors/best.ckpt --report results/actors --detections found.csv
+      of a network that classifies actors: frame mAP at key frames by AVA's official rules, what it was counted from
+  vidops evaluate --weights runs/actors/best.ckpt data.actors.proposals=boxes.csv
+      the same on boxes that a detector gave
   torchrun --nproc-per-node 2 -m vidops evaluate --weights runs/rgb/best.ckpt
       the same figures, computed by two processes
 """
@@ -79,6 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--confusion", metavar="FILE", help="picture of the confusion matrix (.png, .svg, .pdf)"
     )
     files.add_argument("--scores", metavar="FILE", help="scores of each video (.npz), for --fuse")
+    files.add_argument(
+        "--detections", metavar="FILE", help="of actors: boxes, classes and scores in AVA's format (.csv)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -110,6 +117,7 @@ def _check(args: argparse.Namespace) -> None:
         "key=value": args.overrides,
         "--views": args.views,
         "--batch-size": args.batch_size,
+        "--detections": args.detections,
     }
     if args.weights is None:
         _refuse("--weights", measures)
@@ -128,11 +136,11 @@ def _check(args: argparse.Namespace) -> None:
         check_picture(args.confusion if args.confusion is not None else "report.png")
     if args.report is not None and Path(args.report).exists() and not Path(args.report).is_dir():
         raise ValueError(f"--report {args.report}: is a file, not a folder")
-    for option in ("json", "confusion", "scores"):
+    for option in ("json", "confusion", "scores", "detections"):
         path = getattr(args, option)
         if path is not None and Path(path).is_dir():
             raise ValueError(f"--{option} {path}: is a folder")
-    for option in ("report", "json", "confusion", "scores"):
+    for option in ("report", "json", "confusion", "scores", "detections"):
         path = getattr(args, option)
         if path is not None:
             _check_writable(f"--{option} {path}", Path(path) if option == "report" else Path(path).parent)
@@ -156,25 +164,38 @@ def _refuse(needed: str, given: dict[str, object]) -> None:
             raise ValueError(f"{option} needs {needed}")
 
 
-def _measure(args: argparse.Namespace) -> Report:
-    from vidops.evaluation import evaluate
+def _refuse_for_task(args: argparse.Namespace, *, actors: bool) -> None:
+    """Refuse what is written of clips alone, or of actors alone."""
+    if actors:
+        _refuse("a network that classifies clips", {"--confusion": args.confusion, "--scores": args.scores})
+    else:
+        _refuse("a network that classifies actors", {"--detections": args.detections})
+
+
+def _measure(args: argparse.Namespace) -> Report | ActorReport:
+    from vidops.evaluation import evaluate, evaluate_actors
     from vidops.evaluation.ranks import on_all_ranks
+    from vidops.evaluation.recipe import classifies_actors
     from vidops.training import load_config, read_checkpoint
     from vidops.training.config import override
 
-    def prepare(rank: int, size: int) -> Config | None:
+    def prepare(rank: int, size: int) -> tuple[Config | None, bool]:
         if rank == 0:
             _check(args)
         if args.config:
-            return load_config(args.config, args.overrides)
-        if args.overrides:
-            return override(read_checkpoint(args.weights).config, args.overrides, f"recipe of {args.weights}")
-        return None
+            config = load_config(args.config, args.overrides)
+        else:
+            config = read_checkpoint(args.weights).config
+            if args.overrides:
+                config = override(config, args.overrides, f"recipe of {args.weights}")
+        actors = classifies_actors(config)
+        _refuse_for_task(args, actors=actors)
+        return config if args.config or args.overrides else None, actors
 
-    prepared = on_all_ranks(prepare)
-    return evaluate(
+    config, actors = on_all_ranks(prepare)[0]
+    return (evaluate_actors if actors else evaluate)(
         args.weights,
-        prepared[0],
+        config,
         split=args.split,
         views=args.views,
         average=args.average,
@@ -210,7 +231,33 @@ def _average_splits(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write(args: argparse.Namespace, report: Report) -> None:
+def _write(args: argparse.Namespace, report: Report | ActorReport) -> None:
+    from vidops.evaluation import Report
+
+    if isinstance(report, Report):
+        _write_clips(args, report)
+    else:
+        _write_actors(args, report)
+
+
+def _write_actors(args: argparse.Namespace, report: ActorReport) -> None:
+    from vidops.evaluation import write_detections
+    from vidops.evaluation.actor_report import actor_table, write_actor_report
+    from vidops.evaluation.report import SUMMARY, write_json
+
+    print(actor_table(report))
+    if args.detections and report.detections is not None:
+        write_detections(report.detections, args.detections)
+        print(f"detections: {args.detections}")
+    if args.json:
+        write_json(report, args.json)
+        print(f"report: {args.json}")
+    if args.report:
+        write_actor_report(report, args.report)
+        print(f"report: {Path(args.report) / SUMMARY}")
+
+
+def _write_clips(args: argparse.Namespace, report: Report) -> None:
     from vidops.evaluation import save_scores
     from vidops.evaluation.report import SUMMARY, save_confusion, text_table, write_json, write_report
 

@@ -12,6 +12,8 @@ from .detections import LabelledBoxes, read_detections, write_detections
 from .frame_map import FrameMap, frame_map
 
 if TYPE_CHECKING:
+    from .actor_evaluator import evaluate_actors
+    from .actor_report import ActorReport
     from .evaluator import evaluate
     from .find import find_videos
     from .metrics import Counts, Report
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from .views import video_scores
 
 __all__ = [
+    "ActorReport",
     "Counts",
     "FrameMap",
     "LabelledBoxes",
@@ -33,6 +36,7 @@ __all__ = [
     "Splits",
     "average_splits",
     "evaluate",
+    "evaluate_actors",
     "find_videos",
     "frame_map",
     "fuse",
@@ -46,6 +50,7 @@ __all__ = [
 
 # evaluator and predictor read recipes, for which they need training, which needs the counts of metrics.
 _HOMES = {
+    "ActorReport": "actor_report",
     "Counts": "metrics",
     "Prediction": "predictor",
     "Predictor": "predictor",
@@ -55,6 +60,7 @@ _HOMES = {
     "Splits": "splits",
     "average_splits": "splits",
     "evaluate": "evaluator",
+    "evaluate_actors": "actor_evaluator",
     "find_videos": "find",
     "fuse": "scores",
     "predict": "predictor",
@@ -62,7 +68,9 @@ _HOMES = {
     "save_scores": "scores",
     "video_scores": "views",
 }
-_EXTRAS = dict.fromkeys(("evaluator", "predictor", "results"), ("yaml", "pydantic", "tqdm"))
+_EXTRAS = dict.fromkeys(
+    ("actor_evaluator", "evaluator", "predictor", "results"), ("yaml", "pydantic", "tqdm")
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from vidops.data import AnnotationList
@@ -19,12 +20,13 @@ from vidops.models import create_model, load_weights
 from vidops.training.checkpoint import is_checkpoint, read_checkpoint, restore
 from vidops.training.checks import check_finite, refuse_broken
 from vidops.training.config import Config, differences
-from vidops.training.loading import build_dataset, evaluation_loader, on_gpu, read_list
+from vidops.training.loading import build_dataset, evaluation_loader, on_gpu
 from vidops.training.lost_workers import naming_lost_workers
+from vidops.training.task import task_of
 
 from .metrics import Report
 from .ranks import gpu_of_rank, on_all_ranks, rank_and_size
-from .recipe import clips_at_a_time, describe_views, with_data, with_views
+from .recipe import classifies_actors, clips_at_a_time, describe_views, with_data, with_views
 from .report import write_json
 from .views import video_scores
 
@@ -62,7 +64,8 @@ def evaluate(
     Raises:
         FileNotFoundError: weights, list or a listed video are missing.
         ValueError: the weights are no checkpoint or another network's than the recipe's; the text names the
-            file. Or views, average or batch size are none.
+            file. Or views, average or batch size are none, or the recipe is of actors, which
+            :func:`vidops.evaluation.evaluate_actors` measures.
         VideoError: a video cannot be read.
         NonFiniteLossError: the network's output for a video is not finite.
 
@@ -75,11 +78,12 @@ def evaluate(
     classes: list[str] = []
 
     def work(rank: int, size: int) -> _Part:
-        net, used, annotations = _prepare(Path(weights), config, split)
+        net, used, annotations = prepare(Path(weights), config, split)
+        if classifies_actors(used):
+            raise ValueError(f"{weights}: classifies actors at key frames, which evaluate_actors measures")
         used = with_views(used, views=views, average=average, batch_size=batch_size)
         classes.extend(annotations.classes or [])
-        origin.update(model=used.model.name, weights=str(weights), list=_describe_list(used, split))
-        origin["views"] = describe_views(used.data)
+        origin.update(describe_run(used, weights, split))
         part = _measure_part(net, used, annotations, rank, size, out)
         return replace(part, paths=[_relative(path, used.data.root) for path in part.paths])
 
@@ -126,31 +130,59 @@ def _measure_part(
     net: nn.Module, config: Config, annotations: AnnotationList, rank: int, size: int, out: TextIO | None
 ) -> _Part:
     """Run the network on the videos of one rank."""
-    section = config.data
-    clips, videos = clips_at_a_time(section)
+    average = config.data.average
+    clips, videos = clips_at_a_time(config.data)
     dataset = build_dataset(config, annotations, training=False)
     loader = evaluation_loader(with_data(config, eval_batch_size=videos), dataset, rank=rank, world_size=size)
-    device = gpu_of_rank() if on_gpu(config) else torch.device("cpu")
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     paths: list[str] = []
-    shown = out is not None and out.isatty() and rank == 0
-    net = net.to(device).eval()
-    lost = naming_lost_workers(lambda: ("evaluate", loader, len(kept)))
-    with lost, torch.inference_mode(), autocast(config, device), fp32_of_gpus(tf32=config.tf32):
-        for batch in tqdm(
-            loader, desc="evaluate", unit="batch", leave=False, file=out or sys.stderr, disable=not shown
-        ):
-            refuse_broken(batch)
-            clip = batch["clip"].to(device, non_blocking=True)
-            logits = video_scores(net, clip, average=section.average, chunk=clips)
-            check_finite(logits, batch["path"])
-            kept.append((batch["index"], logits, batch["label"]))
-            paths += batch["path"]
+
+    def measure_batch(batch: dict[str, Any], device: torch.device) -> None:
+        logits = video_scores(net, batch["clip"].to(device, non_blocking=True), average=average, chunk=clips)
+        check_finite(logits, batch["path"])
+        kept.append((batch["index"], logits, batch["label"]))
+        paths.extend(batch["path"])
+
+    run_batches(net, config, loader, measure_batch, out=None if rank else out)
     if not kept:  # more ranks than videos
         empty = torch.empty(0, dtype=torch.int64)
         return _Part(len(dataset), empty, torch.empty(0, len(annotations.classes or [])), empty, [])
     indices, logits, labels = (torch.cat(column) for column in zip(*kept, strict=True))
     return _Part(len(dataset), indices, logits.cpu(), labels, paths)
+
+
+def run_batches(
+    net: nn.Module,
+    config: Config,
+    loader: DataLoader[dict[str, Any]],
+    work: Callable[[dict[str, Any], torch.device], None],
+    *,
+    out: TextIO | None = None,
+) -> None:
+    """Go through the batches of a measurement, in the recipe's precision and without gradients.
+
+    Args:
+        net: is moved to the recipe's device and set to evaluate.
+        config: the recipe.
+        loader: of the batches.
+        work: what is done with each one, given the device too.
+        out: where a progress bar may be shown; it is, if that is a terminal.
+
+    Raises:
+        VideoError: a video of a batch is broken.
+    """
+    device = gpu_of_rank() if on_gpu(config) else torch.device("cpu")
+    net.to(device).eval()
+    done = 0
+    lost = naming_lost_workers(lambda: ("evaluate", loader, done))
+    with lost, torch.inference_mode(), autocast(config, device), fp32_of_gpus(tf32=config.tf32):
+        hidden = out is None or not out.isatty()
+        for batch in tqdm(
+            loader, desc="evaluate", unit="batch", leave=False, file=out or sys.stderr, disable=hidden
+        ):
+            refuse_broken(batch)
+            work(batch, device)
+            done += 1
 
 
 def _join(parts: Sequence[_Part], classes: Sequence[str], origin: dict[str, str]) -> Report:
@@ -215,6 +247,21 @@ def _set_fp32(*, matmul: bool, convolutions: bool) -> None:
     torch.backends.cudnn.allow_tf32 = convolutions
 
 
+def describe_run(config: Config, weights: str | Path, split: str) -> dict[str, str]:
+    """Say what is measured.
+
+    Args:
+        config: the recipe.
+        weights: file.
+        split: ``"val"`` or ``"train"``.
+
+    Returns:
+        Model, weights, list and views.
+    """
+    origin = {"model": config.model.name, "weights": str(weights), "list": _describe_list(config, split)}
+    return {**origin, "views": describe_views(config.data)}
+
+
 def _describe_list(config: Config, split: str) -> str:
     data = config.data
     source = str(Path(data.root) / getattr(data, split))
@@ -242,7 +289,21 @@ def _refuse_lost_list(weights: Path, config: Config, split: str) -> None:
     )
 
 
-def _prepare(weights: Path, config: Config | None, split: str) -> tuple[nn.Module, Config, AnnotationList]:
+def prepare(weights: Path, config: Config | None, split: str) -> tuple[nn.Module, Config, Any]:
+    """Build a network and read the list that it is to be measured on.
+
+    Args:
+        weights: a checkpoint, or a file of bare weights.
+        config: the recipe; None takes the checkpoint's own.
+        split: ``"val"`` or ``"train"``.
+
+    Returns:
+        Network, recipe, and the list as the recipe's task reads it.
+
+    Raises:
+        FileNotFoundError: weights, list or a listed video are missing.
+        ValueError: the weights are no checkpoint or another network's than the recipe's.
+    """
     if split not in ("train", "val"):
         raise ValueError(f"split must be train or val, got {split!r}")
     if config is None or is_checkpoint(weights):
@@ -256,8 +317,8 @@ def _prepare(weights: Path, config: Config | None, split: str) -> tuple[nn.Modul
                 )
         net = restore(checkpoint, backend=config.backend)
         _refuse_lost_list(weights, config, split)
-        return net, config, read_list(config, split, checkpoint.classes)
-    annotations = read_list(config, split)
+        return net, config, task_of(config).read(split, checkpoint.classes)
+    annotations = task_of(config).read(split)
     model = config.model
     net = create_model(
         model.name,

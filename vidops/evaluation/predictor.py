@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,20 +10,15 @@ from typing import Any, TextIO
 
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from vidops.data import AnnotationList, FrameFolder, Sample
-from vidops.training.checkpoint import read_checkpoint, restore
-from vidops.training.config import validate
-from vidops.training.loading import EvaluationSet, build_dataset, collate, on_gpu, worker_processes
+from vidops.training.loading import EvaluationSet, build_dataset, collate, worker_processes
 from vidops.training.lost_workers import naming_lost_workers
 
 from .evaluator import autocast, fp32_of_gpus
-from .ranks import gpu_of_rank, interleaved, rank_and_size
-from .recipe import clips_at_a_time, describe_views, with_data, with_views
+from .file_predictor import FilePredictor, check_least, run_key
+from .recipe import classifies_actors, clips_at_a_time, describe_views
 from .views import video_scores
-
-_TOGETHER = 64  # videos of a rank between two meetings of all
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,7 @@ class Prediction:
         return {"path": self.path, "predictions": [{"class": c, "probability": p} for c, p in self.scores]}
 
 
-class Predictor:
+class Predictor(FilePredictor[Prediction]):
     """A checkpoint's network, ready to name the likeliest classes of any number of videos.
 
     Args:
@@ -72,7 +65,7 @@ class Predictor:
 
     Raises:
         FileNotFoundError: the weights are missing.
-        ValueError: an argument is out of range, or the weights are no checkpoint.
+        ValueError: an argument is out of range, the weights are no checkpoint, or one that classifies actors.
 
     Example:
         >>> Predictor("no/such/best.ckpt")
@@ -92,63 +85,16 @@ class Predictor:
         accelerator: str | None = None,
         backend: str | None = None,
     ) -> None:
-        for name, value, least in (("top", top, 1), ("batch_size", batch_size, 1), ("workers", workers, 0)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        checkpoint = read_checkpoint(weights)
-        config = with_views(checkpoint.config, views=views, average=average, batch_size=batch_size)
-        if accelerator is not None:
-            config = validate({**config.model_dump(), "accelerator": accelerator}, f"{weights}: its recipe")
-        self.weights, self.top, self.workers = Path(weights), top, workers
-        self.classes = checkpoint.classes
-        self.config = with_data(config, cache=None)
-        self.device = gpu_of_rank() if on_gpu(config) else torch.device("cpu")
-        self._net = restore(checkpoint, backend=backend).to(self.device)
+        check_least(top=(top, 1))
+        super().__init__(weights, batch_size, workers, views, average, accelerator, backend)
+        if classifies_actors(self.config):
+            raise ValueError(f"{weights}: classifies actors at key frames, which ActorPredictor predicts")
+        self.top = top
 
     @property
     def key(self) -> str:
         """Twelve hexadecimal digits that change with the weights, the number of classes named or the views."""
         return run_key(self.weights, self.top, describe_views(self.config.data))
-
-    def run(self, paths: Sequence[str | Path], *, out: TextIO | None = None) -> Iterator[Prediction]:
-        """Predict videos; one that is missing, broken or not finite stops no other.
-
-        One that crashes its decoder stops all, with an error that names the few that were being read.
-
-        Under torchrun every rank calls this with the same videos, of which it predicts its share, and every rank
-        is given all predictions; rank 0 alone shows anything.
-
-        Args:
-            paths: video files, and folders of pictures named as in the recipe; sampled and cropped as the
-                recipe does in a test.
-            out: where a progress bar may be shown; it is, if that is a terminal.
-
-        Yields:
-            One prediction a path, in the order of the paths.
-
-        Raises:
-            ValueError: there is no path.
-            RuntimeError: a process that decodes died.
-        """
-        if not paths:
-            raise ValueError("paths: no video is given")
-        return self._run([str(path) for path in paths], out)
-
-    def _run(self, paths: list[str], out: TextIO | None) -> Iterator[Prediction]:
-        rank, size = rank_and_size()
-        shown = out is not None and out.isatty() and rank == 0
-        bar = tqdm(
-            total=len(paths),
-            desc="predict",
-            unit="video",
-            leave=False,
-            file=out or sys.stderr,
-            disable=not shown,
-        )
-        with bar:
-            for prediction in interleaved(self._share(paths[rank::size]), every=_TOGETHER):
-                bar.update(1)
-                yield prediction
 
     def _share(self, paths: list[str]) -> Iterator[Prediction]:
         """Predict the videos of one rank, of which there may be none."""
@@ -237,20 +183,3 @@ def predict(
         weights, top=top, batch_size=batch_size, workers=workers, accelerator=accelerator, backend=backend
     )
     return predictor.run(paths, out=out)
-
-
-def run_key(weights: str | Path, *choices: object) -> str:
-    """Sum up what predictions depend on besides the video.
-
-    Args:
-        weights: the checkpoint; its content counts, not its name.
-        choices: options, such as how many classes are named.
-
-    Returns:
-        Twelve hexadecimal digits.
-    """
-    digest = hashlib.sha256(repr(choices).encode())
-    with open(weights, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:12]

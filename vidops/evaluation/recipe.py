@@ -66,6 +66,18 @@ def with_data(config: Config, **changes: Any) -> Config:
     return validate(content, f"recipe with {told}")
 
 
+def classifies_actors(config: Config) -> bool:
+    """Tell whether a recipe is of actors at key frames, with boxes and several classes each.
+
+    Args:
+        config: the recipe.
+
+    Returns:
+        True for lists in AVA's format.
+    """
+    return config.data.format == "ava"
+
+
 def describe_views(data: DataConfig) -> str:
     """Say which views a recipe takes.
 

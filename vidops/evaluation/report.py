@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, Protocol
 
 from vidops._files import write_text
 
@@ -68,7 +69,7 @@ def markdown(report: Report) -> str:
         # network: top-1 83.33 % of 6 videos
     """
     origin = report.origin
-    head = f"# {_cell(origin.get('model', 'network'))}: top-1 {100 * report.top1:.2f} % of {report.samples:,} videos"
+    head = f"# {cell(origin.get('model', 'network'))}: top-1 {100 * report.top1:.2f} % of {report.samples:,} videos"
     facts = [(key, f"`{value}`") for key, value in origin.items() if key != "model"]
     facts += [
         ("videos", f"{report.samples:,}"),
@@ -77,11 +78,11 @@ def markdown(report: Report) -> str:
         ("mean class accuracy", f"{report.mean_class_accuracy:.2%}{_unseen(report)}"),
         ("loss", f"{report.loss:.4f}"),
     ]
-    lines = [head, "", "| | |", "|---|---|", *(f"| {key} | {_cell(value)} |" for key, value in facts), ""]
+    lines = [head, "", "| | |", "|---|---|", *(f"| {key} | {cell(value)} |" for key, value in facts), ""]
     lines += [f"![confusion matrix]({CONFUSION})", "", f"![accuracy of each class]({CLASSES})", ""]
     lines += ["| class | videos | right | accuracy | most often taken for |", "|---|---:|---:|---:|---|"]
     lines += [
-        f"| {_cell(name)} | {count:,} | {right:,} | {accuracy} | {_cell(taken)} |"
+        f"| {cell(name)} | {count:,} | {right:,} | {accuracy} | {cell(taken)} |"
         for name, count, right, accuracy, taken in _rows(report)
     ]
     return "\n".join(lines) + "\n"
@@ -111,7 +112,15 @@ def write_report(report: Report, folder: str | Path) -> None:
     write_text(folder / SUMMARY, markdown(report))
 
 
-def write_json(report: Report | Splits, path: str | Path) -> None:
+class Reports(Protocol):
+    """What gives plain values for JSON."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give plain values."""
+        ...
+
+
+def write_json(report: Reports, path: str | Path) -> None:
     """Write a report, or the mean of several, as JSON, whole or not at all.
 
     Args:
@@ -187,5 +196,6 @@ def _unseen(report: Report) -> str:
     return "" if seen == count else f" (over {seen} of {count} classes)"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """Write a text such that it does not end a cell of a Markdown table."""
     return text.replace("|", r"\|")

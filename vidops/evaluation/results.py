@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..data.shards import in_shard, locate
-from .predictor import Prediction
+from .file_predictor import FileResult
 
 _START = b'{"path": '
 _State = tuple[int, float] | None  # bytes, and time of the last change in seconds
@@ -40,6 +40,7 @@ class ResultFile:
 
     Example:
         >>> import tempfile
+        >>> from vidops.evaluation import Prediction
         >>> file = Path(tempfile.mkdtemp()) / "predictions.jsonl"
         >>> with ResultFile(file, "0123456789ab") as results:
         ...     results.write(Prediction("a.mp4", [("left", 0.9)]))
@@ -94,7 +95,7 @@ class ResultFile:
                 self._left[path] = state
         return list(self._left)
 
-    def write(self, prediction: Prediction) -> None:
+    def write(self, prediction: FileResult) -> None:
         """Add a video's line.
 
         Args:

@@ -83,7 +83,11 @@ def confusion_matrix(
 
 
 def class_accuracy_bars(
-    accuracies: Sequence[float | None], classes: Sequence[str], *, title: str | None = None
+    accuracies: Sequence[float | None],
+    classes: Sequence[str],
+    *,
+    title: str | None = None,
+    label: str = "accuracy",
 ) -> Figure:
     """Draw the accuracy of each class, the highest first.
 
@@ -94,6 +98,7 @@ def class_accuracy_bars(
         accuracies: from 0 to 1, of each class; None for one without videos.
         classes: their names; long ones are cut.
         title: what was measured.
+        label: what the numbers are.
 
     Returns:
         The figure; a dashed line shows the mean over all classes that have videos.
@@ -131,7 +136,7 @@ def class_accuracy_bars(
     axes.set_ylim(places[-1] + 0.8, -0.8)
     axes.set_xlim(0, 1.08)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    axes.set_xlabel("accuracy")
+    axes.set_xlabel(label)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
     if title:
         axes.set_title(title, fontsize=10, loc="left")
