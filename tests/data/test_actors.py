@@ -206,6 +206,8 @@ def test_where_videos_are_found(tmp_path):
     found = read_actors(tmp_path / "val.csv", root, frames=FrameFolder("{:06d}.jpg"))
     assert [s.path for s in found.samples] == [str(root / "part" / "a.mp4"), str(root / "b"), str(root / "c")]
     assert [s.frames and s.frames.template for s in found.samples] == [None, "b_{:06d}.jpg", "{:06d}.jpg"]
+    write(tmp_path / "files.csv", "part/a.mp4,0902,0,0,1,1,1,0\n")
+    assert read_actors(tmp_path / "files.csv", root).samples[0].path == str(root / "part" / "a.mp4")
     touch(root, "other/a.webm")
     with pytest.raises(ValueError, match=r"line 1: both .*a.webm and .*a.mp4 have the video's name"):
         read_actors(tmp_path / "val.csv", root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,8 +48,8 @@ def read_actors(
 
     A line is ``video,timestamp,x1,y1,x2,y2,action,person``, edges as shares of width and height, actions counted
     from 1, an actor on as many lines as it does things; lines are joined that have video, timestamp, box and person in
-    common. Without box and action a line is a key frame that shows nobody. A video is the file with this name and
-    any suffix of videos in ``root``, else the folder of its frames, else a file below ``root``.
+    common. Without box and action a line is a key frame that shows nobody. A video is the file with this name, or
+    it with any suffix of videos, in ``root``, else the folder of its frames, else a file below ``root``.
 
     With ``proposals``, lines ``video,timestamp,x1,y1,x2,y2,action,score`` whose action is mostly empty, their boxes
     take the place of the list's. A proposal has the actions of its lines, or where there are none those of all boxes
@@ -89,16 +89,7 @@ def read_actors(
         Traceback (most recent call last):
         FileNotFoundError: source: no/such/list.csv is not a file
     """
-    _check_files(
-        {
-            "source": source,
-            "labels": labels,
-            "scored": scored,
-            "excluded": excluded,
-            "proposals": proposals,
-        },
-        root,
-    )
+    _check_files(root, source=source, labels=labels, scored=scored, excluded=excluded, proposals=proposals)
     if missing not in ("error", "skip", "keep"):
         raise ValueError(f"missing must be one of error, skip, keep, got {missing!r}")
     for name, share in (("min_score", min_score), ("match_iou", match_iou)):
@@ -161,7 +152,7 @@ def list_videos(
         FileNotFoundError: source: no/such/list.csv is not a file
     """
     source = Path(source)
-    _check_files({"source": source}, root)
+    _check_files(root, source=source)
     where: dict[str, str] = {}
     for row in read_boxes(source):
         where.setdefault(row.video, row.where)
@@ -169,9 +160,7 @@ def list_videos(
     return [Sample(path, 0, folder) for path, folder in paths.values()]
 
 
-def _check_files(
-    files: Mapping[str, str | os.PathLike[str] | None], root: str | os.PathLike[str] | None
-) -> None:
+def _check_files(root: str | os.PathLike[str] | None, **files: str | os.PathLike[str] | None) -> None:
     for name, file in files.items():
         if file is not None and not Path(file).is_file():
             raise FileNotFoundError(f"{name}: {file} is not a file")
@@ -265,6 +254,8 @@ def _find(
     found: dict[str, tuple[str, FrameFolder | None]] = {}
     for video, where in videos.items():
         files = [root / name for name in (video + s for s in sorted(VIDEO_SUFFIXES)) if name in beside]
+        if Path(video).suffix.lower() in VIDEO_SUFFIXES and (root / video).is_file():
+            files.append(root / video)  # a list that names files
         if len(files) > 1:
             raise ValueError(f"{where}: both {files[0]} and {files[1]} have the video's name")
         if files:
