@@ -52,6 +52,11 @@ def recipe(motion: Path, output: Path, **changes: Any) -> dict[str, Any]:
         "log_every": 1,
         "output": str(output),
     }
+    return change(content, **changes)
+
+
+def change(content: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Set keys of a recipe, dotted ones written with ``__``."""
     for key, value in changes.items():
         section = content
         *parents, last = key.split("__")

@@ -20,7 +20,8 @@ pytest.importorskip("av", reason="video files need av")
 from tests.training.runs import Killed, kill_at, rows
 from vidops.models import create_model, load_weights
 from vidops.training import callbacks, fit, read_checkpoint
-from vidops.training.callbacks import BestAndLast, MetricsLog
+from vidops.training.callbacks import BestAndLast
+from vidops.training.metrics_log import MetricsLog
 from vidops.training.module import Recognizer
 
 COLUMNS = ["epoch", "step", "lr", "train_loss"]

@@ -224,7 +224,7 @@ def test_hmdb51_by_recipe(make_config: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes, match",
     [
-        ({"data__format": "ucf"}, r"data\.format: must be auto, csv, .*, got 'ucf'"),
+        ({"data__format": "ucf"}, r"data\.format: must be auto, ava, csv, .*, got 'ucf'"),
         ({"data__template": "x.jpg"}, r"data\.template must be a file name with one number"),
         ({"data__crops": 10}, r"data\.crops: five of 10 crops are mirrored, which data\.flip=false forbids"),
         ({"data__crops": 5}, r"data\.crops: must be "),

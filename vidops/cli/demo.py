@@ -142,9 +142,9 @@ def _dataset(out: Path) -> Path:
 def _train(name: str, out: Path, data: Path, epochs: int | None) -> Run:
     from vidops.evaluation import evaluate
     from vidops.training import fit, load_config
-    from vidops.training.callbacks import METRICS
     from vidops.training.config import shipped_recipes
     from vidops.training.learn import within_pairs
+    from vidops.training.metrics_log import METRICS
     from vidops.visualize.demo_report import Run
     from vidops.visualize.training import read_epochs
 

@@ -13,7 +13,7 @@ from vidops.data import FrameFolder
 from vidops.data.formats import FORMATS
 
 from .messages import explain, kind
-from .modality import ModalityConfig
+from .modality import ActorsConfig, ModalityConfig, check_actors
 from .sections import (
     Below1,
     Bool,
@@ -54,6 +54,7 @@ class DataConfig(ModalityConfig):
     train: str
     val: str
     format: str = Field("auto", description="of both lists; auto tells by name and first line, or asks")
+    actors: ActorsConfig | None = Field(None, description="boxes with labels, for format: ava alone")
     split: Literal[1, 2, 3] = Field(1, description="which of HMDB51's splits")
     missing: Literal["error", "skip"] = Field(
         "error", description="skip: leave out videos that are not there"
@@ -100,6 +101,7 @@ class DataConfig(ModalityConfig):
         self.check_modality(self.frames_per_segment, self.mean is not None or self.std is not None)
         if self.format != "auto" and self.format not in FORMATS:
             raise ValueError(f"data.format: must be auto, {', '.join(FORMATS)}, got {self.format!r}")
+        check_actors(self)
         try:
             FrameFolder(self.template, self.first_frame)
         except ValueError as error:

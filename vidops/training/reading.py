@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vidops import data
 from vidops.data import modalities, transforms
@@ -37,25 +38,20 @@ def build_dataset(
         ValueError: no model has the recipe's name, the crop is larger than the frames, or clips would be
             mirrored though that turns one class into another.
     """
-    section, card = config.data, model_card(config.model.name)
-    size = section.size or card.input_size[-1]
-    short_side = section.short_side or usual_short_side(size)
+    section = config.data
     mirror = modalities.flip_flow if section.modality == "flow" else transforms.flip_frames
     clips, crops = (section.clips, section.crops) if views and not training else (1, 1)
     if section.flip and (training or crops == 10):
-        _refuse_mirrors(annotations)
+        refuse_mirrors(annotations.classes or [])
     transform: transforms.Transform
-    if not training:
-        cuts = data.SpatialCrops(section.test_size or size, short_side, crops, mirror=mirror)
-        transform = data.Views(cuts, clips, _network_input(config))
-    elif section.train_crop == "random_resize":
-        low, high = section.short_side_range
-        short_side = high  # what is decoded: never enlarged afterwards
-        crop = transforms.RandomResizeCrop(size, (low, high), flip=section.flip, mirror=mirror)
-        transform = transforms.Compose([crop, _network_input(config)])
+    if training:
+        crop, short_side = training_crop(config, mirror)
+        transform = transforms.Compose([crop, network_input(config)])
     else:
-        multi_scale = transforms.TrainCrops(size, section.flip, section.scales, mirror)
-        transform = transforms.Compose([multi_scale, _network_input(config)])
+        size = input_size(config)
+        short_side = section.short_side or usual_short_side(size)
+        cuts = data.SpatialCrops(section.test_size or size, short_side, crops, mirror=mirror)
+        transform = data.Views(cuts, clips, network_input(config))
     if section.modality == "dynamic_image":  # of whole frames, as in the sources
         transform = transforms.Compose([modalities.DynamicImages(section.stacked), transform])
     if section.modality == "squeezed_image":
@@ -71,8 +67,47 @@ def build_dataset(
     )
 
 
-def _network_input(config: Config) -> transforms.Transform:
-    """Make what turns the cropped frames of one view into a clip."""
+def input_size(config: Config) -> int:
+    """Give the side of the squares that a recipe's network is trained on.
+
+    Args:
+        config: the recipe; the size defaults to the model card's.
+
+    Returns:
+        Pixels.
+    """
+    return config.data.size or model_card(config.model.name).input_size[-1]
+
+
+def training_crop(
+    config: Config, mirror: transforms.Mirror = transforms.flip_frames
+) -> tuple[transforms.TrainCrops | transforms.RandomResizeCrop, int]:
+    """Make the random crop of a recipe.
+
+    Args:
+        config: the recipe.
+        mirror: how frames are flipped.
+
+    Returns:
+        The crop, and the short side that frames are decoded to for it.
+    """
+    section, size = config.data, input_size(config)
+    if section.train_crop == "random_resize":
+        low, high = section.short_side_range  # decoded to the largest: never enlarged afterwards
+        return transforms.RandomResizeCrop(size, (low, high), flip=section.flip, mirror=mirror), high
+    short_side = section.short_side or usual_short_side(size)
+    return transforms.TrainCrops(size, section.flip, section.scales, mirror), short_side
+
+
+def network_input(config: Config) -> transforms.Transform:
+    """Make what turns the cropped frames of one view into a clip.
+
+    Args:
+        config: the recipe; mean and std default to the model card's.
+
+    Returns:
+        The last transform.
+    """
     section, card = config.data, model_card(config.model.name)
     if section.modality == "flow":
         return modalities.StackFlow(section.stacked)
@@ -96,23 +131,37 @@ def _sampling(
     return data.ShuffledSampling(made) if section.shuffle_frames else made
 
 
-def _refuse_mirrors(annotations: data.AnnotationList) -> None:
-    pair = data.mirrored_classes(annotations.classes or [])
+def refuse_mirrors(classes: Sequence[str]) -> None:
+    """Refuse to mirror clips where that turns one class into another.
+
+    Args:
+        classes: class names.
+
+    Raises:
+        ValueError: names two such classes.
+
+    Example:
+        >>> refuse_mirrors(["swipe left", "swipe right"])
+        Traceback (most recent call last):
+        ValueError: data.flip: a mirrored video of 'swipe left' shows 'swipe right'; write data.flip: false
+    """
+    pair = data.mirrored_classes(classes)
     if pair is not None:
         raise ValueError(
             f"data.flip: a mirrored video of {pair[0]!r} shows {pair[1]!r}; write data.flip: false"
         )
 
 
-def refuse_common(train: data.AnnotationList, val: data.AnnotationList) -> None:
+def refuse_common(train: Any, val: Any, noun: str = "videos") -> None:
     """Refuse lists that share videos: what is measured on trained videos says nothing about others.
 
     Args:
         train: the training videos.
         val: the validation videos; a link to a training video is seen, a copy of it is not.
+        noun: what the samples of the lists are called.
 
     Raises:
-        ValueError: gives the number of common videos and the first of the validation list.
+        ValueError: gives the number of samples of common videos and the first of the validation list.
 
     Example:
         >>> refuse_common(
@@ -127,7 +176,7 @@ def refuse_common(train: data.AnnotationList, val: data.AnnotationList) -> None:
     common = [sample.path for sample in val.samples if _real_path(sample.path, folders) in trained]
     if common:
         raise ValueError(
-            f"data.val: {len(common)} of {len(val)} videos are in data.train too, first {common[0]}"
+            f"data.val: {len(common)} of {len(val)} {noun} are in data.train too, first {common[0]}"
         )
 
 

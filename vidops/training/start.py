@@ -15,7 +15,7 @@ from vidops.data import VideoError
 from vidops.data.check import check_videos
 from vidops.models import create_model, load_weights
 
-from .callbacks import BEST, LAST, METRICS
+from .callbacks import BEST, LAST
 from .checkpoint import FORMAT, Checkpoint, read_checkpoint
 from .config import Config, differences
 from .loading import (
@@ -26,6 +26,7 @@ from .loading import (
     on_gpu,
     training_loader,
 )
+from .metrics_log import METRICS
 from .module import Recognizer
 from .optim import build_optimizer, build_schedule
 from .ranks import Ranks
@@ -116,7 +117,7 @@ def prepare(config: Config, ranks: Ranks, *, resume: bool, out: TextIO | None = 
     val_list = task.read("val", classes)
     if len(val_list) < ranks.size:
         raise ValueError(f"data.val: {len(val_list)} {task.samples} are fewer than the {ranks.size} ranks")
-    refuse_common(train_list, val_list)
+    refuse_common(train_list, val_list, task.samples)
     lists = {
         f"data.{name}": fingerprint(annotations, config.data.root, task.identify, task.samples)
         for name, annotations in (("train", train_list), ("val", val_list))

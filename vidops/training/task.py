@@ -168,6 +168,8 @@ def task_of(config: Config) -> Task:
         >>> task_of(load_config("configs/demo/tiny_tsn.yaml")).score
         'val_top1'
     """
+    # They need the readers and loaders, which need this module.
+    from .actors import ActorTask
     from .clips import ClipTask
 
-    return ClipTask(config)
+    return ActorTask(config) if config.data.format == "ava" else ClipTask(config)

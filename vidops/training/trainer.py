@@ -30,20 +30,18 @@ from .averaging import Averaging
 from .callbacks import (
     BEST,
     LAST,
-    METRICS,
     AtomicCheckpointIO,
     BestAndLast,
     BrokenVideos,
-    MetricsLog,
     Place,
     Terminal,
-    log_columns,
 )
 from .checkpoint import Checkpoint
 from .checks import NonFiniteLossError
 from .config import Config, dump
 from .loading import on_gpu
 from .lost_workers import naming_lost_workers
+from .metrics_log import METRICS, MetricsLog, log_columns
 from .module import Recognizer
 from .optim import scaled_rate
 from .ranks import Ranks, join
