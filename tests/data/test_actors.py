@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 from pathlib import Path
@@ -375,3 +376,15 @@ def test_check_command(film, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "b.mp4: no such file" in out
     assert "1 of 2 videos are broken" in out
+
+
+def test_check_command_with_a_recipe(actors_set, tmp_path, capsys):
+    """Both lists are read as training reads them, so that a key frame's video is decoded once."""
+    from tests.training.actor_runs import actor_recipe
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        json.dumps(actor_recipe(actors_set, tmp_path / "run")), encoding="utf-8"
+    )  # JSON is YAML
+    assert main(["dataset", "check", str(recipe), "--workers", "0", "--quick"]) == 0
+    assert "0 of 80 videos are broken" in capsys.readouterr().out
