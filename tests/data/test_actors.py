@@ -299,6 +299,10 @@ def test_batches_without_actors_or_clips(film):
     batch = collate_actors([found[1]])
     assert batch["boxes"].shape == (0, 5)
     assert batch["labels"].shape == (0, 80)
+    trained = dataset(film, Compose([ResizeFrames(32), NORMALIZE]), training=True)
+    assert trained[1]["boxes"].shape == (0, 4)
+    views = dataset(film, Views(SpatialCrops(32, 36, crops=3), 1, NORMALIZE), training=True)
+    assert views[1]["boxes"].shape == (3, 0, 4)
     assert collate_actors([{"broken": [(0, "x")]}]) == {
         "path": [], "video": [], "timestamp": [], "broken": [(0, "x")],
     }  # fmt: skip

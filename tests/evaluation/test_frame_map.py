@@ -278,6 +278,11 @@ def test_a_file_of_detections_comes_back_as_it_was(tmp_path):
     assert (tmp_path / "found.csv").read_text().splitlines()[0].startswith("b,0902,0.2,0.2,0.6,0.6,80,0.333")
 
 
+def test_a_file_from_a_spreadsheet(tmp_path):
+    (tmp_path / "found.csv").write_bytes("\ufeffa,0902,0,0,1,1,3,0.5\r\na,0902,0,0,1,1,4,0.5\r\n".encode())
+    assert read_detections(tmp_path / "found.csv").frames == [("a", 902.0)]
+
+
 @pytest.mark.parametrize(
     "line",
     ["a,902,0,0,1,1,3", "a,902,0,0,1,1,0,0.5", "a,902,0,0,1,nan,3,0.5", "a,902,0,0,x,1,3,0.5", "video"],

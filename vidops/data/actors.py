@@ -172,7 +172,7 @@ class ActorDataset(Drawn[KeyFrame]):
         if self.training:
             left = areas(boxes)
             kept = (left > 0) & (left >= self.min_visible * areas(whole))
-            kept = kept.reshape(-1, len(shares)).all(0)
+            kept = kept.all(0) if kept.ndim > 1 else kept  # in all views
         scores = np.ones(len(shares), np.float32) if sample.scores is None else sample.scores
         return {
             "clip": clip,

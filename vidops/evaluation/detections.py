@@ -123,7 +123,7 @@ def read_detections(path: str | Path) -> LabelledBoxes:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark in front
         return LabelledBoxes.of(_rows(path, file))
 
 
