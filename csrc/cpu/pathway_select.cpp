@@ -1,19 +1,21 @@
-// pathway_select on the CPU: all pathways are read side by side, in the order of memory, and each result is written
-// once.
+// pathway_select on the CPU: all pathways are read side by side, in the order of memory; each result is written once.
 //
 // Floor: M clips read and one written; backward reads M clips and the gradient and writes M. The weights are a small
 // table made before (pathway_select_softmax.h). Planar clips are walked row by row, a row being the positions of a
 // channel's frame, which share M weights in registers: of all its frames where logits do not tell these apart and
-// memory does not either. Channels-last clips are walked position by position, with a vector of weights a vector of
-// channels, from the first cache. Results larger than the caches are streamed past them, which saves reading the lines
-// first.
+// memory does not either. Vectors go on from a row to the next where memory does. Channels-last clips are walked
+// position by position, with a vector of weights a vector of channels, from the first cache. Results larger than the
+// caches are streamed past them, which saves reading the lines first.
 //
 // Backward writes weight * gradient while it sums gradient * pathway for the logits: in fp32 over kTerms products a
-// lane, in fp64 above, for channels last over kPixels positions, of which every share has sums of its own.
+// lane, in fp64 above. For channels last every share of kPixels positions has sums of its own. Rows are shared out in
+// blocks that no number of threads changes, lest sums have other bits.
+//
+// A path that is planar where the first one is channels last, or the other way, is copied, as such a gradient is.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
-#include <array>
+#include <numeric>
 
 #include "common/dispatch.h"
 #include "common/namespace.h"
@@ -27,6 +29,7 @@ namespace vidops {
 namespace {
 
 constexpr int64_t kGrain = 16 << 10;  // elements of a path that a thread should have at least
+constexpr int64_t kBlock = 8 << 10;   // elements of a path in a block of rows, about
 constexpr int64_t kPixels = kTerms;   // channels last: positions a thread takes at a time
 
 template <class T>
@@ -61,88 +64,115 @@ void with_pathways(int64_t pathways, F&& f) {
   }(std::make_integer_sequence<int, kMostPathways>{});
 }
 
+// Where M clips have position p of a frame.
 template <int M, class T, class U>
-Runs<T, M> runs_of(const std::vector<View<U>>& views, int64_t n, int64_t c, int64_t t, int64_t p = 0) {
-  Runs<T, M> runs;
+Places<T, M> places_of(const std::vector<View<U>>& views, int64_t n, int64_t c, int64_t t, int64_t p = 0) {
+  Places<T, M> places;
   for (int m = 0; m < M; ++m) {
     const Clip& shape = views[m].shape;
-    runs.at[m] = views[m].frame(n, c, t) + p * shape.sP, runs.step[m] = shape.sP;
+    places.at[m] = views[m].frame(n, c, t) + p * shape.sP, places.step[m] = shape.sP;
   }
-  return runs;
+  return places;
 }
 
-// Whether results are worth streaming past the caches.
+// Whether a row is followed by the next one in all clips, or channels-last positions are.
+template <class T>
+bool dense(const Call<T>& call) {
+  const Clip& c = call.shape();
+  bool alike = true;
+  const auto same = [&](int64_t size, int64_t ours, int64_t step) { alike = alike && (size == 1 || ours == step); };
+  call.each_clip([&](const Clip& o) { same(c.N, o.sN, c.sN), same(c.C, o.sC, c.sC), same(c.T, o.sT, c.sT); });
+  return alike;
+}
+
+// Whether results are worth streaming past the caches, and all their vectors are aligned.
 template <class T>
 bool can_stream(const Call<T>& call) {
-  if (!std::is_same_v<T, acc_t<T>>) return false;
+  if (!std::is_same_v<T, float>) return false;
   int64_t bytes = 0;
   bool aligned = true;
   for (const View<T>& out : call.outs) {
     bytes += out.shape.numel() * static_cast<int64_t>(sizeof(T));
     aligned = aligned && reinterpret_cast<uintptr_t>(out.data) % kVectorBytes == 0;
   }
-  const int64_t run = call.last() ? call.shape().C : call.shape().P;
-  return aligned && bytes >= kStreamBytes && (run % kLanes<T> == 0 || run >= 8 * kLanes<T>);
-}
-
-// Calls f(n, c, t, row) for every row of planar clips, in the order of memory; `row` counts as (n, c, t) do.
-template <class T, class F>
-void each_row(const Call<T>& call, F&& f) {
   const Clip& c = call.shape();
-  const bool frames_first = c.sT > c.sC;
-  torch::stable::parallel_for(0, c.N * c.C * c.T, kGrain / c.P + 1, [&](int64_t begin, int64_t end) {
-    Index at(begin, frames_first ? c.T : c.C, frames_first ? c.C : c.T);
-    for (int64_t i = begin; i < end; ++i, at.next()) {
-      f(at.outer, frames_first ? at.inner : at.middle, frames_first ? at.middle : at.inner);
-    }
-    stream_fence();
-  });
+  if (call.last()) return aligned && bytes >= kStreamBytes && c.C % kLanes<T> == 0;
+  return aligned && bytes >= kStreamBytes && (c.P % kLanes<T> == 0 || (c.P >= kLanes<T> && dense(call)));
 }
 
-// The weights of a planar row.
-template <int M, class T>
-struct RowWeights {
-  Vec<T> value[M];
+// The rows of planar clips, in the order of memory.
+template <class T>
+struct RowPlan {
+  Clip c;
+  bool frames_first, dense;
+  int64_t block;  // rows; a whole number of vectors where rows follow each other
 
-  RowWeights(const Call<T>& call, int64_t n, int64_t c, int64_t t) {
-    const SelectSize& s = call.size;
-    for (int m = 0; m < M; ++m) {
-      value[m] = broadcast<Vec<T>>(call.weights[((n * M + m) * s.C + c) * s.frames + (s.frames > 1 ? t : 0)]);
-    }
+  explicit RowPlan(const Call<T>& call)
+      : c(call.shape()), frames_first(c.sT > c.sC), dense(vidops::dense(call)), block(1) {
+    if (dense) block = kLanes<T> / std::gcd<int64_t>(kLanes<T>, c.P);
+    block *= kBlock / (block * c.P) + 1;
   }
-  Vec<T> operator()(int m, int64_t) const { return value[m]; }
+  Index index(int64_t row) const { return {row, frames_first ? c.T : c.C, frames_first ? c.C : c.T}; }
+  int64_t n(const Index& at) const { return at.outer; }
+  int64_t channel(const Index& at) const { return frames_first ? at.inner : at.middle; }
+  int64_t frame(const Index& at) const { return frames_first ? at.middle : at.inner; }
+
+  // Calls f(index, rows) for rows that follow each other.
+  template <class F>
+  void run(F&& f) const {
+    const int64_t rows = c.N * c.C * c.T, blocks = (rows + block - 1) / block;
+    torch::stable::parallel_for(0, blocks, kGrain / (block * c.P) + 1, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        const int64_t first = b * block, count = std::min(block, rows - first);
+        if (dense) {
+          f(index(first), count);
+        } else {
+          for (int64_t i = 0; i < count; ++i) f(index(first + i), 1);
+        }
+      }
+      stream_fence();
+    });
+  }
 };
+
+// Weights of the rows from an index on.
+template <int M, class T>
+auto weights_from(const Call<T>& call, const RowPlan<T>& plan, Index at) {
+  return [&call, &plan, at]() mutable {
+    const SelectSize& s = call.size;
+    RowWeights<M, acc_t<T>> weights;
+    const acc_t<T>* from =
+        call.weights + (plan.n(at) * M * s.C + plan.channel(at)) * s.frames + (s.frames > 1 ? plan.frame(at) : 0);
+    for (int m = 0; m < M; ++m) weights.of[m] = broadcast<Vec<T>>(from[m * s.C * s.frames]);
+    at.next();
+    return weights;
+  };
+}
 
 template <int M, bool kStream, class T>
 void select_planar(const Call<T>& call) {
-  each_row(call, [&](int64_t n, int64_t c, int64_t t) {
-    const RowWeights<M, T> weights(call, n, c, t);
-    select_run<M, kStream>(runs_of<M, const T>(call.paths, n, c, t), weights, call.shape().P,
-                           call.outs[0].frame(n, c, t));
+  const RowPlan<T> plan(call);
+  plan.run([&](const Index& at, int64_t rows) {
+    const int64_t n = plan.n(at), c = plan.channel(at), t = plan.frame(at);
+    select_rows<M, kStream>(places_of<M, const T>(call.paths, n, c, t), rows, plan.c.P, call.outs[0].frame(n, c, t),
+                            weights_from<M>(call, plan, at));
   });
 }
 
 // Gradients of the weights to slopes (N, M, C, T) of the clip.
 template <int M, bool kStream, class T>
 void slope_planar(const Call<T>& call) {
-  constexpr int64_t some = kTerms * kLanes<T>;
-  const Clip& shape = call.shape();
-  each_row(call, [&](int64_t n, int64_t c, int64_t t) {
-    const RowWeights<M, T> weights(call, n, c, t);
-    const T* grad = call.grad.frame(n, c, t);
-    Runs<const T, M> x = runs_of<M, const T>(call.paths, n, c, t);
-    Runs<T, M> dx = runs_of<M, T>(call.outs, n, c, t);
-    Wide<T> total[M] = {};
-    for (int64_t p = 0; p < shape.P; p += some) {
-      Vec<T> sum[M] = {};
-      slope_run<M, kStream>(grad + p, x, weights, std::min(some, shape.P - p), dx,
-                            [&](int m, int64_t, const Vec<T>& g, const Vec<T>& v)
-                                __attribute__((always_inline)) { sum[m] += g * v; });
-      for (int m = 0; m < M; ++m) add_wide<T>(total[m], sum[m]), x.at[m] += some, dx.at[m] += some;
-    }
-    for (int m = 0; m < M; ++m) {
-      call.slopes[((n * M + m) * shape.C + c) * shape.T + t] = static_cast<acc_t<T>>(sum_lanes(total[m]));
-    }
+  const RowPlan<T> plan(call);
+  plan.run([&](const Index& at, int64_t rows) {
+    const int64_t n = plan.n(at), c = plan.channel(at), t = plan.frame(at);
+    Index done = at;
+    slope_rows<M, kStream>(call.grad.frame(n, c, t), places_of<M, const T>(call.paths, n, c, t), rows, plan.c.P,
+                           places_of<M, T>(call.outs, n, c, t), weights_from<M>(call, plan, at),
+                           [&](int m, double sum) {
+                             const int64_t clip = (plan.n(done) * M + m) * plan.c.C + plan.channel(done);
+                             call.slopes[clip * plan.c.T + plan.frame(done)] = static_cast<acc_t<T>>(sum);
+                             if (m == M - 1) done.next();
+                           });
   });
 }
 
@@ -169,44 +199,26 @@ const acc_t<T>* weights_of_frame(const Call<T>& call, int64_t n, int64_t t) {
 
 template <int M, bool kStream, class T>
 void select_last(const Call<T>& call) {
-  const Clip& shape = call.shape();
+  const Clip& c = call.shape();
   each_share(call, [&](int64_t n, int64_t t, int64_t p, int64_t count, int64_t) {
-    const acc_t<T>* table = weights_of_frame<M>(call, n, t);
-    Runs<const T, M> x = runs_of<M, const T>(call.paths, n, 0, t, p);
-    T* to = call.outs[0].frame(n, 0, t) + p * shape.sP;
-    for (int64_t i = 0; i < count; ++i, x.next(), to += shape.sP) {
-      select_run<M, kStream>(
-          x, [&](int m, int64_t c) __attribute__((always_inline)) { return load(table + m * shape.C + c); }, shape.C,
-          to);
-    }
+    select_positions<M, kStream>(places_of<M, const T>(call.paths, n, 0, t, p), weights_of_frame<M>(call, n, t), c.C,
+                                 c.C, count, call.outs[0].frame(n, 0, t) + p * c.sP, c.sP);
   });
 }
 
 // Gradients of the weights to slopes (shares, M, C): of each share of the positions.
 template <int M, bool kStream, class T>
 void slope_last(const Call<T>& call) {
-  using A = acc_t<T>;
-  const Clip& shape = call.shape();
-  const int64_t pitch = round_up(shape.C, kLanes<T>) + kLanes<T>;
+  const Clip &c = call.shape(), &g = call.grad.shape;
   each_share(call, [&](int64_t n, int64_t t, int64_t p, int64_t count, int64_t share) {
-    const A* table = weights_of_frame<M>(call, n, t);
-    Runs<const T, M> x = runs_of<M, const T>(call.paths, n, 0, t, p);
-    Runs<T, M> dx = runs_of<M, T>(call.outs, n, 0, t, p);
-    const T* grad = call.grad.frame(n, 0, t) + p * call.grad.shape.sP;
-    const Scratch<A> sums(M * pitch);
-    std::fill_n(sums.get(), M * pitch, A{0});
-    for (int64_t i = 0; i < count; ++i, x.next(), dx.next(), grad += call.grad.shape.sP) {
-      slope_run<M, kStream>(
-          grad, x, [&](int m, int64_t c) __attribute__((always_inline)) { return load(table + m * shape.C + c); },
-          shape.C, dx,
-          [&](int m, int64_t c, const Vec<T>& g, const Vec<T>& v) __attribute__((always_inline)) {
-            A* const at = sums.get() + m * pitch + c;
-            store(at, load(at) + g * v);
-          });
-    }
-    for (int m = 0; m < M; ++m) {
-      std::copy_n(sums.get() + m * pitch, shape.C, call.slopes + (share * M + m) * shape.C);
-    }
+    const int64_t size = M * c.C;
+    // Vectors past the last channel belong to the next pathway, and add nothing to it.
+    const Scratch<acc_t<T>> sums(size + kLanes<T>);
+    std::fill_n(sums.get(), size + kLanes<T>, 0);
+    slope_positions<M, kStream>(call.grad.frame(n, 0, t) + p * g.sP, g.sP,
+                                places_of<M, const T>(call.paths, n, 0, t, p), weights_of_frame<M>(call, n, t), c.C,
+                                c.C, count, places_of<M, T>(call.outs, n, 0, t, p), sums.get());
+    std::copy_n(sums.get(), size, call.slopes + share * size);
   });
 }
 
@@ -278,7 +290,7 @@ void forward(Call<T> call, Tensor& logits) {
   join(call);
   const bool streams = can_stream(call);
   with_pathways(call.size.pathways, [&](auto m) {
-    if constexpr (std::is_same_v<T, acc_t<T>>) {
+    if constexpr (std::is_same_v<T, float>) {
       if (streams) return (call.last() ? select_last<m, true, T> : select_planar<m, true, T>)(call);
     }
     (call.last() ? select_last<m, false, T> : select_planar<m, false, T>)(call);
@@ -299,7 +311,7 @@ void backward(Call<T> call, Tensor& logits, T* to) {
   const Scratch<A> slopes(s.N * c.T * shares * s.pathways * s.C);
   call.slopes = slopes.get();
   with_pathways(s.pathways, [&](auto m) {
-    if constexpr (std::is_same_v<T, A>) {
+    if constexpr (std::is_same_v<T, float>) {
       if (streams) return (last ? slope_last<m, true, T> : slope_planar<m, true, T>)(call);
     }
     (last ? slope_last<m, false, T> : slope_planar<m, false, T>)(call);

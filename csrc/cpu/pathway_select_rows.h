@@ -1,7 +1,10 @@
-// pathway_select's inner loops: a run of neighbouring elements of M pathways. Elements of a planar clip's run are
-// positions of one channel and share their weights; those of a channels-last clip's run are the channels of a position,
-// and have one each.
+// pathway_select's inner loops. Planar clips: rows, whose positions share M weights, in registers. Channels-last clips:
+// positions, whose channels have M weights each, in a table.
 #pragma once
+
+#include <algorithm>
+#include <type_traits>
+#include <utility>
 
 #include "common/vec.h"
 
@@ -9,71 +12,193 @@ namespace vidops {
 
 constexpr int64_t kTerms = 64;  // products a lane sums in fp32 before fp64 takes over
 
-// A run of every pathway, and how far the next one is.
+// Where each of M clips is read or written.
 template <class T, int M>
-struct Runs {
+struct Places {
   T* at[M];
-  int64_t step[M];
+  int64_t step[M];  // to the next position
 
   void next() {
     for (int m = 0; m < M; ++m) at[m] += step[m];
   }
 };
 
-// Calls f(i, whole, count) for every vector of `count` elements; `whole` is a constant. The first one is shorter where
-// whole vectors are to begin at aligned addresses of `to`.
-template <bool kAligned, class T, class F>
-inline __attribute__((always_inline)) void each_vector(const T* to, int64_t count, F&& f) {
-  constexpr int64_t lanes = kLanes<T>;
-  int64_t i = 0;
-  if constexpr (kAligned) {
-    const int64_t before = -(reinterpret_cast<intptr_t>(to) / static_cast<int64_t>(sizeof(T))) & (lanes - 1);
-    if (before) f(0, std::false_type{}, i = std::min(before, count));
-  }
-  for (; i + lanes <= count; i += lanes) f(i, std::true_type{}, lanes);
-  if (i < count) f(i, std::false_type{}, count - i);
+template <int M, class A>
+struct RowWeights {
+  Vec<A> of[M];
+
+  Vec<A> operator()(int m, int64_t) const { return of[m]; }
+};
+
+// The first `count` lanes of a, the others of b.
+template <class A>
+inline __attribute__((always_inline)) Vec<A> blend(int64_t count, const Vec<A>& a, const Vec<A>& b) {
+  typedef std::conditional_t<sizeof(A) == 8, int64_t, int32_t> Int;
+  typedef Int Ints __attribute__((vector_size(kVectorBytes)));
+  const Ints lanes = [&]<int... I>(std::integer_sequence<int, I...>) {
+    return Ints{I...};
+  }(std::make_integer_sequence<int, kLanes<A>>{});
+  return lanes < static_cast<Int>(count) ? a : b;
 }
 
-template <bool kWhole, class T>
-inline __attribute__((always_inline)) Vec<T> load_some(const T* p, int64_t count) {
-  if constexpr (kWhole) return load(p);
+template <int M, class A>
+RowWeights<M, A> blend(int64_t count, const RowWeights<M, A>& a, const RowWeights<M, A>& b) {
+  RowWeights<M, A> both;
+  for (int m = 0; m < M; ++m) both.of[m] = blend<A>(count, a.of[m], b.of[m]);
+  return both;
+}
+
+// A vector's lanes in double, pair by pair.
+template <class T>
+inline double sum_pairs(const Vec<T>& v) {
+  Wide<T> wide{};
+  add_wide<T>(wide, v);
+  for (int half = kLanes<T> / 2; half; half /= 2) {
+    for (int i = 0; i < half; ++i) wide[i] += wide[i + half];
+  }
+  return wide[0];
+}
+
+// A whole vector, or its first `count` elements: `whole` is a constant.
+template <class T>
+inline __attribute__((always_inline)) Vec<T> load_some(std::true_type, const T* p, int64_t) {
+  return load(p);
+}
+template <class T>
+inline __attribute__((always_inline)) Vec<T> load_some(std::false_type, const T* p, int64_t count) {
   return load_part(p, count);
 }
-template <bool kWhole, bool kStream, class T>
-inline __attribute__((always_inline)) void store_some(T* p, Vec<T> v, int64_t count) {
-  if constexpr (kWhole && kStream) {
-    stream(p, v);
-  } else if constexpr (kWhole) {
-    store(p, v);
-  } else {
-    store_part(p, v, count);
+template <bool kStream, class T>
+inline __attribute__((always_inline)) void store_some(std::true_type, T* p, const Vec<T>& v, int64_t) {
+  kStream ? stream(p, v) : store(p, v);
+}
+template <bool kStream, class T>
+inline __attribute__((always_inline)) void store_some(std::false_type, T* p, const Vec<T>& v, int64_t count) {
+  store_part(p, v, count);
+}
+
+// The vector at element i: to = sum of weight(m, i) * x[m].
+template <int M, bool kStream, class T, class Weights, class Whole>
+inline __attribute__((always_inline)) void select_vector(const Places<const T, M>& x, Weights&& weight, int64_t i,
+                                                         T* to, Whole whole, int64_t count = 0) {
+  Vec<T> sum = weight(0, i) * load_some(whole, x.at[0] + i, count);
+#pragma GCC unroll 8
+  for (int m = 1; m < M; ++m) sum += weight(m, i) * load_some(whole, x.at[m] + i, count);
+  store_some<kStream>(whole, to + i, sum, count);
+}
+
+// dx[m] = weight(m, i) * grad, and add(m, grad * x[m]).
+template <int M, bool kStream, class T, class Weights, class Add, class Whole>
+inline __attribute__((always_inline)) void slope_vector(const T* grad, const Places<const T, M>& x, Weights&& weight,
+                                                        int64_t i, const Places<T, M>& dx, Add&& add, Whole whole,
+                                                        int64_t count = 0) {
+  const Vec<T> g = load_some(whole, grad + i, count);
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) {
+    add(m, g * load_some(whole, x.at[m] + i, count));
+    store_some<kStream>(whole, dx.at[m] + i, weight(m, i) * g, count);
   }
 }
 
-// to = sum of weight(m, i) * x[m].
-template <int M, bool kStream, class T, class Weight>
-inline __attribute__((always_inline)) void select_run(const Runs<const T, M>& x, Weight&& weight, int64_t count,
-                                                      T* to) {
-  each_vector<kStream>(to, count, [&](int64_t i, auto whole, int64_t some) __attribute__((always_inline)) {
-    Vec<T> sum = weight(0, i) * load_some<whole>(x.at[0] + i, some);
-#pragma GCC unroll 8
-    for (int m = 1; m < M; ++m) sum += weight(m, i) * load_some<whole>(x.at[m] + i, some);
-    store_some<whole, kStream>(to + i, sum, some);
-  });
+// `rows` rows of P positions, one behind the other in all clips; next() gives their weights in turn. Vectors that two
+// rows share are whole ones too, so that all of them are where the first one is in its line.
+template <int M, bool kStream, class T, class Next>
+void select_rows(const Places<const T, M>& x, int64_t rows, int64_t P, T* to, Next&& next) {
+  constexpr int64_t lanes = kLanes<T>;
+  RowWeights<M, acc_t<T>> weights = next();
+  int64_t i = 0;
+  for (int64_t row = 1; row <= rows; ++row) {
+    const int64_t end = row * P;
+    for (; i + lanes <= end; i += lanes) select_vector<M, kStream>(x, weights, i, to, std::true_type{});
+    const RowWeights<M, acc_t<T>> after = row < rows ? next() : weights;
+    if (i < end && row < rows && P >= lanes) {
+      select_vector<M, kStream>(x, blend(end - i, weights, after), i, to, std::true_type{});
+      i += lanes;
+    } else if (i < end) {
+      select_vector<M, kStream>(x, weights, i, to, std::false_type{}, end - i);
+      i = end;
+    }
+    weights = after;
+  }
 }
 
-// dx[m] = weight(m, i) * grad, and add(m, i, grad * x[m]).
-template <int M, bool kStream, class T, class Weight, class Add>
-inline __attribute__((always_inline)) void slope_run(const T* grad, const Runs<const T, M>& x, Weight&& weight,
-                                                     int64_t count, const Runs<T, M>& dx, Add&& add) {
-  each_vector<kStream>(dx.at[0], count, [&](int64_t i, auto whole, int64_t some) __attribute__((always_inline)) {
-    const Vec<T> g = load_some<whole>(grad + i, some);
-#pragma GCC unroll 8
-    for (int m = 0; m < M; ++m) {
-      add(m, i, g, load_some<whole>(x.at[m] + i, some));
-      store_some<whole, kStream>(dx.at[m] + i, weight(m, i) * g, some);
+// The same for gradients; done(m, sum) takes those of each row's weights in turn.
+template <int M, bool kStream, class T, class Next, class Done>
+void slope_rows(const T* grad, const Places<const T, M>& x, int64_t rows, int64_t P, const Places<T, M>& dx,
+                Next&& next, Done&& done) {
+  constexpr int64_t lanes = kLanes<T>, some = kTerms * lanes;
+  RowWeights<M, acc_t<T>> weights = next();
+  Vec<T> sum[M] = {}, behind[M] = {};  // of this row, and of the next one in a vector that both share
+  int64_t i = 0;
+  const auto add = [&](int m, const Vec<T>& product) __attribute__((always_inline)) { sum[m] += product; };
+  for (int64_t row = 1; row <= rows; ++row) {
+    const int64_t end = row * P;
+    double total[M] = {};
+    while (i + lanes <= end) {
+      const int64_t stop = std::min(end, i + some);
+      for (; i + lanes <= stop; i += lanes) {
+        slope_vector<M, kStream>(grad, x, weights, i, dx, add, std::true_type{});
+      }
+      if (i + lanes > end) break;
+      for (int m = 0; m < M; ++m) total[m] += sum_pairs<T>(sum[m]), sum[m] = Vec<T>{};
     }
-  });
+    const RowWeights<M, acc_t<T>> after = row < rows ? next() : weights;
+    if (i < end && row < rows && P >= lanes) {
+      const int64_t ours = end - i;
+      slope_vector<M, kStream>(
+          grad, x, blend(ours, weights, after), i, dx,
+          [&](int m, const Vec<T>& product) __attribute__((always_inline)) {
+            sum[m] += blend<acc_t<T>>(ours, product, Vec<T>{});
+            behind[m] = blend<acc_t<T>>(ours, Vec<T>{}, product);
+          },
+          std::true_type{});
+      i += lanes;
+    } else if (i < end) {
+      slope_vector<M, kStream>(grad, x, weights, i, dx, add, std::false_type{}, end - i);
+      i = end;
+    }
+    for (int m = 0; m < M; ++m) {
+      done(m, total[m] + sum_pairs<T>(sum[m]));
+      sum[m] = behind[m], behind[m] = Vec<T>{};
+    }
+    weights = after;
+  }
+}
+
+// Calls f(c, whole, count) for the vectors of a position's channels.
+template <class T, class F>
+inline __attribute__((always_inline)) void each_channels(int64_t channels, F&& f) {
+  int64_t c = 0;
+  for (; c + kLanes<T> <= channels; c += kLanes<T>) f(c, std::true_type{}, kLanes<T>);
+  if (c < channels) f(c, std::false_type{}, channels - c);
+}
+
+// `count` positions of channels-last clips; weights are `pitch` apart in their table.
+template <int M, bool kStream, class T>
+void select_positions(Places<const T, M> x, const acc_t<T>* table, int64_t pitch, int64_t channels, int64_t count,
+                      T* to, int64_t step) {
+  const auto weight = [&](int m, int64_t c) __attribute__((always_inline)) { return load(table + m * pitch + c); };
+  for (; count; --count, x.next(), to += step) {
+    each_channels<T>(channels, [&](int64_t c, auto whole, int64_t some) __attribute__((always_inline)) {
+      select_vector<M, kStream>(x, weight, c, to, whole, some);
+    });
+  }
+}
+
+// The same for gradients; those of the weights are added to `sums`, which lie as the table does.
+template <int M, bool kStream, class T>
+void slope_positions(const T* grad, int64_t step, Places<const T, M> x, const acc_t<T>* table, int64_t pitch,
+                     int64_t channels, int64_t count, Places<T, M> dx, acc_t<T>* sums) {
+  const auto weight = [&](int m, int64_t c) __attribute__((always_inline)) { return load(table + m * pitch + c); };
+  for (; count; --count, x.next(), dx.next(), grad += step) {
+    each_channels<T>(channels, [&](int64_t c, auto whole, int64_t some) __attribute__((always_inline)) {
+      const auto add = [&](int m, const Vec<T>& product) __attribute__((always_inline)) {
+        acc_t<T>* const at = sums + m * pitch + c;
+        store(at, load(at) + product);
+      };
+      slope_vector<M, kStream>(grad, x, weight, c, dx, add, whole, some);
+    });
+  }
 }
 
 }  // namespace vidops

@@ -26,7 +26,7 @@ def pathway_select(paths: Sequence[Tensor], logits: Tensor, *, backend: str | No
     Args:
         paths: list or tuple of 1 to 8 clips ``(N, C, T, H, W)`` of one shape, dtype and device: float32, float16,
             bfloat16 or float64. NCTHW, NTCHW and channels-last memory are native; the result has the layout of the
-            first clip, and so have all gradients.
+            first clip, and so have the gradients of all of them.
         logits: ``(N, M, C)`` or ``(N, M, C, T)`` for M pathways, of the dtype of ``paths``.
         backend: ``"reference"``, ``"cpu"``, ``"cuda"``, ``"triton"``, or ``None`` for the automatic choice.
 
