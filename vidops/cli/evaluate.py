@@ -28,7 +28,7 @@ examples:
       measure on other videos; classes.txt beside them names the same classes
   vidops evaluate --weights runs/actors/best.ckpt --report results/actors --detections found.csv
       of a network that classifies actors: frame mAP at key frames by AVA's official rules, what it was counted from
-  vidops evaluate --weights runs/actors/best.ckpt data.actors.proposals=boxes.csv
+  vidops evaluate --weights runs/actors/best.ckpt data.actors.val_proposals=boxes.csv
       the same on boxes that a detector gave
   torchrun --nproc-per-node 2 -m vidops evaluate --weights runs/rgb/best.ckpt
       the same figures, computed by two processes

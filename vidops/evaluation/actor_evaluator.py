@@ -39,7 +39,7 @@ def evaluate_actors(
 ) -> ActorReport:
     """Measure a network that classifies actors by frame mAP at IoU 0.5, as AVA's official evaluation does.
 
-    The boxes are those of the list, or those of ``data.actors.proposals`` where the recipe names such a file.
+    The boxes are those of the list, or those of ``data.actors.val_proposals`` where the recipe names such a file.
     Under torchrun every rank measures its share of the key frames, each on one rank, and every rank returns the
     report of all of them; rank 0 alone writes and shows anything.
 
