@@ -1,4 +1,4 @@
-"""``vidops predict``: classes of video files."""
+"""``vidops predict``: classes of video files, or of the actors in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vidops.evaluation import Prediction, Predictor
+    from vidops.evaluation import ActorPrediction, Prediction
+    from vidops.evaluation.file_predictor import FilePredictor, FileResult
+
+    AnyPredictor = FilePredictor[Prediction] | FilePredictor[ActorPrediction]
 
 HELP = "name the likeliest classes of video files"
 EPILOG = """\
@@ -21,6 +24,9 @@ examples:
       every video of a folder and of a pattern, one line of JSON each; called again after it was killed,
       the command goes on where it stopped; videos that have changed since are done again, and the last
       line of a video is the one that counts
+  vidops predict clip.mp4 --weights runs/actors/best.ckpt --boxes boxes.csv --threshold 0.3 --draw actors.mp4
+      of a network that classifies actors: what each one does in the boxes of a file, and a video with both drawn;
+      without --boxes the whole frame, once a second
   torchrun --nproc-per-node 2 -m vidops predict videos/ --weights runs/tiny/best.ckpt --out predictions.jsonl
       the same on two GPUs, or in two processes: each predicts its share
 """
@@ -66,6 +72,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--average", choices=["logits", "softmax"], help="what is averaged over views; default: the recipe's"
     )
+    actors = parser.add_argument_group("of actors (where the network classifies these)")
+    actors.add_argument(
+        "--boxes",
+        metavar="FILE",
+        help="boxes to classify, csv: timestamp,x1,y1,x2,y2[,score] or video,timestamp,x1,y1,x2,y2[,action[,score]],"
+        " as shares of width and height",
+    )
+    actors.add_argument("--min-score", type=float, metavar="P", help="leave out boxes of a lower score")
+    actors.add_argument(
+        "--start-time",
+        type=float,
+        metavar="S",
+        help="timestamp of a video's first frame in the boxes file (default: 0; AVA's: 900)",
+    )
+    actors.add_argument(
+        "--every", type=float, metavar="S", help="without --boxes: seconds between two moments (default: 1)"
+    )
+    actors.add_argument(
+        "--threshold", type=float, metavar="P", help="name no class of a lower probability (default: 0)"
+    )
+    actors.add_argument("--draw", metavar="FILE", help="one video again, boxes and classes drawn (.mp4)")
     parser.add_argument(
         "--workers", type=int, default=0, metavar="N", help="processes that decode (default: none but this)"
     )
@@ -93,44 +120,67 @@ def run(args: argparse.Namespace) -> int:
             predictor, paths = _prepare(args)
             if args.out is not None:
                 return _to_file(predictor, paths, args.out)
-            return _to_screen(predictor, paths, as_json=args.json)
+            return _to_screen(predictor, paths, as_json=args.json, draw=args.draw)
         except Exception:
             if rank:
                 return 0  # all that is done is done together: rank 0 has the error too, shows it and fails
             raise
 
 
-def _prepare(args: argparse.Namespace) -> tuple[Predictor, list[str]]:
+def _prepare(args: argparse.Namespace) -> tuple[AnyPredictor, list[str]]:
     """Load the network on each rank, and find the videos on the first."""
     from vidops.data import FrameFolder
-    from vidops.evaluation import Predictor, find_videos
+    from vidops.evaluation import find_videos
     from vidops.evaluation.ranks import on_all_ranks
 
-    loaded: list[Predictor] = []
+    loaded: list[AnyPredictor] = []
 
     def prepare(rank: int, size: int) -> list[str]:
-        predictor = Predictor(
-            args.weights,
-            top=args.top,
-            batch_size=args.batch_size,
-            workers=args.workers,
-            views=args.views,
-            average=args.average,
-            accelerator=args.accelerator,
-            backend=args.backend,
-        )
-        loaded.append(predictor)
+        loaded.append(_load(args))
         if rank:
             return []
-        data = predictor.config.data
+        data = loaded[0].config.data
         frames = FrameFolder(data.template, data.first_frame)
-        return find_videos(args.videos, lists=args.list, frames=frames)
+        paths = find_videos(args.videos, lists=args.list, frames=frames)
+        if args.draw is not None and len(paths) > 1:
+            raise ValueError(f"--draw: draws one video, {len(paths):,} are given")
+        return paths
 
     paths = on_all_ranks(prepare)[0]
     return loaded[0], paths
 
 
-def _to_screen(predictor: Predictor, paths: list[str], *, as_json: bool) -> int:
+def _load(args: argparse.Namespace) -> AnyPredictor:
+    """Load the network that classifies clips, or actors, and refuse options of the other."""
+    from vidops.evaluation import ActorPredictor, Predictor
+    from vidops.evaluation.recipe import classifies_actors
+    from vidops.training import read_checkpoint
+
+    if args.draw is not None:
+        from vidops.visualize import check_actor_video
+
+        check_actor_video(args.draw)
+        if args.out is not None:
+            raise ValueError("--draw: cannot be had with --out, which goes on where it stopped")
+    own = {key: getattr(args, key) for key in ("boxes", "min_score", "start_time", "every", "threshold")}
+    given = {key: value for key, value in own.items() if value is not None}
+    options = {
+        key: getattr(args, key)
+        for key in ("top", "batch_size", "workers", "views", "average", "accelerator", "backend")
+    }
+    if not classifies_actors(read_checkpoint(args.weights).config):
+        for key in [*given, *(["draw"] if args.draw is not None else [])]:
+            raise ValueError(f"--{key.replace('_', '-')}: {args.weights} classifies clips, not actors")
+        return Predictor(args.weights, **options)
+    if args.boxes is None:
+        for key in {"min_score", "start_time"} & set(given):
+            raise ValueError(f"--{key.replace('_', '-')}: needs --boxes")
+    elif args.every is not None:
+        raise ValueError("--every: the moments are those of --boxes")
+    return ActorPredictor(args.weights, **given, **options)
+
+
+def _to_screen(predictor: AnyPredictor, paths: list[str], *, as_json: bool, draw: str | None) -> int:
     """Print the predictions; on the other ranks, take part in them."""
     from vidops.evaluation.ranks import rank_and_size
 
@@ -145,10 +195,12 @@ def _to_screen(predictor: Predictor, paths: list[str], *, as_json: bool) -> int:
             print(json.dumps(prediction.as_dict()), flush=True)
         elif prediction.error is None:
             _show(prediction, few=len(paths) <= FEW)
+        if draw is not None and prediction.error is None:
+            _draw(predictor, prediction, draw)
     return 1 if failed else 0
 
 
-def _to_file(predictor: Predictor, paths: list[str], target: str) -> int:
+def _to_file(predictor: AnyPredictor, paths: list[str], target: str) -> int:
     """Predict what the file does not hold yet."""
     from vidops.evaluation import ResultFile
     from vidops.evaluation.ranks import on_all_ranks
@@ -180,14 +232,16 @@ def _to_file(predictor: Predictor, paths: list[str], target: str) -> int:
     return 1 if failed else 0
 
 
-def _take_part(predictions: Iterable[Prediction]) -> int:
+def _take_part(predictions: Iterable[FileResult]) -> int:
     """Predict this rank's share; the first one shows it."""
     for _ in predictions:
         pass
     return 0
 
 
-def _named_errors(predictions: Iterable[Prediction]) -> Iterable[Prediction]:
+def _named_errors(
+    predictions: Iterable[Prediction | ActorPrediction],
+) -> Iterable[Prediction | ActorPrediction]:
     """Say what is wrong with a video as soon as it is known, above a progress bar if there is one."""
     from tqdm import tqdm
 
@@ -197,8 +251,32 @@ def _named_errors(predictions: Iterable[Prediction]) -> Iterable[Prediction]:
         yield prediction
 
 
-def _show(prediction: Prediction, *, few: bool) -> None:
-    if few:
+def _draw(predictor: AnyPredictor, prediction: Prediction | ActorPrediction, out: str) -> None:
+    """Write the video again with what its actors do."""
+    import os
+
+    from vidops.data import FrameFolder
+    from vidops.evaluation import ActorPrediction, ActorPredictor
+    from vidops.visualize import save_actor_video
+
+    assert isinstance(prediction, ActorPrediction)
+    assert isinstance(predictor, ActorPredictor)
+    data, path = predictor.config.data, prediction.path
+    folder = FrameFolder(data.template, data.first_frame) if os.path.isdir(path) else None
+    save_actor_video(path, prediction.actors, out, frames=folder, frame_rate=predictor.frame_rate)
+    print(f"drawn: {out}", file=sys.stderr)
+
+
+def _show(prediction: Prediction | ActorPrediction, *, few: bool) -> None:
+    from vidops.evaluation import ActorPrediction
+
+    if isinstance(prediction, ActorPrediction):
+        print(prediction.path)
+        for actor in prediction.actors:
+            box = " ".join(f"{edge:.3f}" for edge in actor.box)
+            scores = ", ".join(f"{name} {probability:.1%}" for name, probability in actor.scores)
+            print(f"  {actor.timestamp:8g} s  [{box}]  {scores or '-'}", flush=True)
+    elif few:
         print(prediction.path)
         for name, probability in prediction.scores:
             print(f"  {probability:7.2%}  {name}", flush=True)

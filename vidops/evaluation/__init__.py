@@ -13,6 +13,7 @@ from .frame_map import FrameMap, frame_map
 
 if TYPE_CHECKING:
     from .actor_evaluator import evaluate_actors
+    from .actor_predictor import ActorPrediction, ActorPredictor
     from .actor_report import ActorReport
     from .evaluator import evaluate
     from .find import find_videos
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from .views import video_scores
 
 __all__ = [
+    "ActorPrediction",
+    "ActorPredictor",
     "ActorReport",
     "Counts",
     "FrameMap",
@@ -50,6 +53,8 @@ __all__ = [
 
 # evaluator and predictor read recipes, for which they need training, which needs the counts of metrics.
 _HOMES = {
+    "ActorPrediction": "actor_predictor",
+    "ActorPredictor": "actor_predictor",
     "ActorReport": "actor_report",
     "Counts": "metrics",
     "Prediction": "predictor",
@@ -69,7 +74,7 @@ _HOMES = {
     "video_scores": "views",
 }
 _EXTRAS = dict.fromkeys(
-    ("actor_evaluator", "evaluator", "predictor", "results"), ("yaml", "pydantic", "tqdm")
+    ("actor_evaluator", "actor_predictor", "evaluator", "predictor", "results"), ("yaml", "pydantic", "tqdm")
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .actors import check_actor_video, draw_actors, save_actor_video
 from .attention import AttentionMap, MapRow, attention_layers, attention_of, map_rows
 from .benchmarks import benchmark_bars
 from .busy import BusyQuiet, busy_grid, find_band_pass, split_frames
@@ -50,6 +51,7 @@ __all__ = [
     "attention_of",
     "benchmark_bars",
     "busy_grid",
+    "check_actor_video",
     "check_animation",
     "check_picture",
     "class_accuracy_bars",
@@ -57,6 +59,7 @@ __all__ = [
     "clip_grid",
     "confusion_matrix",
     "default_layer",
+    "draw_actors",
     "energy_scatter",
     "example_rows",
     "features_of_videos",
@@ -82,6 +85,7 @@ __all__ = [
     "read_shown",
     "run_curves",
     "save",
+    "save_actor_video",
     "save_animation",
     "schedule_curves",
     "split_frames",

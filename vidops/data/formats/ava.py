@@ -70,7 +70,7 @@ def read_boxes(source: Path) -> Iterator[Row]:
             place = cells[:6]
             (video, timestamp), box = _key(cells, where), None
         if box is None and any(cells[2:]):
-            box = _box(cells[2:6], where)
+            box = parse_box(cells[2:6], where)
         if box is None:
             yield Row(where, video, timestamp, None, None, "")
             continue
@@ -84,7 +84,19 @@ def _key(cells: list[str], where: str) -> tuple[str, float]:
     return cells[0], real(cells[1], "timestamp", where, 0.0)
 
 
-def _box(cells: list[str], where: str) -> Box:
+def parse_box(cells: list[str], where: str) -> Box:
+    """Read the four edges of a box.
+
+    Args:
+        cells: x1, y1, x2, y2 as shares of width and height.
+        where: the line, for the error.
+
+    Returns:
+        The edges.
+
+    Raises:
+        ValueError: one is no number in 0 to 1, or the box ends before it begins.
+    """
     x1, y1, x2, y2 = (
         real(cell, name, where, 0.0, 1.0) for cell, name in zip(cells, ("x1", "y1", "x2", "y2"), strict=True)
     )
