@@ -212,4 +212,6 @@ ROWS: list[tuple[str, Figure]] = [
     ("mfnet", Figure("PyTorch-MFNet, Mini-Kinetics' classes", (3, 16, 224, 224), 200, params=7.84)),
     ("mf_kpsem", Figure("KPSEM, table 1", (3, 16, 224, 224), 200, gmacs=11.21, params=8.11)),
     ("i3d_resnet50", Figure("PyTorchVideo's model zoo", (3, 8, 256, 256), gmacs=37.53, params=28.04)),
+    ("btsnet26", Figure("BTSNet's release", (3, 30, 112, 112), 101, gmacs=18.83, params=16.66)),
+    ("btsnet50", Figure("BTSNet's release", (3, 30, 112, 112), 101, gmacs=22.94, params=29.93)),
 ]

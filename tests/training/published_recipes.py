@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.training.published_btsnet import BTSNET
+
 # Learning rate, batch, epochs, weight decay, dropout, and milestones or epochs of warm-up, typed from the sources;
 # those of "dense Kinetics" from the recipes themselves, since no source at hand states them.
 SETTINGS: dict[str, tuple[float, int, int, float, float, list[int] | int]] = {
@@ -33,6 +35,8 @@ SETTINGS: dict[str, tuple[float, int, int, float, float, list[int] | int]] = {
     "KPSEM UCF101": (0.005, 80, 50, 1e-4, 0.5, [21, 42]),
     "KPSEM HMDB51": (0.005, 128, 100, 1e-4, 0.5, [14, 28, 42]),
     "KPSEM ablation": (0.005, 16, 100, 1e-4, 0.5, [14, 28, 42]),
+    # Those of the 3-D ResNeXt's release; the poster has none.
+    "BTSNet": (0.1, 128, 200, 1e-3, 0.0, [50, 100, 150]),
 }
 # Settings, and top-1 and top-5 as published: in their order, typed from the sources.
 PUBLISHED = {
@@ -221,6 +225,7 @@ PUBLISHED = {
     "kpsem/hmdb51_16f_batch16_conv2": ("KPSEM ablation", "72.5", None),
     "kpsem/hmdb51_16f_batch16_r3d": ("KPSEM ablation", "65.8", None),
     "r3d/hmdb51_16f_batch16": ("KPSEM ablation", "62.0", None),
+    **{name: ("BTSNet", top1, None) for name, (top1, _) in BTSNET.items()},
 }
 # Thesis 4.6: 10 clips on Kinetics and 2 on Something-Something, 3 crops each.
 ATTENTION = {
@@ -254,7 +259,7 @@ VIEWS = {
     "dan/ucf101_128f": (3, 2),
     "dan/hmdb51_128f": (3, 2),
     **{name: (3, 10) if "Kinetics" in settings else (3, 2) for name, settings in ATTENTION.items()},
-    **dict.fromkeys(KPSEM, (1, 10)),
+    **dict.fromkeys([*KPSEM, *BTSNET], (1, 10)),
 }
 DENSE = {
     "tsm/kinetics400_8f_dense",
@@ -267,6 +272,7 @@ DENSE = {
     "dan/kinetics400_128f_x3d_m",
     *(name for name, settings in ATTENTION.items() if "Kinetics" in settings),
     *KPSEM,
+    *BTSNET,
 }
 # Options of the networks but dropout and input channels: sides of the busy and the quiet frames, then the others.
 SIDES = {
@@ -357,6 +363,7 @@ OTHERS: dict[str, dict[str, object]] = {
     "kpsem/hmdb51_16f_batch16_fixed": {"regions": "fixed"},
     "kpsem/hmdb51_16f_batch16_one_set": {"num_sets": 1},
     "kpsem/hmdb51_16f_batch16_conv2": {"position": "conv2"},
+    **{name: others for name, (_, others) in BTSNET.items()},
 }
 # How the network's own loss is trained where it is not as elsewhere in its family: table 3.9.
 JOINT: dict[str, dict[str, object]] = {

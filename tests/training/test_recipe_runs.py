@@ -17,6 +17,7 @@ pytest.importorskip("skimage", reason="scikit-image is not installed")
 pytest.importorskip("av", reason="PyAV is not installed")
 
 from tests.data._videos import write_video
+from tests.training.published_btsnet import BTSNET
 from tests.training.published_recipes import ATTENTION, KPSEM, options
 from tests.training.test_recipes import CONFIGS, NAMES, RECIPES
 from vidops.data.flow import FlowSettings
@@ -160,6 +161,8 @@ def tiny_name(recipe: Config) -> str:
     name = recipe.model.name
     if name == "inception_resnet_v2":
         return "tiny_tsn"
+    if name.startswith("btsnet"):
+        return "tiny_btsnet"
     return f"tiny_{name}" if name in WHOLE_NAMES else f"tiny_{name.partition('_')[0]}"
 
 
@@ -209,6 +212,7 @@ def small(path: Path, root: Path, output: Path, *more: str) -> Config:
 def alike(names: list[str]) -> set[str]:
     """Name recipes whose small network differs from an earlier one's in numbers alone: kernels, blocks, rates."""
     numbers, seen, found = {"kernel_size", "kernel_sizes", "num_blocks", "num_sets"}, [], set()
+    numbers |= {"num_pathways", "receptive_fields"}
     for name in sorted(names, key=lambda name: bool(numbers & set(options(name)))):
         recipe = load_config(CONFIGS / f"{name}.yaml")
         what = tiny_name(recipe), {key: value for key, value in options(name).items() if key not in numbers}
@@ -219,7 +223,9 @@ def alike(names: list[str]) -> set[str]:
 
 
 # The recipes of attention and key points are many; those whose networks run the same code train in the slow tests.
-ALIKE = alike([name for name in NAMES if name in {*ATTENTION, *KPSEM} and not name.startswith("tsm/")])
+ALIKE = alike(
+    [name for name in NAMES if name in {*ATTENTION, *BTSNET, *KPSEM} and not name.startswith("tsm/")]
+)
 WITH_SLOW = [
     pytest.param(path, marks=pytest.mark.slow) if name in ALIKE else path
     for path, name in zip(RECIPES, NAMES, strict=True)

@@ -10,6 +10,7 @@ import torch
 
 pytest.importorskip("lightning", reason="training needs lightning")
 
+from tests.training.published_btsnet import BTSNET
 from tests.training.published_recipes import DENSE, JOINT, KPSEM, PUBLISHED, SETTINGS, VIEWS, options
 from vidops.models import create_model, model_card
 from vidops.training import load_config
@@ -19,13 +20,13 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "demo")
 NAMES = [str(path.relative_to(CONFIGS).with_suffix("")) for path in RECIPES]
 
-SOURCES = "slides|thesis|TSM|MixTConv|TSN|X3D|KPSEM|MFNet"
+SOURCES = "slides|thesis|TSM|MixTConv|TSN|X3D|KPSEM|MFNet|BTSNet|3D-ResNets"
 each = pytest.mark.parametrize("path", RECIPES, ids=NAMES)
 
 
 def test_there_are_recipes_of_every_family() -> None:
     families = {"bqn", "dan", "mbpm", "mstnet", "tesnet", "tsm", "tsn", "x3d"}
-    families |= {"cbam", "cpa", "gc", "nl", "rnl", "se", "kpsem", "mfnet", "r3d"}
+    families |= {"btsnet", "cbam", "cpa", "gc", "nl", "rnl", "se", "kpsem", "mfnet", "r3d"}
     assert {path.parent.name for path in RECIPES} == families
 
 
@@ -34,7 +35,8 @@ def test_it_loads_and_names_itself(path: Path) -> None:
     config = load_config(path)
     family = path.parent.name
     backbone = "((tsn|tesnet)_)?inception_resnet_v2" if family in ("tsn", "tesnet") else "(x3d_x|dan_x3d_x)?s"
-    backbone = {"kpsem": "(mf|r3d)_kpsem", "mfnet": "mfnet"}.get(family, backbone)
+    own = {"kpsem": "(mf|r3d)_kpsem", "mfnet": "mfnet", "btsnet": r"btsnet\d+"}
+    backbone = own.get(family, backbone)
     assert re.fullmatch(
         rf"{family}(_tsm)?_(resnet(50|101)|mobilenetv2)|(x3d|{family}_x3d)_m|{backbone}", config.model.name
     )
@@ -92,10 +94,12 @@ def test_settings_figures_and_views_are_those_of_the_sources(path: Path) -> None
         size = 160 if kind.endswith("xs") else config.model.options.get("busy_size", 224)
     if kind.endswith("inception_resnet_v2"):
         size = 299
+    if name in BTSNET:
+        size = 112
     assert config.data.size == size
     views = (3, 20) if size == 299 else VIEWS.get(name, (1, 1))
     assert (config.data.crops, config.data.clips) == views
-    assert (config.data.test_size == 256) == (name in VIEWS and size != 160 and name not in KPSEM)
+    assert (config.data.test_size == 256) == (name in VIEWS and size not in (112, 160) and name not in KPSEM)
     joint = config.joint.model_dump() if config.joint is not None else None
     usual = {"dan": {"name": "mgda"}, "tesnet": {"name": "sum", "weight": 10.0}}
     assert joint == JOINT.get(name, usual.get(kind.partition("_")[0]))
@@ -116,8 +120,8 @@ def test_weights_come_from_imagenet_or_from_another_recipe(path: Path) -> None:
     model = load_config(path).model
     backbone = "inception_resnet_v2" if "inception" in model.name else model.name.rpartition("_")[2]
     backbone = {"mfnet": "mfnet3d", "mf_kpsem": "mfnet3d", "r3d_kpsem": "resnet50"}.get(model.name, backbone)
-    if model.weights is None:  # the thesis trains X3D from scratch
-        assert model.name.endswith("x3d_m")
+    if model.weights is None:  # the thesis trains X3D from scratch, and BTSNet has no pretraining
+        assert model.name.endswith("x3d_m") or model.name.startswith("btsnet")
         return
     source = Path(str(model.weights))
     if source.parent.name == "weights":

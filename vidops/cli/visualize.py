@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import _attention, _busy, _keypoints, _projection
+from . import _attention, _busy, _keypoints, _pathways, _projection
 from ._lists import add_list_options, list_options
 from ._pictures import Actions, add_network, add_out, add_parser, as_typed, named, run_logs
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HELP = (
     "draw pictures (frames, heatmap, gradcam, tsne, curves, gains, busy, kernels, filters, squeeze, appearance,"
-    " schedule, scatter, attention, pairs, keypoints, examples)"
+    " schedule, scatter, attention, pairs, keypoints, examples, pathways)"
 )
 
 
@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare one sub-command an action."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     own = (_add_frames, _add_heatmap, _add_gradcam, _add_tsne, _add_curves, _add_gains)
-    for add in (*own, *_busy.ACTIONS, *_projection.ACTIONS, *_attention.ACTIONS, *_keypoints.ACTIONS):
+    later = (*_projection.ACTIONS, *_attention.ACTIONS, *_keypoints.ACTIONS, *_pathways.ACTIONS)
+    for add in (*own, *_busy.ACTIONS, *later):
         add(actions)
 
 

@@ -20,6 +20,7 @@ from .roi_align import roi_align
 from .slow_fast_attention import SlowFastAttention, SlowFastSelfAttention
 from .squeeze_excite3d import SqueezeExcite3d
 from .temporal_shift import TemporalShift
+from .temporal_spatial_pathway import TemporalSpatialPathway, pathway_contributions, pathway_dilations
 from .temporal_squeeze_pool import TemporalSqueezePool
 
 __all__ = [
@@ -42,9 +43,12 @@ __all__ = [
     "SlowFastSelfAttention",
     "SqueezeExcite3d",
     "TemporalShift",
+    "TemporalSpatialPathway",
     "TemporalSqueezePool",
     "channels_last",
     "insert_after",
+    "pathway_contributions",
+    "pathway_dilations",
     "remove_inserted",
     "roi_align",
 ]

@@ -4,6 +4,7 @@ from . import attention as attention
 from . import bqn as bqn
 from .attention_tsm import CPATSM, NLTSM, RNLTSM, AttentionTSM, ChannelTSM
 from .backbone import Backbone, Block, SegmentConsensus
+from .btsnet import BTSNet, PathwayBottleneck
 from .busy_quiet import BusyQuietNet
 from .cards import Comparison, Figure, ModelCard, Score, count_gmacs, count_params
 from .dan import DANTSM, DANX3D
@@ -40,6 +41,7 @@ __all__ = [
     "TSN",
     "X3D",
     "AttentionTSM",
+    "BTSNet",
     "Backbone",
     "BasicBlock",
     "Block",
@@ -60,6 +62,7 @@ __all__ = [
     "MobileNetV2",
     "ModelCard",
     "MultiFiberUnit",
+    "PathwayBottleneck",
     "ResNet",
     "STSlowFast",
     "Score",

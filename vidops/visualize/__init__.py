@@ -19,6 +19,7 @@ from .joint import energy_scatter, schedule_curves
 from .kernels import filter_grid, first_filters, kernel_grid
 from .keypoints import KeyPoints, key_point_grid, key_points_of
 from .networks import Subject, features_of_videos, load_subject
+from .pathways import Pathways, pathway_averages, pathway_timeline, pathways_of
 from .projection import (
     Appearance,
     Squeezed,
@@ -40,6 +41,7 @@ __all__ = [
     "Example",
     "KeyPoints",
     "MapRow",
+    "Pathways",
     "ShownFrames",
     "Squeezed",
     "Subject",
@@ -81,6 +83,9 @@ __all__ = [
     "likeliest",
     "load_subject",
     "map_rows",
+    "pathway_averages",
+    "pathway_timeline",
+    "pathways_of",
     "read_report",
     "read_shown",
     "run_curves",
