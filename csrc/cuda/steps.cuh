@@ -34,5 +34,13 @@ Steps<const T> constant(const Steps<T>& s) {
   return {s.data, s.n, s.c, s.t, s.p};
 }
 
+// Whether V neighbouring elements, of channels if `last` and of positions otherwise, are one aligned access wherever in
+// the clip they begin.
+inline bool packs_fit(const Clip& c, const void* data, int64_t element_size, int64_t V, bool last) {
+  const auto even = [&](int64_t extent, int64_t stride) { return extent <= 1 || stride % V == 0; };
+  return (last ? c.C % V == 0 && even(c.P, c.sP) : c.P % V == 0 && even(c.C, c.sC)) && even(c.N, c.sN) &&
+         even(c.T, c.sT) && reinterpret_cast<uintptr_t>(data) % (V * element_size) == 0;
+}
+
 }  // namespace
 }  // namespace vidops

@@ -36,6 +36,7 @@
 #include "common/namespace.h"
 #include "common/temporal_checks.h"
 #include "common/temporal_taps.h"
+#include "cuda/steps.cuh"
 #include "cuda/temporal_conv_backward.cuh"
 #include "cuda/temporal_conv_forward.cuh"
 
@@ -48,14 +49,6 @@ struct Side {  // one tensor of a launch
   Clip clip;
   void* data;
 };
-
-// V elements from every column's start on are one aligned access in this tensor.
-bool fits(const Side& side, int64_t size, int64_t V, bool last) {
-  const Clip& c = side.clip;
-  const auto even = [&](int64_t extent, int64_t stride) { return extent <= 1 || stride % V == 0; };
-  const bool rows = last ? even(c.P, c.sP) : c.P % V == 0 && even(c.C, c.sC);
-  return rows && even(c.N, c.sN) && even(c.T, c.sT) && reinterpret_cast<uintptr_t>(side.data) % (size * V) == 0;
-}
 
 ColumnStrides strides_of(const Clip& c, int V, bool last) {
   return {c.sN, last ? c.sC * V : c.sC, c.sT, last ? c.sP : V};
@@ -107,7 +100,7 @@ template <class T, int kWidest, class F>
 void with_width(const Groups& groups, bool last, std::initializer_list<Side> sides, F&& f) {
   const auto all = [&](int64_t V) {
     bool fit = true;
-    for (const Side& side : sides) fit = fit && fits(side, sizeof(T), V, last);
+    for (const Side& side : sides) fit = fit && packs_fit(side.clip, side.data, sizeof(T), V, last);
     for (const Group& g : groups.items) fit = fit && (!last || g.channels % V == 0);
     return fit;
   };

@@ -15,6 +15,7 @@
 #include "common/namespace.h"
 #include "common/temporal_checks.h"
 #include "common/pack.h"
+#include "cuda/steps.cuh"
 
 namespace vidops {
 namespace {
@@ -59,15 +60,10 @@ __global__ void __launch_bounds__(kColumnThreads)
   }
 }
 
-// Strides in words of V elements; `even` tells whether there are any.
+// Strides in words of V elements.
 struct InWords {
   int64_t V;
   bool last;
-  bool even(const Clip& c, const void* data, int64_t size) const {
-    const auto divides = [&](int64_t extent, int64_t stride) { return extent <= 1 || stride % V == 0; };
-    return (last ? c.C % V == 0 && divides(c.P, c.sP) : c.P % V == 0 && divides(c.C, c.sC)) && divides(c.N, c.sN) &&
-           divides(c.T, c.sT) && reinterpret_cast<uintptr_t>(data) % (V * size) == 0;
-  }
   ColumnStrides strides(const Clip& c) const { return {c.sN / V, last ? 1 : c.sC / V, c.sT / V, last ? c.sP / V : 1}; }
 };
 
@@ -97,8 +93,8 @@ Tensor shift(const Tensor& input, int64_t fold, int32_t step) {
   const int64_t size = x.element_size();
   for (int64_t bytes : {16, 8, 4, 2}) {
     const InWords in{bytes / size, cx.channels_last()};
-    if (bytes != size && (bytes < size || !in.even(cx, x.data_ptr(), size) || !in.even(cy, y.data_ptr(), size) ||
-                          (in.last && fold % in.V != 0))) {
+    if (bytes != size && (bytes < size || !packs_fit(cx, x.data_ptr(), size, in.V, in.last) ||
+                          !packs_fit(cy, y.data_ptr(), size, in.V, in.last) || (in.last && fold % in.V != 0))) {
       continue;
     }
     (bytes == 16 ? run<16> : bytes == 8 ? run<8> : bytes == 4 ? run<4> : run<2>)(in, x, cx, y, cy, fold, step, device);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "common/columns.h"
+#include "cuda/pathway_select_common.cuh"
 
 namespace vidops {
 namespace {
@@ -47,6 +48,15 @@ __global__ void visit_kernel(Columns k, ColumnStrides strides, int64_t* visits) 
   const Walk w = walk_of(k);
   if (!w.active) return;
   for (uint32_t i = w.first; i < w.end; i += w.step) ++visits[column_offset(k, w, i, strides)];
+}
+
+__global__ void visit_rows_kernel(SelectArgs a, RowSteps steps, int64_t* visits) {
+  const RowWalk w(a);
+  if (!w.active) return;
+  for (uint32_t i = w.first; i < w.end; i += w.step) {
+    const uint32_t frame = a.by_frame.divide(i);
+    ++visits[RowPlace(a, w.row).offset(steps) + unit_offset(steps, frame, i - frame * a.by_frame.divisor)];
+  }
 }
 
 template <class Kernel, class... Args>
@@ -102,6 +112,19 @@ VIDOPS_PROBE int64_t probe_columns(int64_t clips, int64_t units, int64_t places,
   if (int64_t{grid.y - 1} * k.share >= k.slab_clips * units || int64_t{grid.z - 1} * k.slab_clips >= clips) return -1;
   host::launch(visit_kernel, grid, dim3(kColumnThreads), 0, k, ColumnStrides{units * places, units, 0, 1},
                visits.data());
+  return std::count_if(visits.begin(), visits.end(), [](int64_t v) { return v != 1; });
+}
+
+// The same of pathway_select's rows (clip, outer, inner) and their units (frame, unit).
+VIDOPS_PROBE int64_t probe_rows(int64_t clips, int64_t outer, int64_t inner, int64_t frames, int64_t per_frame,
+                                int across, int64_t at_once, int64_t most, int64_t slab_rows) {
+  const SelectArgs a = rows_of_blocks(clips, outer, inner, frames, per_frame, across != 0, at_once, most, slab_rows);
+  const int64_t units = frames * per_frame;
+  std::vector<int64_t> visits(clips * outer * inner * units);
+  const dim3 grid = grid_of(a);
+  if (int64_t{grid.y - 1} * a.share >= units || int64_t{grid.z - 1} * a.slab_clips >= clips) return -1;
+  host::launch(visit_rows_kernel, grid, dim3(kSelectThreads), 0, a,
+               RowSteps{outer * inner * units, inner * units, units, per_frame, 1}, visits.data());
   return std::count_if(visits.begin(), visits.end(), [](int64_t v) { return v != 1; });
 }
 

@@ -36,7 +36,7 @@ def probe() -> Any:
     library = ctypes.CDLL(
         str(host_cuda.build([host_cuda.ROOT / "tests" / "host_cuda" / "probe.cu"], "probe"))
     )
-    for name in ("probe_columns", "probe_last_offset"):
+    for name in ("probe_columns", "probe_last_offset", "probe_rows"):
         getattr(library, name).restype = ctypes.c_int64
     return library
 
@@ -81,6 +81,29 @@ def test_every_column_is_walked_once(
     arguments = [ctypes.c_int64(v) for v in (clips, units, places, lanes, min_blocks, trips, slab)]
     arguments[3] = ctypes.c_int(lanes)
     assert probe.probe_columns(*arguments) == 0
+
+
+@pytest.mark.parametrize(
+    "clips,outer,inner,frames,per_frame",
+    [(2, 1, 1, 1, 1), (3, 5, 7, 2, 9), (5, 3, 33, 1, 49), (2, 19, 4, 3, 130), (1, 2, 3, 5, 400)],
+)
+@pytest.mark.parametrize("across", [0, 1])
+@pytest.mark.parametrize("at_once,most", [(1, 2**30), (4, 16)])
+@pytest.mark.parametrize("slab", [2**30, 150])
+def test_every_unit_of_every_row_is_walked_once(
+    probe: Any,
+    clips: int,
+    outer: int,
+    inner: int,
+    frames: int,
+    per_frame: int,
+    across: int,
+    at_once: int,
+    most: int,
+    slab: int,
+) -> None:
+    numbers = [ctypes.c_int64(v) for v in (clips, outer, inner, frames, per_frame, at_once, most, slab)]
+    assert probe.probe_rows(*numbers[:5], across, *numbers[5:]) == 0
 
 
 @pytest.mark.parametrize(
@@ -194,6 +217,15 @@ def test_every_kernel_has_run() -> None:
             sum(
                 f.square().sum() for f in ops.temporal_projection(x, basis, backend="cuda_host")[3:5]
             ).backward()
+        sizes = itertools.product((4, 8), [*PLANES, (16, 17)], ("NCTHW", "NTHWC"))
+        for pathways, hw, layout in sizes:
+            logits = torch.randn(1, pathways, 8, 2, dtype=dtype).requires_grad_()
+            paths = [
+                in_layout(torch.randn(1, 8, 2, *hw, dtype=dtype), layout).requires_grad_()
+                for _ in range(pathways)
+            ]
+            y = ops.pathway_select(paths, logits, backend="cuda_host")
+            y.backward(torch.ones_like(y))
         for tf32 in (False, True) if dtype == torch.float32 else (False,):
             x = torch.randn(1, 3, 4, dtype=dtype)
             attention = torch.ops.vidops_cuda_host.nonlocal_attention(x, x, x, 0, 1.0, tf32)

@@ -86,8 +86,8 @@ def check(case: dict[str, Any]) -> None:
         assert used["shared"] <= case["shared"], f"{what} takes {used['shared']} bytes of shared memory"
         if used["align"] and used["align"] >= 4 and "bf16" in case["case"]:
             # Clips are written 8 bytes at a time and more where their steps allow it.
-            wide = [store for store in used["stores"] if store in ("v2.b32", "v4.b32")]
-            assert len(wide) >= 8, f"{what} stores as {sorted(set(used['stores']))}"
+            wide = sum(store in ("v2.b32", "v4.b32") for store in used["stores"])
+            assert wide >= max(used["stores"].count("b16"), 1), f"{what} stores as {sorted(used['stores'])}"
 
 
 def test_kernels_fit_an_h200() -> None:
@@ -144,17 +144,19 @@ def capture(graph, inputs):
                    for node in graph.graph.nodes if node.op == "call_function"))
     return make_boxed_func(graph.forward)
 
-def net(x, weight, bias):
+def net(x, weight, bias, logits):
     y = vidops.ops.temporal_shift(x, 4, backend="triton_traced")
-    return vidops.ops.temporal_conv(y, weight, bias, groups=((4, 3, 1), (4, 5, 2)), backend="triton_traced")
+    z = vidops.ops.temporal_conv(y, weight, bias, groups=((4, 3, 1), (4, 5, 2)), backend="triton_traced")
+    return vidops.ops.pathway_select([x, z], logits, backend="triton_traced")
 
 with FakeTensorMode():
-    x, weight, bias = (torch.empty(s, requires_grad=True) for s in ((2, 8, 8, 4, 4), (32,), (8,)))
+    shapes = (2, 8, 8, 4, 4), (32,), (8,), (2, 2, 8, 8)
+    given = [torch.empty(shape, requires_grad=True) for shape in shapes]
     capturing = aot_autograd(fw_compiler=capture, bw_compiler=capture)
     for dynamic in (False, True):
         torch.compiler.reset()
-        y = torch.compile(net, backend=capturing, fullgraph=True, dynamic=dynamic)(x, weight, bias)
-        torch.autograd.grad(y, (x, weight, bias), torch.empty_like(y))
+        y = torch.compile(net, backend=capturing, fullgraph=True, dynamic=dynamic)(*given)
+        torch.autograd.grad(y, given, torch.empty_like(y))
 """
 
 
@@ -162,5 +164,5 @@ def test_compilers_see_the_kernels() -> None:
     # As on a GPU: torch.compile inlines the launches, and finds in the kernels' code what they write.
     # Where it could not, it would clone every input of every launch.
     graphs = python(TRACE).splitlines()
-    assert [graph.count("triton_kernel_wrapper_functional") for graph in graphs] == [2, 3] * 2
+    assert [graph.count("triton_kernel_wrapper_functional") for graph in graphs] == [3, 4] * 2
     assert "clone" not in " ".join(graphs)

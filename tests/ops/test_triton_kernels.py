@@ -16,8 +16,8 @@ from vidops import ops
 from vidops.ops import backends
 
 OPS = [
-    "depthwise_conv3d", "keypoint_shifts", "temporal_conv", "temporal_descriptor", "temporal_projection",
-    "temporal_shift",
+    "depthwise_conv3d", "keypoint_shifts", "pathway_select", "temporal_conv", "temporal_descriptor",
+    "temporal_projection", "temporal_shift",
 ]  # fmt: skip
 SCHEMAS = [name + end for name in OPS for end in ("", "_backward")]
 
