@@ -15,6 +15,7 @@ from vidops.layers import (
     GlobalContext,
     NonLocal,
     RegionNonLocal,
+    SlowFastAttention,
     SqueezeExcite3d,
 )
 
@@ -36,6 +37,8 @@ WITH_PAIRS: dict[str, Make] = {
     "RNL cosine of averages": lambda channels, **k: RegionNonLocal(
         channels, "cosine", aggregate="avg", kernel_size=3, **k
     ),
+    "SSFA+TSFA": lambda channels, **k: SlowFastAttention(channels, 16, **k),
+    "TSFA of LN": lambda channels, **k: SlowFastAttention(channels, 16, ssfa=False, layer_norm=True, **k),
     "SE+RNL": lambda channels, **k: AttentionChain(channels, RegionNonLocal(channels, **k), **k),
 }
 LAYERS = {**WITHOUT_PAIRS, **WITH_PAIRS}

@@ -61,9 +61,9 @@ class SlowFastSelfAttention(nn.Module):
         self.frames = frames
         self.backend = ops.backends.check_backend(backend)
         inner = max(attention_dim // 8, 1)
-        self.query = over_frames(channels, inner, frames)
-        self.key = over_frames(channels, inner, frames)
-        self.value = over_frames(channels, attention_dim, frames)
+        self.query = OverFrames(channels, inner, frames)
+        self.key = OverFrames(channels, inner, frames)
+        self.value = OverFrames(channels, attention_dim, frames)
         self.out = nn.Conv3d(attention_dim, channels, 1)
         self.gamma = nn.Parameter(self.out.weight.new_zeros(()))
 
@@ -152,9 +152,20 @@ class SlowFastAttention(nn.Module):
         return x
 
 
-def over_frames(in_channels: int, out_channels: int, frames: int) -> nn.Conv3d:
-    """Make a frames x 1 x 1 convolution without bias that keeps the number of frames."""
-    return nn.Conv3d(in_channels, out_channels, (frames, 1, 1), padding=(frames // 2, 0, 0), bias=False)
+class OverFrames(nn.Conv3d):
+    """A frames x 1 x 1 convolution without bias that keeps the number of frames, computed in two dimensions.
+
+    PyTorch 2.13's gradient of a 3-D convolution's weight is garbage on the CPU in bf16, channels last, where the clip
+    is shorter than the kernel. A clip seen as a picture of time by place has no such trouble.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, frames: int) -> None:
+        super().__init__(in_channels, out_channels, (frames, 1, 1), padding=(frames // 2, 0, 0), bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve a clip ``(N, C, T, H, W)``."""
+        flat = F.conv2d(x.flatten(3), self.weight.flatten(3), padding=(self.kernel_size[0] // 2, 0))
+        return flat.unflatten(3, x.shape[3:])
 
 
 def over_channels(x: Tensor, norm: nn.LayerNorm) -> Tensor:
