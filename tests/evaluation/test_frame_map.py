@@ -268,11 +268,11 @@ def _area(judged, truths):
 
 def test_a_file_of_detections_comes_back_as_it_was(tmp_path):
     found = LabelledBoxes.of(
-        [("b", 902, BOX, 79, 1 / 3), ("a", 1.5, ELSEWHERE, 0, 0.25), ("b", 902, BOX, 3, 1e-9)]
+        [("b", 902, BOX, 79, 1 / 3), ('a, "x"', 1.5, ELSEWHERE, 0, 0.25), ("b", 902, BOX, 3, 1e-9)]
     )
     write_detections(found, tmp_path / "found.csv")
     again = read_detections(tmp_path / "found.csv")
-    assert again.frames == [("b", 902.0), ("a", 1.5)]
+    assert again.frames == [("b", 902.0), ('a, "x"', 1.5)]
     for key in ("frame", "boxes", "classes", "scores"):
         assert np.array_equal(getattr(again, key), getattr(found, key)), key
     assert (tmp_path / "found.csv").read_text().splitlines()[0].startswith("b,0902,0.2,0.2,0.6,0.6,80,0.333")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -145,12 +146,14 @@ def write_detections(boxes: LabelledBoxes, path: str | Path) -> None:
         >>> file.read_text()
         'a,0902,0.0,0.25,0.5,1.0,1,0.75\\n'
     """
-    stamps = [(video, format_timestamp(timestamp)) for video, timestamp in boxes.frames]
+    places = [f"{_quoted(video)},{format_timestamp(timestamp)}" for video, timestamp in boxes.frames]
     columns = (boxes.frame, boxes.boxes, boxes.classes + 1, boxes.scores)
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        last, start = None, ""
         for frame, box, action, score in zip(*(column.tolist() for column in columns), strict=True):
-            writer.writerow([*stamps[frame], *box, action, score])
+            if (frame, box) != last:  # a box has a row of each class
+                last, start = (frame, box), ",".join((places[frame], *map(repr, box)))
+            file.write(f"{start},{action},{score!r}\n")
 
 
 def format_timestamp(timestamp: float) -> str:
@@ -167,6 +170,13 @@ def format_timestamp(timestamp: float) -> str:
         ('0902', '1.5')
     """
     return f"{int(timestamp):04d}" if float(timestamp).is_integer() else repr(float(timestamp))
+
+
+def _quoted(name: str) -> str:
+    """Write a name such that it is one cell of a csv file."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="").writerow([name])
+    return buffer.getvalue()
 
 
 def _rows(path: Path, file: Iterable[str]) -> Iterable[Row]:
