@@ -48,15 +48,25 @@ RowWeights<M, A> blend(int64_t count, const RowWeights<M, A>& a, const RowWeight
   return both;
 }
 
-// A vector's lanes in double, pair by pair.
-template <class T>
-inline double sum_pairs(const Vec<T>& v) {
-  Wide<T> wide{};
-  add_wide<T>(wide, v);
-  for (int half = kLanes<T> / 2; half; half /= 2) {
-    for (int i = 0; i < half; ++i) wide[i] += wide[i + half];
+template <int N>
+struct DoublesOf {
+  typedef double type __attribute__((vector_size(N * sizeof(double))));
+};
+
+// The N lanes of a vector summed in double, half by half.
+template <int N, class V>
+inline __attribute__((always_inline)) double sum_halves(const V& v) {
+  constexpr int half = N / 2;
+  using Half = typename DoublesOf<half>::type;
+  const Half sum = [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+    return __builtin_convertvector(__builtin_shufflevector(v, v, I...), Half) +
+           __builtin_convertvector(__builtin_shufflevector(v, v, (half + I)...), Half);
+  }(std::make_integer_sequence<int, half>{});
+  if constexpr (half > 1) {
+    return sum_halves<half>(sum);
+  } else {
+    return sum[0];
   }
-  return wide[0];
 }
 
 // A whole vector, or its first `count` elements: `whole` is a constant.
@@ -140,7 +150,7 @@ void slope_rows(const T* grad, const Places<const T, M>& x, int64_t rows, int64_
         slope_vector<M, kStream>(grad, x, weights, i, dx, add, std::true_type{});
       }
       if (i + lanes > end) break;
-      for (int m = 0; m < M; ++m) total[m] += sum_pairs<T>(sum[m]), sum[m] = Vec<T>{};
+      for (int m = 0; m < M; ++m) total[m] += sum_halves<kLanes<T>>(sum[m]), sum[m] = Vec<T>{};
     }
     const RowWeights<M, acc_t<T>> after = row < rows ? next() : weights;
     if (i < end && row < rows && P >= lanes) {
@@ -158,7 +168,7 @@ void slope_rows(const T* grad, const Places<const T, M>& x, int64_t rows, int64_
       i = end;
     }
     for (int m = 0; m < M; ++m) {
-      done(m, total[m] + sum_pairs<T>(sum[m]));
+      done(m, total[m] + sum_halves<kLanes<T>>(sum[m]));
       sum[m] = behind[m], behind[m] = Vec<T>{};
     }
     weights = after;
