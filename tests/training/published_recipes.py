@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from tests.training.published_ava import AVA
 from tests.training.published_btsnet import BTSNET
 
 # Learning rate, batch, epochs, weight decay, dropout, and milestones or epochs of warm-up, typed from the sources;
 # those of "dense Kinetics" from the recipes themselves, since no source at hand states them.
 SETTINGS: dict[str, tuple[float, int, int, float, float, list[int] | int]] = {
+    # Epochs and milestones rounded from batches: 140, 100 and 120 thousand of 16 of 211 thousand key frames.
+    "LFB AVA": (0.04, 16, 11, 1e-6, 0.3, [8, 9]),
     "MixTConv run.sh": (0.01, 64, 50, 5e-4, 0.8, [30, 40, 45]),
     "MixTConv run.sh, 16 segments": (0.01, 64, 50, 1e-4, 0.5, [31, 40, 45]),
     "TSM Kinetics": (0.02, 128, 50, 1e-4, 0.5, [20, 40]),
@@ -39,7 +42,7 @@ SETTINGS: dict[str, tuple[float, int, int, float, float, list[int] | int]] = {
     "BTSNet": (0.1, 128, 200, 1e-3, 0.0, [50, 100, 150]),
 }
 # Settings, and top-1 and top-5 as published: in their order, typed from the sources.
-PUBLISHED = {
+PUBLISHED: dict[str, tuple[str, str | None, str | None]] = {
     "mstnet/something_v1_8f": ("MixTConv run.sh", "46.7", "75.4"),
     "mstnet/something_v1_16f": ("MixTConv run.sh, 16 segments", "48.4", "78.8"),
     "mstnet/something_v2_8f": ("MixTConv run.sh", "59.5", "86.0"),
@@ -226,6 +229,7 @@ PUBLISHED = {
     "kpsem/hmdb51_16f_batch16_r3d": ("KPSEM ablation", "65.8", None),
     "r3d/hmdb51_16f_batch16": ("KPSEM ablation", "62.0", None),
     **{name: ("BTSNet", top1, None) for name, (top1, _) in BTSNET.items()},
+    **{name: ("LFB AVA", figure, None) for name, (figure, _) in AVA.items()},
 }
 # Thesis 4.6: 10 clips on Kinetics and 2 on Something-Something, 3 crops each.
 ATTENTION = {
@@ -359,6 +363,7 @@ OTHERS: dict[str, dict[str, object]] = {
     "cpa/kinetics400_8f_3x3x3_3x7x7": {"kernel_sizes": [[3, 3, 3], [3, 7, 7]]},
     "cpa/kinetics400_8f_1x1x1_3x3x3_3x7x7": {"kernel_sizes": [[1, 1, 1], [3, 3, 3], [3, 7, 7]]},
     "cpa/kinetics400_8f_chain": {"chain": True},
+    **{name: options for name, (_, options) in AVA.items()},
     "kpsem/hmdb51_16f_batch16_single": {"num_regions": 1},
     "kpsem/hmdb51_16f_batch16_fixed": {"regions": "fixed"},
     "kpsem/hmdb51_16f_batch16_one_set": {"num_sets": 1},

@@ -17,9 +17,11 @@ pytest.importorskip("skimage", reason="scikit-image is not installed")
 pytest.importorskip("av", reason="PyAV is not installed")
 
 from tests.data._videos import write_video
+from tests.training.published_ava import AVA
 from tests.training.published_btsnet import BTSNET
 from tests.training.published_recipes import ATTENTION, KPSEM, options
 from tests.training.test_recipes import CONFIGS, NAMES, RECIPES
+from vidops.data import make_actors
 from vidops.data.flow import FlowSettings
 from vidops.data.flow_store import FlowStore
 from vidops.evaluation import evaluate
@@ -99,6 +101,19 @@ def hmdb51(root: Path) -> None:
         (lists / f"{name}_test_split1.txt").write_text("\n".join(lines) + "\n")
 
 
+def ava(root: Path) -> None:
+    """Two training and two validation key frames of two or three actors, some of whose classes are evaluated."""
+    made = make_actors(root, train=2, val=2, excluded=0, frames=4, size=32, progress=False)
+    names = {"labels.pbtxt": "action_list_v2.1", "scored.pbtxt": "action_list_v2.1_for_activitynet_2018"}
+    for file, name in names.items():
+        text = re.sub(r'name: "[^"]+"(\s+id: (\d+))', r'name: "action \2"\1', (made / file).read_text())
+        (root / f"ava_{name}.pbtxt").write_text(text)
+    for split in ("train", "val"):
+        (made / f"{split}.csv").rename(root / f"ava_{split}_v2.1.csv")
+        (made / f"{split}_proposals.csv").rename(root / f"ava_{split}_predicted_boxes.csv")
+        (root / f"ava_{split}_excluded_timestamps_v2.1.csv").touch()
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     "something_v1": lambda root: frame_folders(root, "something-something-v1"),
     "jester": lambda root: frame_folders(root, "jester-v1"),
@@ -106,6 +121,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "kinetics": kinetics,
     "ucf101": ucf101,
     "hmdb51": hmdb51,
+    "ava": ava,
 }
 
 
@@ -129,7 +145,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 # What weights networks start from where it is not a TSN's.
 OWN_WEIGHTS = ("tiny_tsm_mobilenetv2", "tiny_tesnet", "tiny_mfnet", "tiny_r3d")
-WITH_KEY_POINTS = {"tiny_mf_kpsem": "tiny_mfnet", "tiny_r3d_kpsem": "tiny_r3d"}
+BACKBONES = {"tiny_mf_kpsem": "tiny_mfnet", "tiny_r3d_kpsem": "tiny_r3d"}
+BACKBONES |= dict.fromkeys(("tiny_st_slowfast", "tiny_i3d_actors"), "tiny_i3d_actors")
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +156,8 @@ def first_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config]
 
     def find(recipe: Config) -> Path:
         name = tiny_name(recipe)
-        if name in WITH_KEY_POINTS:
-            name = WITH_KEY_POINTS[name]
+        if name in BACKBONES:
+            name = BACKBONES[name]
         elif recipe.model.part == "backbone" and name not in OWN_WEIGHTS:
             name = "tiny_tsn"
         frames = recipe.model.options.get("frames_per_segment") if name == "tiny_dan" else None
@@ -148,7 +165,11 @@ def first_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config]
         if not file.exists():
             torch.manual_seed(7)
             options = {"frames_per_segment": frames} if frames else {}
-            torch.save(create_model(name, num_classes=5, **options).state_dict(), file)
+            state = create_model(name, num_classes=5, **options).state_dict()
+            for key in state:
+                if key.endswith("norm_c.weight"):  # zero at first, in trained weights no longer
+                    state[key].fill_(1)
+            torch.save(state, file)
         return file
 
     return find
@@ -163,6 +184,8 @@ def tiny_name(recipe: Config) -> str:
         return "tiny_tsn"
     if name.startswith("btsnet"):
         return "tiny_btsnet"
+    if recipe.data.format == "ava":
+        return "tiny_st_slowfast" if name.startswith("st_") else "tiny_i3d_actors"
     return f"tiny_{name}" if name in WHOLE_NAMES else f"tiny_{name.partition('_')[0]}"
 
 
@@ -175,6 +198,8 @@ def tiny_options(recipe: Config) -> list[str]:
         made = {"busy_size": 24, "quiet_size": round(24 * given["quiet_size"] / given["busy_size"])}
     if given.get("num_lateral") == 8:
         made["num_lateral"] = 2
+    if recipe.model.name.startswith("st_slowfast"):
+        made = {"attention_dim": 16}
     return [f"model.options.{key}={value}" for key, value in made.items()]
 
 
@@ -211,8 +236,9 @@ def small(path: Path, root: Path, output: Path, *more: str) -> Config:
 
 def alike(names: list[str]) -> set[str]:
     """Name recipes whose small network differs from an earlier one's in numbers alone: kernels, blocks, rates."""
-    numbers, seen, found = {"kernel_size", "kernel_sizes", "num_blocks", "num_sets"}, [], set()
+    numbers = {"kernel_size", "kernel_sizes", "num_blocks", "num_sets", "num_layers", "attention_dim"}
     numbers |= {"num_pathways", "receptive_fields"}
+    seen, found = [], set()
     for name in sorted(names, key=lambda name: bool(numbers & set(options(name)))):
         recipe = load_config(CONFIGS / f"{name}.yaml")
         what = tiny_name(recipe), {key: value for key, value in options(name).items() if key not in numbers}
@@ -223,9 +249,8 @@ def alike(names: list[str]) -> set[str]:
 
 
 # The recipes of attention and key points are many; those whose networks run the same code train in the slow tests.
-ALIKE = alike(
-    [name for name in NAMES if name in {*ATTENTION, *BTSNET, *KPSEM} and not name.startswith("tsm/")]
-)
+MANY = {*ATTENTION, *AVA, *BTSNET, *KPSEM}
+ALIKE = alike([name for name in NAMES if name in MANY and not name.startswith("tsm/")])
 WITH_SLOW = [
     pytest.param(path, marks=pytest.mark.slow) if name in ALIKE else path
     for path, name in zip(RECIPES, NAMES, strict=True)
@@ -248,7 +273,7 @@ def test_two_steps_from_other_weights(
     assert np.isfinite(result.metrics["val_loss"])
     trained = create_model(
         config.model.name,
-        num_classes=2,
+        num_classes=10 if config.data.format == "ava" else 2,
         num_segments=config.model.num_segments,
         **config.model.options,
     )
@@ -262,6 +287,8 @@ def check_moved(old: dict[str, torch.Tensor], new: dict[str, torch.Tensor], conf
     keys = ["conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight"]
     if config.model.name == "tiny_tsm_mobilenetv2":
         keys = ["features.0.0.weight", "features.3.conv.0.0.weight"]
+    if config.data.format == "ava":
+        keys = ["blocks.0.conv.weight", "blocks.4.res_blocks.0.branch2.conv_a.weight"]
     if config.model.name == "tiny_tesnet":
         keys = ["conv2d_1a.conv.weight", "conv2d_7b.conv.weight"]
     if config.model.name in ("tiny_mfnet", "tiny_mf_kpsem"):
