@@ -20,6 +20,7 @@ from vidops.data import (
     collate_actors,
     read_actors,
 )
+from vidops.data import actors as actors_module
 from vidops.data.transforms import Compose, Normalize, ResizeFrames, TrainCrops
 from vidops.data.views import SpatialCrops, Views
 
@@ -110,8 +111,8 @@ def test_excluded_key_frames_are_left_out_of_samples_and_truth(ava):
 
 PROPOSALS = """a,0902,0.11,0.21,0.3,0.4,,0.9
 a,0902,0.5,0.7,0.9,1,,0.8
-a,0902,0.5,0.25,0.9,1,7,0.7
-a,0902,0.5,0.25,0.9,1,9,0.75
+a,0902,0.5,0.25,0.9,1,7,0.75
+a,0902,0.5,0.25,0.9,1,9,0.7
 a,0903,0.2,0.2,0.3,0.3,,0.6
 a,0904,0.2,0.2,0.3,0.3,,0.99
 a,0900,0.2,0.2,0.3,0.3,,0.99
@@ -122,7 +123,7 @@ b,1798,0,0,1,1,,0.2
 
 def test_proposals_take_the_place_of_the_boxes_and_the_actions_of_those_they_overlap(ava):
     write(ava / "proposals.csv", PROPOSALS)
-    found = read_actors(ava / "val.csv", proposals=ava / "proposals.csv", min_score=0.5)
+    found = read_actors(ava / "val.csv", proposals=ava / "proposals.csv", min_score=0.6)
     assert [(v, t, labels) for v, t, _, labels in told(found)] == [
         ("a", 902, [(3, 12, 80), (), (7, 9)]),  # overlaps of two persons, of 0.375, actions of its own
         ("a", 903, [()]),
@@ -139,6 +140,13 @@ def test_proposals_take_the_place_of_the_boxes_and_the_actions_of_those_they_ove
     assert read_actors(ava / "val.csv", proposals=ava / "proposals.csv", match_iou=0.3).samples[0].labels[
         1
     ] == (0,)
+
+
+def test_a_proposal_that_overlaps_by_just_as_much_has_the_actions(ava):
+    write(ava / "val.csv", "a,0902,0,0,1,1,5,0\n")
+    write(ava / "proposals.csv", "a,0902,0,0,1,0.5,,0.9\na,0902,0,0,1,0.499,,0.9\n")
+    found = read_actors(ava / "val.csv", proposals=ava / "proposals.csv")
+    assert found.samples[0].labels == ((4,), ())
 
 
 def test_annotated_boxes_may_stay_beside_the_proposals(ava):
@@ -282,6 +290,21 @@ def test_how_much_of_a_box_must_be_left(film, left, count):
     assert [len(found[i]["boxes"]) for i in (0, 1)] == [count, 0]
 
 
+@pytest.mark.parametrize("crops", [1, 3])
+def test_what_goes_with_a_box_is_dropped_with_it(film, crops):
+    """The first box lies left of the centre crop, which begins at 8 of 64 pixels; the others in all three crops."""
+    boxes = np.array([[0, 0, 0.125, 1], [0.25, 0, 0.5, 1], [0.5, 0, 0.75, 1]], np.float32)
+    scores = np.array([0.1, 0.2, 0.3], np.float32)
+    key = KeyFrame(str(film / "a.mp4"), "a", 902.0, 2.0, boxes, ((0,), (1,), (0, 1)), scores)
+    views = Views(SpatialCrops(48, 48, crops=crops), 1, NORMALIZE)
+    actors = ActorList([key], ["x", "y"], (0,), [])
+    found = dataset(film, views, training=True, actors=actors, min_visible=1.0)[0]
+    assert found["labels"].tolist() == [[0, 1], [1, 1]]
+    assert found["scores"].tolist() == scores[1:].tolist()
+    assert found["shares"].tolist() == boxes[1:].tolist()
+    assert found["boxes"].reshape(crops, 2, 4)[crops // 2].tolist() == [[8, 0, 24, 48], [24, 0, 40, 48]]
+
+
 def test_batches_of_views(film):
     views = Views(SpatialCrops(32, 36, crops=10), 1, NORMALIZE)
     found = dataset(film, views)
@@ -292,6 +315,35 @@ def test_batches_of_views(film):
     assert batch["broken"] == [(7, "gone")]
     assert batch["index"].tolist() == [0, 1, 0]
     torch.testing.assert_close(batch["boxes"][0, 5, [1, 3]], 32 - batch["boxes"][0, 0, [3, 1]])
+
+
+def test_batches_keep_the_order_of_clips_and_boxes():
+    def item(number, *rows):
+        values = torch.tensor(rows, dtype=torch.float32).view(-1, 1)
+        told = {"index": number, "path": f"{number}.mp4", "video": f"{number}", "timestamp": 900.0 + number}
+        clip = torch.full((3, 2, 4, 4), float(number))
+        return {"clip": clip, "boxes": values.expand(-1, 4), "labels": values.expand(-1, 5), **told,
+                "shares": values.expand(-1, 4) / 10, "scores": values[:, 0] / 10}  # fmt: skip
+
+    batch = collate_actors([item(7, 1, 2), item(3), item(5, 3)])
+    assert batch["clip"][:, 0, 0, 0, 0].tolist() == batch["index"].tolist() == [7, 3, 5]
+    assert batch["boxes"].tolist() == [[0, 1, 1, 1, 1], [0, 2, 2, 2, 2], [2, 3, 3, 3, 3]]
+    for key, scale in (("labels", 1), ("shares", 10), ("scores", 10)):
+        torch.testing.assert_close(batch[key].reshape(3, -1)[:, 0] * scale, torch.tensor([1.0, 2, 3]))
+    assert (batch["path"], batch["timestamp"]) == (["7.mp4", "3.mp4", "5.mp4"], [907.0, 903.0, 905.0])
+
+
+def test_a_window_is_read_as_the_arguments_say(film, monkeypatch):
+    read = []
+
+    def window(*args, **kwargs):
+        read.append((args, kwargs))
+        return np.zeros((4, 48, 64, 3), np.uint8)
+
+    monkeypatch.setattr(actors_module, "read_window", window)
+    dataset(film, NORMALIZE, frame_step=3, frame_rate=12.5, short_side=48)[0]
+    told = {"frames": None, "frame_rate": 12.5, "short_side": 48}
+    assert read == [((str(film / "a.mp4"), 2.0, 4, 3), told)]
 
 
 def test_batches_without_actors_or_clips(film):

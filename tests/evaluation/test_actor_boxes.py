@@ -40,6 +40,14 @@ def test_a_row_a_box_and_scored_class() -> None:
     assert found.scores[0] == 0
 
 
+def test_detections_have_the_numbers_of_the_file() -> None:
+    listed = [[0.077, 0.151, 0.283, 0.811]]
+    found = classified_boxes(
+        [("a", 902.0)], np.array([0]), np.array(listed, np.float32), np.zeros((1, 1)), [0]
+    )
+    assert found.boxes.tolist() == listed
+
+
 def test_frames_without_boxes_are_missed() -> None:
     truth = annotated_boxes([key("a", [[0, 0, 0.5, 1]], ((0,),)), key("b", [[0, 0, 0.5, 1]], ((0,),))])
     right = np.array([[0, 0, 0.5, 1]], np.float32)

@@ -41,6 +41,14 @@ def test_a_box_is_drawn_where_it_is():
     assert np.array_equal(draw_actors(frame, []), frame)
 
 
+@pytest.mark.parametrize("box", [(1, 0, 1, 1), (0.5, 1, 0.7, 1), (0.999, 0.999, 1, 1), (0, 0, 0, 0)])
+def test_a_box_at_the_edge_is_a_line_there(box):
+    drawn = draw_actors(np.full((300, 400, 3), 128, np.uint8), [actor(0, *box, scores=())])
+    rows, columns = np.nonzero(colored(drawn, FIRST))
+    expected = [min(round(edge * side), side - 1) for edge, side in zip(box, (400, 300) * 2, strict=True)]
+    assert [columns.min(), rows.min(), columns.max(), rows.max()] == pytest.approx(expected, abs=2)
+
+
 @pytest.mark.parametrize(
     "box", [(0.4, 0.5, 0.6, 0.9), (0.4, 0.0, 0.6, 1.0), (0.9, 0.0, 1.0, 0.1), (0, 0, 1, 1)]
 )

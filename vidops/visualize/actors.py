@@ -82,7 +82,8 @@ def draw_actors(frame: Frame, actors: Sequence[Actor]) -> Frame:
     boxes: list[Place] = []
     for i, actor in enumerate(actors):
         x1, y1, x2, y2 = (v * side for v, side in zip(actor.box, (width, height) * 2, strict=True))
-        boxes.append((x1, y1, min(x2, width - 1.0), min(y2, height - 1.0)))
+        right, bottom = width - 1.0, height - 1.0
+        boxes.append((min(x1, right), min(y1, bottom), min(x2, right), min(y2, bottom)))
         pen.rectangle(boxes[i], outline=COLORS[i % len(COLORS)], width=line)
     taken: list[Place] = []
     for i, (actor, box) in enumerate(zip(actors, boxes, strict=True)):
