@@ -51,3 +51,11 @@ def test_layers_and_backends(capsys: Any) -> None:
     out = capsys.readouterr().out
     assert "1 exchanged" in out
     assert "temporal_conv on cpu" in out
+
+
+def test_actors() -> None:
+    names: dict[str, Any] = {}
+    with torch.no_grad():
+        exec("import torch, vidops\n" + snippet("st_slowfast_i3d_resnet50"), names)
+    assert names["y"].shape == (1, 256, 8, 16, 16)
+    assert names["actions"].shape == (2, 80)
