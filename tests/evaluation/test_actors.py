@@ -33,7 +33,7 @@ from vidops.evaluation import (
 from vidops.evaluation.evaluator import prepare
 from vidops.models import create_model
 from vidops.training import checkpoint, read_checkpoint, restore
-from vidops.training.config import override, validate
+from vidops.training.config import dump, override, validate
 from vidops.training.task import task_of
 
 
@@ -134,6 +134,30 @@ def test_the_command_leaves_files(weights: Path, tmp_path: Path, capsys: pytest.
     assert again.mean == values["frame_map"]
     assert f"{values['frame_map']:.2%}" in lines[9]
     assert (report / "classes.png").stat().st_size > 1000
+
+
+def test_a_file_of_detections_is_measured_alone(
+    weights: Path, actors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csv, config = tmp_path / "found.csv", tmp_path / "recipe.yaml"
+    assert main(["evaluate", "--weights", str(weights), "--detections", str(csv)]) == 0
+    table = capsys.readouterr().out.splitlines()[:9]
+    config.write_text(dump(read_checkpoint(weights).config))
+    lists = tmp_path / "lists"  # of videos that are not there
+    lists.mkdir()
+    for name in ("val.csv", "labels.pbtxt", "scored.pbtxt", "excluded.csv"):
+        shutil.copy(actors / name, lists)
+    options = ["--config", str(config), f"data.root={lists}", "--json", str(tmp_path / "again.json")]
+    assert main(["evaluate", "--detected", str(csv), *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:9] == table
+    found = task_of(read_checkpoint(weights).config).read("val")
+    boxes = sum(len(key.boxes) for key in found.samples)
+    assert f", {boxes} boxes (given) at 12 key frames of " in lines[9]
+    assert main(["evaluate", "--detected", str(csv)]) == 2
+    assert "--detected needs --config, a recipe of actors" in capsys.readouterr().err
+    assert main(["evaluate", "--detected", str(csv), "--config", str(config), "--views", "1x1"]) == 2
+    assert "--views needs --weights" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

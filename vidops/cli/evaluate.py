@@ -30,6 +30,8 @@ examples:
       of a network that classifies actors: frame mAP at key frames by AVA's official rules, what it was counted from
   vidops evaluate --weights runs/actors/best.ckpt data.actors.val_proposals=boxes.csv
       the same on boxes that a detector gave
+  vidops evaluate --detected found.csv --config runs/actors/config.yaml
+      frame mAP of detections that any program wrote in AVA's format; the recipe says what is true
   torchrun --nproc-per-node 2 -m vidops evaluate --weights runs/rgb/best.ckpt
       the same figures, computed by two processes
 """
@@ -51,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="JSON",
         help="mean of the accuracies in reports that --json or --report wrote",
+    )
+    what.add_argument(
+        "--detected",
+        metavar="CSV",
+        help="frame mAP of a file of detections in AVA's format, on the list of --config's recipe",
     )
     how = parser.add_argument_group("how to measure")
     how.add_argument(
@@ -93,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
     from vidops._extras import require_all
     from vidops.evaluation.ranks import joined, rank_and_size
 
-    measuring = dict.fromkeys(("yaml", "pydantic", "tqdm"), "train") if args.weights is not None else {}
+    reading = args.weights is not None or args.detected is not None
+    measuring = dict.fromkeys(("yaml", "pydantic", "tqdm"), "train") if reading else {}
     require_all(measuring | ({"matplotlib": "viz"} if args.report or args.confusion else {}))
     rank, _ = rank_and_size()
     if args.weights is None:
@@ -112,15 +120,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse, before anything long runs, options that do not go together and files that cannot be."""
-    measures = {
-        "--config": args.config,
-        "key=value": args.overrides,
-        "--views": args.views,
-        "--batch-size": args.batch_size,
-        "--detections": args.detections,
-    }
+    recipe = {"--config": args.config, "key=value": args.overrides}
+    network = {"--views": args.views, "--batch-size": args.batch_size, "--detections": args.detections}
     if args.weights is None:
-        _refuse("--weights", measures)
+        _refuse("--weights", network if args.detected is not None else {**recipe, **network})
+    if args.detected is not None:
+        if args.config is None:
+            raise ValueError("--detected needs --config, a recipe of actors")
+        clips = {"--average": args.average, "--confusion": args.confusion, "--scores": args.scores}
+        _refuse("--weights or --fuse", clips)
     if args.fuse is None:
         _refuse("--fuse", {"--fuse-weights": args.fuse_weights})
     if args.splits is not None:
@@ -208,8 +216,15 @@ def _combine(args: argparse.Namespace) -> int:
     _check(args)
     if args.splits is not None:
         return _average_splits(args)
-    _write(args, _fuse(args))
+    _write(args, _fuse(args) if args.fuse is not None else _measure_file(args))
     return 0
+
+
+def _measure_file(args: argparse.Namespace) -> ActorReport:
+    from vidops.evaluation import evaluate_detections
+    from vidops.training import load_config
+
+    return evaluate_detections(args.detected, load_config(args.config, args.overrides), split=args.split)
 
 
 def _fuse(args: argparse.Namespace) -> Report:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     AnyPredictor = FilePredictor[Prediction] | FilePredictor[ActorPrediction]
 
-HELP = "name the likeliest classes of video files"
+HELP = "name the likeliest classes of video files, or of the actors in them"
 EPILOG = """\
 examples:
   vidops predict clip.mp4 --weights runs/tiny/best.ckpt

@@ -12,7 +12,7 @@ from .detections import LabelledBoxes, read_detections, write_detections
 from .frame_map import FrameMap, frame_map
 
 if TYPE_CHECKING:
-    from .actor_evaluator import evaluate_actors
+    from .actor_evaluator import evaluate_actors, evaluate_detections
     from .actor_predictor import ActorPrediction, ActorPredictor
     from .actor_report import ActorReport
     from .evaluator import evaluate
@@ -40,6 +40,7 @@ __all__ = [
     "average_splits",
     "evaluate",
     "evaluate_actors",
+    "evaluate_detections",
     "find_videos",
     "frame_map",
     "fuse",
@@ -66,6 +67,7 @@ _HOMES = {
     "average_splits": "splits",
     "evaluate": "evaluator",
     "evaluate_actors": "actor_evaluator",
+    "evaluate_detections": "actor_evaluator",
     "find_videos": "find",
     "fuse": "scores",
     "predict": "predictor",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,8 +19,9 @@ from vidops.training.task import task_of
 
 from .actor_boxes import annotated_boxes, classified_boxes
 from .actor_report import ActorReport
-from .evaluator import describe_run, prepare, run_batches
-from .frame_map import frame_map
+from .detections import LabelledBoxes, read_detections
+from .evaluator import describe_list, describe_run, prepare, run_batches
+from .frame_map import FrameMap, frame_map
 from .ranks import on_all_ranks, rank_and_size
 from .recipe import classifies_actors, clips_at_a_time, with_data, with_views
 from .report import write_json
@@ -85,6 +87,39 @@ def evaluate_actors(
     if json_path is not None and rank_and_size()[0] == 0:
         write_json(report, json_path)
     return report
+
+
+def evaluate_detections(path: str | Path, config: Config, *, split: str = "val") -> ActorReport:
+    """Measure a file of detections by frame mAP at IoU 0.5, as AVA's official evaluation does.
+
+    Args:
+        path: the file, see :func:`vidops.evaluation.read_detections`.
+        config: a recipe of actors, whose list is the ground truth; its videos need not be there.
+        split: ``"val"`` or ``"train"``, which of the recipe's lists.
+
+    Returns:
+        The report.
+
+    Raises:
+        FileNotFoundError: the file or a list is missing.
+        ValueError: a line is wrong, or the recipe is of clips.
+
+    Example:
+        >>> from vidops.training import load_config
+        >>> evaluate_detections("found.csv", load_config("configs/demo/tiny_tsn.yaml"))
+        Traceback (most recent call last):
+        ValueError: config: is of clips, and detections are of actors (data.format: ava)
+    """
+    if not classifies_actors(config):
+        raise ValueError("config: is of clips, and detections are of actors (data.format: ava)")
+    if split not in ("train", "val"):
+        raise ValueError(f"split must be train or val, got {split!r}")
+    found = read_detections(path)
+    actors: ActorList = task_of(config).read(split, missing="keep")
+    measured = _measured(actors, found)
+    boxes = len(np.unique(np.column_stack((found.frame, found.boxes)), axis=0))
+    origin = {"model": Path(path).name, "list": describe_list(config, split), "boxes": "given"}
+    return ActorReport(actors.classes, measured, len(found.frames), boxes, origin, found)
 
 
 def measure_actors(
@@ -181,10 +216,10 @@ def _join(parts: Sequence[_Part], actors: ActorList, origin: dict[str, str]) -> 
         torch.cat([part.logits for part in parts])[order].numpy(),
         actors.scored,
     )
-    measured = frame_map(annotated_boxes(actors.truth), found, actors.scored, excluded=actors.excluded)
-    report = ActorReport(actors.classes, measured, len(actors), len(frame), origin, found)
-    return replace(report, origin={**origin, "boxes": "given" if _given(actors) else "annotated"})
+    given = any(sample.scores is not None for sample in actors.samples)
+    origin = {**origin, "boxes": "given" if given else "annotated"}
+    return ActorReport(actors.classes, _measured(actors, found), len(actors), len(frame), origin, found)
 
 
-def _given(actors: ActorList) -> bool:
-    return any(sample.scores is not None for sample in actors.samples)
+def _measured(actors: ActorList, found: LabelledBoxes) -> FrameMap:
+    return frame_map(annotated_boxes(actors.truth), found, actors.scored, excluded=actors.excluded)

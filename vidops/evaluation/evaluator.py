@@ -258,11 +258,20 @@ def describe_run(config: Config, weights: str | Path, split: str) -> dict[str, s
     Returns:
         Model, weights, list and views.
     """
-    origin = {"model": config.model.name, "weights": str(weights), "list": _describe_list(config, split)}
+    origin = {"model": config.model.name, "weights": str(weights), "list": describe_list(config, split)}
     return {**origin, "views": describe_views(config.data)}
 
 
-def _describe_list(config: Config, split: str) -> str:
+def describe_list(config: Config, split: str) -> str:
+    """Say which list a recipe is measured on.
+
+    Args:
+        config: the recipe.
+        split: ``"val"`` or ``"train"``.
+
+    Returns:
+        Its file, of HMDB51 with the split.
+    """
     data = config.data
     source = str(Path(data.root) / getattr(data, split))
     # HMDB51's three splits lie in one folder.
