@@ -143,3 +143,10 @@ def test_few_channels_leave_one_for_queries() -> None:
     module = SlowFastSelfAttention(4, 4)
     assert module.query.out_channels == 1
     assert module(torch.rand(1, 4, 2, 3, 3)).shape == (1, 4, 2, 3, 3)
+
+
+def test_values_are_gathered_in_parts_where_a_kernel_takes_no_more() -> None:
+    module = stirred(SlowFastSelfAttention(6, 24, "space", 7))
+    query, key, values = (conv(clips(2, 6)) for conv in (module.query, module.key, module.value))
+    whole = module.gather(query, key, values, 24)
+    torch.testing.assert_close(module.gather(query, key, values, 10), whole, rtol=1e-12, atol=1e-12)

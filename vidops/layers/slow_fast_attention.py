@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
+from ..ops.nonlocal_attention import MOST_CHANNELS
 from .clips import check_channels, check_flag, check_one_of, check_width
 
 SPEEDS = {"slow": 7, "fast": 1}
@@ -70,10 +72,17 @@ class SlowFastSelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Compute what is to be added to a clip ``(N, C, T, H, W)``."""
         check_channels(x, self.channels)
-        gathered = ops.nonlocal_attention(
-            self.query(x), self.key(x), self.value(x), over=self.over, backend=self.backend
-        )
-        return self.gamma * self.out(gathered)
+        values = self.value(x)
+        most = MOST_CHANNELS if x.device.type == "cuda" else values.shape[1]
+        return self.gamma * self.out(self.gather(self.query(x), self.key(x), values, most))
+
+    def gather(self, query: Tensor, key: Tensor, values: Tensor, most: int) -> Tensor:
+        """Give every position the values that it attends to, so many channels at a time as a kernel takes at most."""
+        parts = [
+            ops.nonlocal_attention(query, key, part, over=self.over, backend=self.backend)
+            for part in values.split(most, 1)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def extra_repr(self) -> str:
         """Show the arguments."""
