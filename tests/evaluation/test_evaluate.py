@@ -16,7 +16,7 @@ pytest.importorskip("av", reason="video files need av")
 
 from vidops.cli import main
 from vidops.evaluation import evaluate
-from vidops.evaluation.evaluator import _describe_list, measure
+from vidops.evaluation.evaluator import describe_list, measure
 from vidops.models import create_model
 from vidops.training import NonFiniteLossError, load_config, read_checkpoint, restore
 from vidops.training.loading import build_dataset, read_list
@@ -49,7 +49,7 @@ def test_batch_size_and_workers_change_nothing(run: Path, motion: Path) -> None:
 
 
 def test_splits_in_one_folder_are_told_apart(run: Path) -> None:
-    lists = [_describe_list(load_config(run / "config.yaml", [f"data.split={i}"]), "val") for i in (1, 2, 3)]
+    lists = [describe_list(load_config(run / "config.yaml", [f"data.split={i}"]), "val") for i in (1, 2, 3)]
     assert len(set(lists)) == 3
     assert lists[1] == f"{lists[0]}, split 2"
 
