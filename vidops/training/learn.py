@@ -1,6 +1,6 @@
-"""Does it learn? Tiny networks trained on the motion dataset, and loss curves of one backend against another.
+"""Does it learn? Tiny networks trained on the synthetic datasets, and loss curves of one backend against another.
 
-    python -m vidops.training.learn [NETWORK ...] --data runs/motion --output runs/learn
+    python -m vidops.training.learn [NETWORK ...] --data runs/motion --actors runs/actors --output runs/learn
 
 trains each recipe of ``configs/demo`` (or those named), measures it and exits with 1 if one falls short.
 """
@@ -27,6 +27,7 @@ from vidops.data import MOTION_PAIRS, make_motion
 from vidops.evaluation import Report, evaluate
 
 from .config import Config, load_config, override, shipped_recipes
+from .learn_actors import actors_table, learn_actors
 from .loading import STEP, derive_seed, training_loader
 from .optim import build_optimizer, build_schedule
 from .ranks import Ranks
@@ -85,7 +86,7 @@ def learn(
     """Train tiny networks on the motion dataset and hold each against what it must reach.
 
     Args:
-        names: recipes in ``configs``, by name; none for all of them.
+        names: recipes in ``configs`` for clips, by name; none for all of them.
         data: folder of the motion dataset; made, with four pairs, 2,400 and 400 clips, if it does not exist.
         output: folder for the runs, one folder a network; an earlier run of the same network is replaced.
         configs: folder of recipes; None takes the ``configs/demo`` that come with vidops.
@@ -106,15 +107,8 @@ def learn(
     """
     folder = shipped_recipes() / "demo" if configs is None else Path(configs)
     data, output = Path(data), Path(output)
-    names = list(names) or sorted(path.stem for path in folder.glob("tiny_*.yaml"))
-    recipes = [
-        load_config(
-            folder / f"{n}.yaml",
-            # A JSON text is YAML whatever characters a path holds.
-            [f"data.root={json.dumps(str(data))}", f"output={json.dumps(str(output / n))}", *overrides],
-        )
-        for n in names
-    ]
+    names = list(names) or sorted(path.stem for path in folder.glob("tiny_*.yaml") if not of_actors(path))
+    recipes = [_recipe(folder / f"{n}.yaml", data, output, overrides) for n in names]
     if not data.exists():
         make_motion(data, progress=out is not None and out.isatty())
     results = []
@@ -128,6 +122,21 @@ def learn(
             result = without_order(result, evaluate(last, mixed))
         results.append(replace(result, seconds=time.perf_counter() - start))
     return [beside_pathways(result, results) for result in results]
+
+
+def of_actors(recipe: Path) -> bool:
+    """Tell whether a recipe trains a network of actors, which `learn_actors` does.
+
+    Args:
+        recipe: the YAML file.
+    """
+    return load_config(recipe).data.format == "ava"
+
+
+def _recipe(path: Path, data: Path, output: Path, overrides: Sequence[str] = ()) -> Config:
+    # A JSON text is YAML whatever characters a path holds.
+    places = [f"data.root={json.dumps(str(data))}", f"output={json.dumps(str(output / path.stem))}"]
+    return load_config(path, [*places, *overrides])
 
 
 def beside_pathways(result: Learned, results: Sequence[Learned]) -> Learned:
@@ -309,20 +318,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 1 if a network fell short.
     """
     parser = argparse.ArgumentParser(prog="python -m vidops.training.learn")
-    parser.description = "Train tiny networks on the motion dataset and check what they reach."
+    parser.description = "Train tiny networks on the synthetic datasets and check what they reach."
     parser.add_argument("names", nargs="*", metavar="NETWORK", help="recipes in configs/demo (default: all)")
     parser.add_argument("--data", default="runs/motion", help="motion dataset, made if it is not there")
+    parser.add_argument("--actors", default="runs/actors", help="detection set, made if it is not there")
     parser.add_argument(
         "--output", default="runs/learn", help="folder for the runs; earlier ones are replaced"
     )
     args = parser.parse_args(argv)
-    results = learn(args.names, data=args.data, output=args.output, out=sys.stdout)
+    folder = shipped_recipes() / "demo"
+    names = args.names or sorted(path.stem for path in folder.glob("tiny_*.yaml"))
+    actors = [name for name in names if of_actors(folder / f"{name}.yaml")]
+    clips = [name for name in names if name not in actors]
+    results = learn(clips, data=args.data, output=args.output, out=sys.stdout) if clips else []
+    recipes = [_recipe(folder / f"{name}.yaml", Path(args.actors), Path(args.output)) for name in actors]
+    found = [learn_actors(name, config, out=sys.stdout) for name, config in zip(actors, recipes, strict=True)]
+    if results:
+        _print(results)
+    if found:
+        print(actors_table(found))
+    return 0 if all([r.passed for r in results] + [r.passed for r in found]) else 1
+
+
+def _print(results: Sequence[Learned]) -> None:
     width = max(len(r.name) for r in results)
     print(f"\n{'network':{width}}    clips     top-1   in pairs      time   required")
     for r in results:
         figures = f"{r.samples:6d}   {r.top1:7.2%}   {r.within_pairs:8.2%}   {r.seconds:5.0f} s"
         print(f"{r.name:{width}}   {figures}   {r.requirement}: {'yes' if r.passed else 'NO'}")
-    return 0 if all(r.passed for r in results) else 1
 
 
 if __name__ == "__main__":
