@@ -47,7 +47,7 @@ test: $(READY) ## the quick tests, some minutes in all
 test-slow: $(READY) ## the tests that take minutes: installs, sanitizers, nvcc
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests -m slow --timeout=1800 -q -n $(JOBS) --dist load --maxschedchunk 1
 
-learn: $(READY) ## train every tiny temporal network on the motion dataset and check its accuracy; NET="tiny_tsn ..."
+learn: $(READY) ## train every tiny network on the synthetic datasets and check what it reaches; NET="tiny_tsn ..."
 	$(PY) -m vidops.training.learn $(NET)
 
 bench: $(READY) ## measure the kernels against eager PyTorch

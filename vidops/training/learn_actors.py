@@ -110,8 +110,8 @@ def judge_actors(
         looks = _mean([p for label, p in found.items() if label not in _ordered()])
         passed = ordered <= 0.5 and looks >= LEAST_OF_LOOKS
         requirement = (
-            f"AP of what one frame tells at least {LEAST_OF_LOOKS:.0%}, is {looks:.1%}, of what order tells at most 50%,"
-            f" is {ordered:.1%}"
+            f"AP of what one frame tells at least {LEAST_OF_LOOKS:.0%}, is {looks:.1%}, of what order tells at most"
+            f" 50%, is {ordered:.1%}"
         )
         return ActorsLearned(
             name, boxes, report.frame_map, found, ordered, None, {}, requirement, passed, seconds
