@@ -80,6 +80,15 @@ def test_lines_are_joined_that_have_key_frame_box_and_person_in_common(ava):
     assert len(found.occupied()) == 2
 
 
+def test_a_line_that_is_there_twice_counts_twice(ava):
+    """As in the official evaluation; what a network learns of the actor is the same."""
+    write(ava / "val.csv", "a,0902,0.1,0.2,0.3,0.4,12,0\n" * 2)
+    found = read_actors(ava / "val.csv")
+    assert found.samples[0].labels == ((11, 11),)
+    labels = dataset(ava, NORMALIZE, actors=found)._labels(found.samples[0])
+    assert labels.sum() == labels[0, 11] == 1
+
+
 def test_names_and_scored_actions(ava):
     labels, scored = write(ava / "all.pbtxt", OF_2018), ava / "scored.pbtxt"
     write(ava / "val.csv", "a,0902,0.1,0.2,0.3,0.4,79,0\n")
@@ -143,10 +152,10 @@ def test_proposals_take_the_place_of_the_boxes_and_the_actions_of_those_they_ove
 
 
 def test_a_proposal_that_overlaps_by_just_as_much_has_the_actions(ava):
-    write(ava / "val.csv", "a,0902,0,0,1,1,5,0\n")
-    write(ava / "proposals.csv", "a,0902,0,0,1,0.5,,0.9\na,0902,0,0,1,0.499,,0.9\n")
+    write(ava / "val.csv", "a,0902,0,0,1,1,5,0\na,0902,0,0,1,0.9,6,1\n")
+    write(ava / "proposals.csv", "a,0902,0,0,1,0.5,,0.9\na,0902,0,0,1,0.499,,0.9\na,0902,0,0,1,0.4,,0.9\n")
     found = read_actors(ava / "val.csv", proposals=ava / "proposals.csv")
-    assert found.samples[0].labels == ((4,), ())
+    assert found.samples[0].labels == ((4, 5), (5,), ())
 
 
 def test_annotated_boxes_may_stay_beside_the_proposals(ava):
@@ -157,6 +166,7 @@ def test_annotated_boxes_may_stay_beside_the_proposals(ava):
         (3, 12, 80), (80,), (1,), (3, 12, 80), (), (7, 9),
     ]  # fmt: skip
     assert first.boxes.shape == (6, 4)
+    np.testing.assert_array_equal(first.boxes[:3], found.truth[0].boxes)
     assert first.scores.tolist() == pytest.approx([1, 1, 1, 0.9, 0.8, 0.75])
 
 

@@ -100,6 +100,17 @@ def test_boxes_are_exact_where_nothing_is_resampled(scene):
             assert found(picture[0, :, :, 0] / 255).tolist() == edges.tolist()
 
 
+@pytest.mark.parametrize("height, width, out", [(31, 47, (40, 61)), (47, 31, (61, 40))])
+def test_sides_are_scaled_to_whole_pixels(height, width, out):
+    """The longer side is rounded, 60.6 to 61, and with it the boxes on it."""
+    frames, whole = np.zeros((2, height, width, 3), np.uint8), torch.tensor([[0.0, 0, width, height]])
+    places = [place for _, place in SpatialCrops(40, 40, 3).place(frames)]
+    places.append(RandomResizeCrop(40, (40, 40), flip=False).place(frames, np.random.default_rng(0))[1])
+    for place in places:
+        assert (place(whole)[0, 2:] - place(whole)[0, :2]).tolist() == [out[1], out[0]]
+        assert place(whole)[0, :2].tolist() == [-float(place.start[1]), -float(place.start[0])]
+
+
 @pytest.mark.parametrize("mirror", [False, True])
 def test_a_placement(mirror):
     place = Placement((10, 20), scale=(0.5, 2.0), start=(1, 4), mirrored=mirror)

@@ -89,6 +89,11 @@ def test_rows(tmp_path):
     assert rows[1].where == f"{tmp_path / 'a.csv'}, line 3"
 
 
+def test_a_box_may_be_a_line_or_a_point(tmp_path):
+    rows = read_boxes(write(tmp_path / "a.csv", "a,902,0.5,0,0.5,1,3,0\na,902,0.5,1,0.5,1,3,0\n"))
+    assert [row.box for row in rows] == [(0.5, 0, 0.5, 1), (0.5, 1, 0.5, 1)]
+
+
 def test_a_header_is_passed_over(tmp_path):
     heading = "video_id,middle_frame_timestamp,x1,y1,x2,y2,action_id,person_id"
     assert len(list(read_boxes(write(tmp_path / "a.csv", f"\ufeff{heading}\n{LINE}\n")))) == 1
@@ -117,6 +122,7 @@ def test_an_action_of_nobody(tmp_path):
         ("a,902,-0.1,0,1,1,3,0", "x1 -0.1 is not in 0 to 1"),
         ("a,902,0,0,1,inf,3,0", "y2 inf is not in 0 to 1"),
         ("a,902,0.5,0,0.4,1,3,0", r"the box 0.5,0,0.4,1 ends before it begins \(x1,y1,x2,y2 are expected\)"),
+        ("a,902,0,0.5,1,0.4,3,0", "the box 0,0.5,1,0.4 ends before it begins"),
         ("a,902,0,0,1,1,0,0", "action id 0 is below 1"),
         ("a,902,0,0,1,1,sit,0", "the action id 'sit' is not a whole number"),
     ],

@@ -17,12 +17,12 @@ def key(video: str, boxes: list[list[float]], labels: tuple[tuple[int, ...], ...
 
 def test_a_row_a_label_in_the_numbers_of_the_file() -> None:
     truth = annotated_boxes(
-        [key("a", [[0.077, 0.151, 0.283, 0.811], [0, 0, 1, 1]], ((3, 1), ())), key("b", [], ())]
+        [key("a", [[0.077, 0.151, 0.283, 0.811], [0, 0, 1, 1]], ((3, 1, 1), ())), key("b", [], ())]
     )
     assert truth.frames == [("a", 902.0)]
-    assert truth.boxes.tolist() == [[0.077, 0.151, 0.283, 0.811]] * 2
-    assert truth.classes.tolist() == [3, 1]
-    assert truth.scores.tolist() == [1.0, 1.0]
+    assert truth.boxes.tolist() == [[0.077, 0.151, 0.283, 0.811]] * 3
+    assert truth.classes.tolist() == [3, 1, 1]
+    assert truth.scores.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_a_row_a_box_and_scored_class() -> None:

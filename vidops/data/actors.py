@@ -28,7 +28,7 @@ class KeyFrame:
         timestamp: seconds, as listed.
         time: seconds from the first frame of the file.
         boxes: float32 (K, 4), x1, y1, x2, y2 as shares of width and height, 0 to 1.
-        labels: class indices of each of the K actors.
+        labels: class indices of each of the K actors; one that the list repeats is here as often.
         scores: float32 (K,) of a detector's boxes; None for annotated ones.
         frames: how the frames of a folder are named; None for a video file.
 
