@@ -151,7 +151,15 @@ def missing_list(config: Config, rank: int) -> dict[str, Any]:
         return outcome(lambda: fit(config))
 
 
+def actors(config: Config, rank: int) -> dict[str, Any]:
+    """Train on actors; tell how many boxes this rank had in each batch."""
+    boxes: list[int] = []
+    with patched("training_step", lambda module, batch, batch_idx: boxes.append(len(batch["boxes"]))):
+        return {**outcome(lambda: fit(config)), "boxes": boxes}
+
+
 SCENARIOS: dict[str, Callable[[Config, int], dict[str, Any]]] = {
+    "actors": actors,
     "resumed": resumed,
     "split_output": split_output,
     "split_lists": split_lists,

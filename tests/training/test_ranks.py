@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ pytest.importorskip("av", reason="video files need av")
 
 from tests import processes
 from tests.training import ranks_worker
+from tests.training.actor_runs import actor_recipe, small_set
 from tests.training.fixtures import recipe
 from tests.training.runs import rows
 from tests.training.test_loading import damage
@@ -53,12 +55,29 @@ SPLIT = {
     "split_lists": r"data.train: rank 0 reads 24 videos, \w+, rank 1 24 videos, \w+$",
     "split_recipe": r"seed: is 0 on rank 0, 1 on rank 1; the ranks share a recipe",
 }
+# Small crops keep few boxes: ranks have unequal numbers of them, and now and then none.
+ACTORS: dict[str, Any] = {
+    "freeze_norms": "all",
+    "model__options": {"attention_dim": 16, "dropout": 0.0},
+    "optimizer": {"name": "sgd", "lr": 0.05},
+    "data__actors": {"labels": "labels.pbtxt", "scored": "scored.pbtxt", "min_visible": 1.0},
+    "data__scales": [0.6],
+    "data__batch_size": 2,
+    "epochs": 2,
+}
 COUNTED = {**PLAIN, "epochs": 1, "data__batch_size": 6}
 
 
 def write_recipe(motion: Path, folder: Path, name: str, **changes: Any) -> None:
     content = recipe(motion, folder / name, **changes)
     (folder / f"{name}.yaml").write_text(dump(validate(content, name)))
+
+
+def write_actor_recipe(folder: Path) -> None:
+    actors = folder / "actor_set"
+    small_set(actors)
+    content = actor_recipe(actors, folder / "actors", **ACTORS)
+    (folder / "actors.yaml").write_text(dump(validate(content, "actors")))
 
 
 def list_of_101(motion: Path, folder: Path) -> str:
@@ -105,7 +124,8 @@ def two(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = ["whole", "averaged", "joint", "counted", "bad_loss", "bad_validation", "missing_list"]
     for name in SPLIT:
         write_recipe(motion, folder, name, **PLAIN)
-    torchrun(folder, 2, *names, "broken", "too_broken", *SPLIT)
+    write_actor_recipe(folder)
+    torchrun(folder, 2, *names, "broken", "too_broken", "actors", *SPLIT)
     return folder
 
 
@@ -131,7 +151,8 @@ def one(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_recipe(motion, folder, "averaged", **AVERAGED)
     write_recipe(motion, folder, "joint", **JOINT)
     write_recipe(motion, folder, "counted", **COUNTED, data__val=list_of_101(motion, folder))
-    for name in ("whole", "averaged", "joint", "counted"):
+    write_actor_recipe(folder)
+    for name in ("whole", "averaged", "joint", "counted", "actors"):
         result: FitResult = fit(load_config(folder / f"{name}.yaml"))
         (folder / f"{name}.0.json").write_text(json.dumps({"metrics": result.metrics}))
     return folder
@@ -196,6 +217,26 @@ def test_two_ranks_on_half_the_batch_are_one_on_the_whole(one: Path, two: Path, 
         assert [float(r[key]) for r in first if r[key]] == pytest.approx(
             [float(r[key]) for r in second if r[key]], abs=1e-5, rel=1e-5
         ), key  # as logged, to six digits
+    losses = [float(r["train_loss"]) for r in first]
+    assert max(losses) - min(losses) > 0.02, "the comparison must be of a run that moves"
+
+
+def test_actors_train_alike_however_many_a_rank_has(one: Path, two: Path) -> None:
+    shares = np.array([result["boxes"] for result in results(two, "actors")])
+    assert (shares[0] != shares[1]).any()
+    assert ((shares == 0).any(0) & (shares > 0).any(0)).any(), (
+        "a rank must have none where the other has some"
+    )
+    ours, theirs = (
+        torch.load(folder / "actors" / "last.ckpt", weights_only=True)["state_dict"] for folder in (one, two)
+    )
+    for name, tensor in ours.items():
+        assert (theirs[name] - tensor).abs().max() <= 1e-5, name
+    first, second = rows(one / "actors"), rows(two / "actors")
+    for key in ("train_loss", "val_loss", "val_map"):
+        assert [float(r[key]) for r in first if r[key]] == pytest.approx(
+            [float(r[key]) for r in second if r[key]], abs=1e-5, rel=1e-5
+        ), key
     losses = [float(r["train_loss"]) for r in first]
     assert max(losses) - min(losses) > 0.02, "the comparison must be of a run that moves"
 
