@@ -263,3 +263,27 @@ def test_the_backbone_is_i3d() -> None:
             assert [key for key in state if not key.startswith("attention.")] == list(plain)
             for key, value in plain.items():
                 assert key.startswith("blocks.6.proj.") or state[key].shape == value.shape, key
+
+
+def test_names_of_the_attention_stay() -> None:
+    """Checkpoints have them."""
+    with torch.device("meta"):
+        keys = [
+            key
+            for key in create_model("st_slowfast_i3d_resnet50").state_dict()
+            if key.startswith("attention.")
+        ]
+    assert keys == [
+        f"attention.{layer}.{key}"
+        for layer in (0, 1)
+        for key in (
+            "norm.weight",
+            "norm.bias",
+            *(
+                f"branches.{axis}_{speed}.{name}"
+                for axis in ("space", "time")
+                for speed in ("slow", "fast")
+                for name in ("gamma", "query.weight", "key.weight", "value.weight", "out.weight", "out.bias")
+            ),
+        )
+    ]

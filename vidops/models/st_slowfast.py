@@ -116,6 +116,11 @@ class I3DActors(I3D):
 class STSlowFast(I3DActors):
     """I3D, slow-fast self-attention on its last map, and actors' boxes on every frame of it.
 
+    RoIAlign and means are linear: with ``pooling="gap"``, boxes on every frame are no other than boxes on the mean of
+    frames, and without attention the network is its baseline. With ``"gmp"`` it is not. To take away what sees time and
+    keep attention, ``ssfa="fast", tsfa=False``; `SlowFastAttention` says why ``tsfa=False`` alone leaves the order of
+    frames to be seen.
+
     Args:
         num_classes: classes of the head; several may hold of an actor.
         num_segments: T, frames a clip.
@@ -130,8 +135,7 @@ class STSlowFast(I3DActors):
         network: further arguments of `I3D`.
 
     Returns:
-        As `I3DActors`, whose other choices these are too; `SlowFastAttention` tells those of the attention, and which
-        of its modules see time.
+        As `I3DActors`, whose other choices these are too; `SlowFastAttention` tells those of the attention.
 
     Raises:
         ValueError: an argument, the clip's shape or a box is out of range; the text names it.
