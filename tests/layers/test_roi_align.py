@@ -270,3 +270,18 @@ def test_a_torchvision_that_is_not_there_or_broken(
         roi_align(MAPS, BOXES, 7, backend="torchvision")
     monkeypatch.setitem(sys.modules, "torchvision", None)
     assert look_for_torchvision("cpu") == "torchvision is not installed"
+
+
+def test_torchvisions_unordered_sums_are_not_used_where_order_is_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(MODULE, "_lacks", {"cpu": "", "meta": ""})
+    elsewhere = MAPS.to("meta")
+    assert MODULE.by_torchvision(None, elsewhere)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert not MODULE.by_torchvision(None, elsewhere)
+        assert MODULE.by_torchvision("torchvision", elsewhere)
+        assert MODULE.by_torchvision(None, MAPS)  # in order on the CPU
+    finally:
+        torch.use_deterministic_algorithms(False)
