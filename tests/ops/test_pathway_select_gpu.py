@@ -12,6 +12,8 @@ from torch import Tensor
 from tests.ops.common import DTYPES, compare, device_for, in_layout
 from vidops import ops
 
+cuda = pytest.mark.parametrize("backend", ["cuda_host", "cuda"])
+
 
 def select(logits: Tensor, *paths: Tensor, backend: str | None = None) -> Tensor:
     return ops.pathway_select(paths, logits, backend=backend)
@@ -26,18 +28,20 @@ def arguments(
     return [torch.randn(size, generator=g, dtype=torch.float64).to(dtype) for size in shapes]
 
 
+@cuda
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layout", ["NCTHW", "NTCHW", "NTHWC", "offset"])
-def test_every_width_and_number_of_pathways(dtype: torch.dtype, layout: str) -> None:
+def test_every_width_and_number_of_pathways(backend: str, dtype: torch.dtype, layout: str) -> None:
     """Rows aligned for 16 bytes in every dtype, for 8 in the 2-byte ones, and for one element."""
-    device = device_for("cuda_host", "pathway_select")
+    device = device_for(backend, "pathway_select")
     sizes = [((1, 8, 2, 4, 4), 4), ((2, 16, 3, 2, 6), 5), ((1, 5, 2, 3, 5), 3), ((1, 24, 2, 3, 3), 8)]
     for (shape, pathways), per_frame in itertools.product(sizes, (False, True)):
         logits, *paths = arguments(shape, pathways, per_frame, dtype)
         paths = [in_layout(path, layout) for path in paths]
-        compare(select, [logits, *paths], "cuda_host", device, grad_layout=layout)
+        compare(select, [logits, *paths], backend, device, grad_layout=layout)
 
 
+@cuda
 @pytest.mark.parametrize("layout", ["NCTHW", "NTCHW", "NTHWC"])
 @pytest.mark.parametrize(
     ("shape", "pathways", "per_frame"),
@@ -53,14 +57,16 @@ def test_every_width_and_number_of_pathways(dtype: torch.dtype, layout: str) -> 
         ((3, 7, 5, 1, 1), 4, False),  # rows of one unit
     ],
 )
-def test_rows_of_several_blocks(shape: Any, pathways: int, per_frame: bool, layout: str) -> None:
-    device = device_for("cuda_host", "pathway_select")
+def test_rows_of_several_blocks(
+    backend: str, shape: Any, pathways: int, per_frame: bool, layout: str
+) -> None:
+    device = device_for(backend, "pathway_select")
     for dtype, one_sign in ((torch.float32, False), (torch.float32, True), (torch.bfloat16, False)):
         logits, *paths = arguments(shape, pathways, per_frame, dtype)
         if one_sign:  # sums that run too long in fp32 show
             paths = [path.abs() + 1 for path in paths]
         paths = [in_layout(path, layout) for path in paths]
-        compare(select, [logits, *paths], "cuda_host", device, grad_layout=layout, one_sign=one_sign)
+        compare(select, [logits, *paths], backend, device, grad_layout=layout, one_sign=one_sign)
 
 
 @pytest.mark.parametrize("layout", ["NCTHW", "NTHWC"])
