@@ -191,18 +191,18 @@ void each_share(const Call<T>& call, F&& f) {
                               });
 }
 
-template <int M, class T>
-const acc_t<T>* weights_of_frame(const Call<T>& call, int64_t n, int64_t t) {
+template <class T>
+TableWeights<T> weights_of_frame(const Call<T>& call, int64_t n, int64_t t) {
   const SelectSize& s = call.size;
-  return call.weights + (n * s.frames + (s.frames > 1 ? t : 0)) * M * s.C;
+  return {call.weights + (n * s.frames + (s.frames > 1 ? t : 0)) * s.pathways * s.C, s.C};
 }
 
 template <int M, bool kStream, class T>
 void select_last(const Call<T>& call) {
   const Clip& c = call.shape();
   each_share(call, [&](int64_t n, int64_t t, int64_t p, int64_t count, int64_t) {
-    select_positions<M, kStream>(places_of<M, const T>(call.paths, n, 0, t, p), weights_of_frame<M>(call, n, t), c.C,
-                                 c.C, count, call.outs[0].frame(n, 0, t) + p * c.sP, c.sP);
+    select_positions<M, kStream>(places_of<M, const T>(call.paths, n, 0, t, p), weights_of_frame(call, n, t), count,
+                                 call.outs[0].frame(n, 0, t) + p * c.sP, c.sP);
   });
 }
 
@@ -216,8 +216,8 @@ void slope_last(const Call<T>& call) {
     const Scratch<acc_t<T>> sums(size + kLanes<T>);
     std::fill_n(sums.get(), size + kLanes<T>, 0);
     slope_positions<M, kStream>(call.grad.frame(n, 0, t) + p * g.sP, g.sP,
-                                places_of<M, const T>(call.paths, n, 0, t, p), weights_of_frame<M>(call, n, t), c.C,
-                                c.C, count, places_of<M, T>(call.outs, n, 0, t, p), sums.get());
+                                places_of<M, const T>(call.paths, n, 0, t, p), weights_of_frame(call, n, t), count,
+                                places_of<M, T>(call.outs, n, 0, t, p), sums.get());
     std::copy_n(sums.get(), size, call.slopes + share * size);
   });
 }

@@ -69,44 +69,48 @@ inline __attribute__((always_inline)) double sum_halves(const V& v) {
   }
 }
 
-// A whole vector, or its first `count` elements: `whole` is a constant.
-template <class T>
-inline __attribute__((always_inline)) Vec<T> load_some(std::true_type, const T* p, int64_t) {
-  return load(p);
-}
-template <class T>
-inline __attribute__((always_inline)) Vec<T> load_some(std::false_type, const T* p, int64_t count) {
-  return load_part(p, count);
-}
-template <bool kStream, class T>
-inline __attribute__((always_inline)) void store_some(std::true_type, T* p, const Vec<T>& v, int64_t) {
-  kStream ? stream(p, v) : store(p, v);
-}
-template <bool kStream, class T>
-inline __attribute__((always_inline)) void store_some(std::false_type, T* p, const Vec<T>& v, int64_t count) {
-  store_part(p, v, count);
+// The vector at element i: to = sum of weight(m, i) * x[m].
+template <int M, bool kStream, class T, class Weights>
+inline __attribute__((always_inline)) void select_vector(const Places<const T, M>& x, Weights&& weight, int64_t i,
+                                                         T* to) {
+  Vec<T> sum = weight(0, i) * load(x.at[0] + i);
+#pragma GCC unroll 8
+  for (int m = 1; m < M; ++m) sum += weight(m, i) * load(x.at[m] + i);
+  kStream ? stream(to + i, sum) : store(to + i, sum);
 }
 
-// The vector at element i: to = sum of weight(m, i) * x[m].
-template <int M, bool kStream, class T, class Weights, class Whole>
-inline __attribute__((always_inline)) void select_vector(const Places<const T, M>& x, Weights&& weight, int64_t i,
-                                                         T* to, Whole whole, int64_t count = 0) {
-  Vec<T> sum = weight(0, i) * load_some(whole, x.at[0] + i, count);
-#pragma GCC unroll 8
-  for (int m = 1; m < M; ++m) sum += weight(m, i) * load_some(whole, x.at[m] + i, count);
-  store_some<kStream>(whole, to + i, sum, count);
+// Its first `count` elements alone. A function of its own and no loop unrolled: it would be most of the code otherwise.
+template <int M, class T, class Weights>
+__attribute__((noinline)) void select_part(const Places<const T, M>& x, Weights weight, int64_t i, T* to,
+                                           int64_t count) {
+  Vec<T> sum = weight(0, i) * load_part(x.at[0] + i, count);
+#pragma GCC unroll 1
+  for (int m = 1; m < M; ++m) sum += weight(m, i) * load_part(x.at[m] + i, count);
+  store_part(to + i, sum, count);
 }
 
 // dx[m] = weight(m, i) * grad, and add(m, grad * x[m]).
-template <int M, bool kStream, class T, class Weights, class Add, class Whole>
+template <int M, bool kStream, class T, class Weights, class Add>
 inline __attribute__((always_inline)) void slope_vector(const T* grad, const Places<const T, M>& x, Weights&& weight,
-                                                        int64_t i, const Places<T, M>& dx, Add&& add, Whole whole,
-                                                        int64_t count = 0) {
-  const Vec<T> g = load_some(whole, grad + i, count);
+                                                        int64_t i, const Places<T, M>& dx, Add&& add) {
+  const Vec<T> g = load(grad + i);
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) {
-    add(m, g * load_some(whole, x.at[m] + i, count));
-    store_some<kStream>(whole, dx.at[m] + i, weight(m, i) * g, count);
+    add(m, g * load(x.at[m] + i));
+    const Vec<T> slope = weight(m, i) * g;
+    kStream ? stream(dx.at[m] + i, slope) : store(dx.at[m] + i, slope);
+  }
+}
+
+// Of the first `count` elements alone; the products with x are left in `products`, zeros behind them.
+template <int M, class T, class Weights>
+__attribute__((noinline)) void slope_part(const T* grad, const Places<const T, M>& x, Weights weight, int64_t i,
+                                          const Places<T, M>& dx, int64_t count, Vec<T>* products) {
+  const Vec<T> g = load_part(grad + i, count);
+#pragma GCC unroll 1
+  for (int m = 0; m < M; ++m) {
+    products[m] = g * load_part(x.at[m] + i, count);
+    store_part<T>(dx.at[m] + i, weight(m, i) * g, count);
   }
 }
 
@@ -119,13 +123,13 @@ void select_rows(const Places<const T, M>& x, int64_t rows, int64_t P, T* to, Ne
   int64_t i = 0;
   for (int64_t row = 1; row <= rows; ++row) {
     const int64_t end = row * P;
-    for (; i + lanes <= end; i += lanes) select_vector<M, kStream>(x, weights, i, to, std::true_type{});
+    for (; i + lanes <= end; i += lanes) select_vector<M, kStream>(x, weights, i, to);
     const RowWeights<M, acc_t<T>> after = row < rows ? next() : weights;
     if (i < end && row < rows && P >= lanes) {
-      select_vector<M, kStream>(x, blend(end - i, weights, after), i, to, std::true_type{});
+      select_vector<M, kStream>(x, blend(end - i, weights, after), i, to);
       i += lanes;
     } else if (i < end) {
-      select_vector<M, kStream>(x, weights, i, to, std::false_type{}, end - i);
+      select_part<M>(x, weights, i, to, end - i);
       i = end;
     }
     weights = after;
@@ -147,7 +151,7 @@ void slope_rows(const T* grad, const Places<const T, M>& x, int64_t rows, int64_
     while (i + lanes <= end) {
       const int64_t stop = std::min(end, i + some);
       for (; i + lanes <= stop; i += lanes) {
-        slope_vector<M, kStream>(grad, x, weights, i, dx, add, std::true_type{});
+        slope_vector<M, kStream>(grad, x, weights, i, dx, add);
       }
       if (i + lanes > end) break;
       for (int m = 0; m < M; ++m) total[m] += sum_halves<kLanes<T>>(sum[m]), sum[m] = Vec<T>{};
@@ -155,16 +159,16 @@ void slope_rows(const T* grad, const Places<const T, M>& x, int64_t rows, int64_
     const RowWeights<M, acc_t<T>> after = row < rows ? next() : weights;
     if (i < end && row < rows && P >= lanes) {
       const int64_t ours = end - i;
-      slope_vector<M, kStream>(
-          grad, x, blend(ours, weights, after), i, dx,
-          [&](int m, const Vec<T>& product) __attribute__((always_inline)) {
-            sum[m] += blend<acc_t<T>>(ours, product, Vec<T>{});
-            behind[m] = blend<acc_t<T>>(ours, Vec<T>{}, product);
-          },
-          std::true_type{});
+      slope_vector<M, kStream>(grad, x, blend(ours, weights, after), i, dx,
+                               [&](int m, const Vec<T>& product) __attribute__((always_inline)) {
+                                 sum[m] += blend<acc_t<T>>(ours, product, Vec<T>{});
+                                 behind[m] = blend<acc_t<T>>(ours, Vec<T>{}, product);
+                               });
       i += lanes;
     } else if (i < end) {
-      slope_vector<M, kStream>(grad, x, weights, i, dx, add, std::false_type{}, end - i);
+      Vec<T> products[M];
+      slope_part<M>(grad, x, weights, i, dx, end - i, products);
+      for (int m = 0; m < M; ++m) sum[m] += products[m];
       i = end;
     }
     for (int m = 0; m < M; ++m) {
@@ -175,39 +179,43 @@ void slope_rows(const T* grad, const Places<const T, M>& x, int64_t rows, int64_
   }
 }
 
-// Calls f(c, whole, count) for the vectors of a position's channels.
-template <class T, class F>
-inline __attribute__((always_inline)) void each_channels(int64_t channels, F&& f) {
-  int64_t c = 0;
-  for (; c + kLanes<T> <= channels; c += kLanes<T>) f(c, std::true_type{}, kLanes<T>);
-  if (c < channels) f(c, std::false_type{}, channels - c);
-}
+// Weights of the channels of a position.
+template <class T>
+struct TableWeights {
+  const acc_t<T>* table;
+  int64_t channels;
 
-// `count` positions of channels-last clips; weights are `pitch` apart in their table.
+  Vec<T> operator()(int m, int64_t c) const { return load(table + m * channels + c); }
+};
+
+// `count` positions of channels-last clips.
 template <int M, bool kStream, class T>
-void select_positions(Places<const T, M> x, const acc_t<T>* table, int64_t pitch, int64_t channels, int64_t count,
-                      T* to, int64_t step) {
-  const auto weight = [&](int m, int64_t c) __attribute__((always_inline)) { return load(table + m * pitch + c); };
+void select_positions(Places<const T, M> x, const TableWeights<T>& weights, int64_t count, T* to, int64_t step) {
   for (; count; --count, x.next(), to += step) {
-    each_channels<T>(channels, [&](int64_t c, auto whole, int64_t some) __attribute__((always_inline)) {
-      select_vector<M, kStream>(x, weight, c, to, whole, some);
-    });
+    int64_t c = 0;
+    for (; c + kLanes<T> <= weights.channels; c += kLanes<T>) select_vector<M, kStream>(x, weights, c, to);
+    if (c < weights.channels) select_part<M>(x, weights, c, to, weights.channels - c);
   }
 }
 
-// The same for gradients; those of the weights are added to `sums`, which lie as the table does.
+// The same for gradients; those of the weights are added to `sums`, which lie as the table does. Of a part of a vector
+// nothing is added to the next pathway's.
 template <int M, bool kStream, class T>
-void slope_positions(const T* grad, int64_t step, Places<const T, M> x, const acc_t<T>* table, int64_t pitch,
-                     int64_t channels, int64_t count, Places<T, M> dx, acc_t<T>* sums) {
-  const auto weight = [&](int m, int64_t c) __attribute__((always_inline)) { return load(table + m * pitch + c); };
+void slope_positions(const T* grad, int64_t step, Places<const T, M> x, const TableWeights<T>& weights, int64_t count,
+                     Places<T, M> dx, acc_t<T>* sums) {
+  const int64_t channels = weights.channels;
   for (; count; --count, x.next(), dx.next(), grad += step) {
-    each_channels<T>(channels, [&](int64_t c, auto whole, int64_t some) __attribute__((always_inline)) {
-      const auto add = [&](int m, const Vec<T>& product) __attribute__((always_inline)) {
-        acc_t<T>* const at = sums + m * pitch + c;
-        store(at, load(at) + product);
-      };
-      slope_vector<M, kStream>(grad, x, weight, c, dx, add, whole, some);
-    });
+    int64_t c = 0;
+    const auto add = [&](int m, const Vec<T>& product) __attribute__((always_inline)) {
+      acc_t<T>* const at = sums + m * channels + c;
+      store(at, load(at) + product);
+    };
+    for (; c + kLanes<T> <= channels; c += kLanes<T>) slope_vector<M, kStream>(grad, x, weights, c, dx, add);
+    if (c < channels) {
+      Vec<T> products[M];
+      slope_part<M>(grad, x, weights, c, dx, channels - c, products);
+      for (int m = 0; m < M; ++m) add(m, products[m]);
+    }
   }
 }
 
