@@ -28,6 +28,8 @@ from vidops.training import FitResult, fit, load_config, read_checkpoint
 from vidops.training.config import dump, validate
 from vidops.training.loading import EpochSampler, RankSampler
 
+pytestmark = pytest.mark.filterwarnings("ignore:freeze_norms. 3 of the frozen batch norms have weight zero")
+
 STEPS = 21
 PLAIN: dict[str, Any] = {
     "freeze_norms": "all",
