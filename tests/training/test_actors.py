@@ -300,3 +300,15 @@ def test_another_label_map_is_refused(make: Make) -> None:
         task.read("val", ["move right", "jump"])
     with pytest.raises(ValueError, match=r"data.actors.labels: .*10 of them, not 1"):
         task.read("val", ["move right"])
+
+
+def test_a_validation_without_scored_classes_is_refused(make: Make, actors: Path, tmp_path: Path) -> None:
+    """Its frame mAP would be no number."""
+    item = 'item {\n  name: "sleep"\n  id: 11\n}\n'
+    (tmp_path / "labels.pbtxt").write_text((actors / "labels.pbtxt").read_text() + item)
+    (tmp_path / "scored.pbtxt").write_text(item)
+    maps = {name: str(tmp_path / f"{name}.pbtxt") for name in ("labels", "scored")}
+    task = task_of(make(data__actors=maps))
+    assert len(task.read("train").classes) == 11
+    with pytest.raises(ValueError, match=r"data.val: no box has a class of data.actors.scored"):
+        task.read("val")

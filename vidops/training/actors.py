@@ -96,6 +96,9 @@ class ActorTask:
             )
         if not found.samples:
             raise ValueError(f"data.{split}: no key frame shows anybody")
+        shown = {label for sample in found.truth for labels in sample.labels for label in labels}
+        if not training and not shown & set(found.scored):
+            raise ValueError("data.val: no box has a class of data.actors.scored")
         return found
 
     def identify(self, sample: data.KeyFrame, path: str) -> list[object]:
