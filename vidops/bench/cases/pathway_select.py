@@ -134,7 +134,7 @@ BENCHMARK = Benchmark(
         _params((1, 9, 1, 2, 5), 5, False),
         _params((2, 8, 3, 1, 1), 4),
         _params((1, 3, 4, 2, 2), 6),
-        _params((1, 4, 2, 3, 2), 7, False),
         _params((1, 48, 4, 13, 15), 2),
+        _params((1, 4, 2, 3, 2), 7, False),
     ),
 )
