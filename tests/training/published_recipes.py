@@ -8,8 +8,8 @@ from tests.training.published_btsnet import BTSNET
 # Learning rate, batch, epochs, weight decay, dropout, and milestones or epochs of warm-up, typed from the sources;
 # those of "dense Kinetics" from the recipes themselves, since no source at hand states them.
 SETTINGS: dict[str, tuple[float, int, int, float, float, list[int] | int]] = {
-    # Epochs and milestones rounded from batches: 140, 100 and 120 thousand of 16 of 211 thousand key frames.
-    "LFB AVA": (0.04, 16, 11, 1e-6, 0.3, [8, 9]),
+    # Epochs and milestones rounded from batches: 140, 100 and 120 thousand of 16 of 193,301 key frames.
+    "LFB AVA": (0.04, 16, 12, 1e-6, 0.3, [8, 10]),
     "MixTConv run.sh": (0.01, 64, 50, 5e-4, 0.8, [30, 40, 45]),
     "MixTConv run.sh, 16 segments": (0.01, 64, 50, 1e-4, 0.5, [31, 40, 45]),
     "TSM Kinetics": (0.02, 128, 50, 1e-4, 0.5, [20, 40]),
