@@ -115,6 +115,12 @@ def test_at_the_ends_the_first_and_the_last_frame_are_repeated(tmp_path, clip):
         read_window(path, 5, 6)
 
 
+@pytest.mark.parametrize("time", [-1.0, float("nan"), float("inf")])
+def test_moments_that_are_none(time):
+    with pytest.raises(ValueError, match=f"time must be at least 0 and finite, got {time}"):
+        read_window("a.mp4", time, 6)
+
+
 def test_at_the_ends_of_a_file_without_times(tmp_path, clip):
     path = write_video(tmp_path / "a.avi", codec="mpeg4", clip=clip[:20])
     assert numbers(read_window(path, 0, 6)) == [0, 0, 0, 0, 1, 2]

@@ -74,6 +74,14 @@ def test_a_layer_adds_its_modules_to_the_clip(layer_norm: bool) -> None:
     torch.testing.assert_close(layer(x)[0], expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_a_new_layer_returns_what_it_is_given(layer_norm: bool) -> None:
+    layer, x = SlowFastAttention(6, 16, layer_norm=layer_norm), clips(1, 6).float()
+    assert torch.equal(layer(x), x)
+    layer(x).sum().backward()
+    assert all(branch.gamma.grad.abs() > 0 for branch in layer.branches.values())  # and learns
+
+
 @pytest.mark.parametrize(
     ("options", "branches"),
     [

@@ -51,6 +51,8 @@ def test_no_boxes_are_the_whole_frames(name: str) -> None:
         clip = clip64(name)[..., :h, :w]
         frames = torch.tensor([[1, 0, 0, w, h], [0, 0, 0, w, h]], dtype=torch.float64)
         torch.testing.assert_close(net(clip, frames).flip(0), net(clip), rtol=1e-12, atol=1e-12)
+        rows = net.forward_pool(net.forward_features(clip))
+        torch.testing.assert_close(net.classify(rows), net(clip), rtol=1e-12, atol=1e-12)
 
 
 @each

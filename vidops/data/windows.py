@@ -57,6 +57,7 @@ def read_window(
         uint8 array (num_frames, H, W, 3), RGB.
 
     Raises:
+        ValueError: the time is below 0 or not finite.
         VideoError: the file is missing or empty, damaged up to the window's last frame, has no frame at that
             moment, or does not tell its frame rate.
 
@@ -68,6 +69,8 @@ def read_window(
         vidops.data.video.VideoError: no_such_file.mp4: no such file
     """
     path = os.fspath(path)
+    if not 0 <= time < math.inf:
+        raise ValueError(f"time must be at least 0 and finite, got {time}")
     if frames is not None:
         counted = _counted(path, frames)
         key = _nearest(time, frame_rate)
