@@ -91,7 +91,13 @@ def _compile(sources: list[Path], name: str, backend: str) -> Path:
     command = [*compiler(), *flags(backend)]
     version = subprocess.run([command[0], "--version"], capture_output=True, text=True, check=True).stdout
     shared = hashlib.sha256("\0".join([version, torch.__version__, *command]).encode())
-    headers = [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.cuh"), *Path(__file__).parent.glob("*.h")]
+    own = (ROOT / HOST_BACKENDS[backend]).parent
+    headers = [
+        *own.glob("*.h"),
+        *own.glob("*.cuh"),
+        *ROOT.glob("csrc/common/*.h"),
+        *Path(__file__).parent.glob("*.h"),
+    ]
     for file in sorted(headers):
         shared.update(file.name.encode() + file.read_bytes())
     objects = {source: _object(source, name, shared) for source in sources}
