@@ -42,9 +42,14 @@ def test_boxes_of_named_videos(tmp_path):
 
 def test_a_box_of_several_actions_is_one_box(tmp_path):
     annotated = write(
-        tmp_path, "v,0902,0.1,0.2,0.3,0.4,12,7", "v,0902,0.1,0.2,0.3,0.4,80,7", "v,0902,0,0,1,1,5,8"
+        tmp_path,
+        *("v,0902,0.1,0.2,0.3,0.4,12,7", "v,0902,0.1,0.2,0.3,0.4,80,7", "v,0902,0,0,1,1,5,8"),
+        *("v,0902,0,0,0.5,1,5,0", "v,0903,,,,,,", "w,0902"),  # person 0; nobody
     )
-    assert [len(boxes) for boxes in read_given_boxes(annotated, 0.9).of("v.mp4").values()] == [2]
+    found = read_given_boxes(annotated, 0.9)
+    assert [len(boxes) for boxes in found.of("v.mp4").values()] == [3]
+    with pytest.raises(ValueError, match="has no boxes for it"):
+        found.of("w.mp4")
     proposed = write(tmp_path, "v,0902,0.1,0.2,0.3,0.4,,0.95", "v,0902,0,0,1,1,,0.5")
     assert [len(boxes) for boxes in read_given_boxes(proposed, 0.9).of("v.mp4").values()] == [1]
 

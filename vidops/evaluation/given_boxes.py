@@ -56,7 +56,8 @@ def read_given_boxes(source: str | Path, min_score: float = 0.0) -> GivenBoxes:
             ``video,timestamp,x1,y1,x2,y2``, maybe with an action, or with one (it may be empty) and a score, as AVA's
             files and detectors' proposals for it are. Boxes are shares of width and height. Six columns of numbers
             alone are taken for the first form. A headline that begins with video or timestamp is passed over.
-        min_score: lines with a lower score are left out; an eighth column above 1 is a person's number.
+        min_score: lines with a lower score are left out; an eighth column that anywhere is above 1 numbers persons, and
+            is no score.
 
     Returns:
         The boxes.
@@ -78,14 +79,17 @@ def read_given_boxes(source: str | Path, min_score: float = 0.0) -> GivenBoxes:
         del rows[0]
     widths = {len(cells) for _, cells in rows}
     unnamed = widths <= {5, 6} and all(_is_number(cells[0]) for _, cells in rows)
+    persons = any(len(cells) == 8 and _is_number(cells[7]) and float(cells[7]) > 1 for _, cells in rows)
     videos: dict[str | None, dict[float, dict[tuple[float, ...], None]]] = {}
     for where, cells in rows:
+        if not unnamed and not any(cells[2:]):
+            continue  # AVA's way to say that a key frame shows nobody
         if len(cells) not in ((5, 6) if unnamed else (6, 7, 8)):
             raise ValueError(f"{where}: must read {_FORMS}, found {len(cells)} columns")
         video = None if unnamed else cells[0]
         time, *edges = cells[:5] if unnamed else cells[1:6]
-        last = cells[5] if unnamed and len(cells) == 6 else cells[7] if len(cells) == 8 else ""
-        score = real(last, "score", where) if last else 1.0
+        scored = len(cells) == 6 if unnamed else len(cells) == 8 and not persons
+        score = real(cells[-1], "score", where) if scored and cells[-1] else 1.0
         box = parse_box(edges, where)
         if score >= min_score:
             moments = videos.setdefault(video, {})
