@@ -70,6 +70,15 @@ def test_nothing_to_measure():
     assert frame_map(boxes((1, BOX, 0)), nothing, [0]).mean == 0.0
 
 
+def test_scores_of_ground_truth_say_nothing():
+    # A detection overlaps two boxes equally; which is tried first is their order in the heap, not their scores.
+    left, right, between = (0.0, 0.0, 0.5, 1.0), (0.25, 0.0, 0.75, 1.0), (0.125, 0.0, 0.625, 1.0)
+    found = boxes((1, left, 0, 0.9), (1, between, 0, 0.8))
+    for scores in ((1.0, 1.0), (0.1, 0.9), (0.9, 0.1)):
+        truth = boxes(*((1, box, 0, score) for box, score in zip((left, right), scores, strict=True)))
+        assert one(truth, found) == 0.5
+
+
 def test_classes_that_are_not_scored_say_nothing():
     truth = boxes((1, BOX, 0), (1, BOX, 5))
     found = boxes((1, BOX, 5, 0.99), (1, BOX, 0, 0.9))

@@ -69,7 +69,7 @@ def frame_map(
         excluded: (video, timestamp) of key frames that are left out.
         iou: overlap from which a box is found, above 0, at most 1.
         per_frame: detections of a key frame that count, those with the highest scores; None counts all, as the
-            official script did before 2019, and as some frameworks do.
+            official script did at first and its copy in SlowFast's release does.
 
     Returns:
         The mean and the average precision of each class.
