@@ -239,6 +239,9 @@ def test_the_whole_frame_where_no_boxes_are_given(
     found = next(iter(ActorPredictor(weights, every=every).run(path))).actors
     assert [actor.time for actor in found] == times
     assert {actor.box for actor in found} == {(0, 0, 1, 1)}
+    one_by_one = ActorPredictor(weights, every=every, start_time=900, batch_size=1)
+    again = next(iter(one_by_one.run(path))).actors
+    assert [(actor.time, actor.timestamp) for actor in again] == [(time, 900 + time) for time in times]
 
 
 def test_one_bad_video_stops_no_other(weights: Path, actors: Path, tmp_path: Path) -> None:
