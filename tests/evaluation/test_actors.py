@@ -154,6 +154,11 @@ def test_a_file_of_detections_is_measured_alone(
     found = task_of(read_checkpoint(weights).config).read("val")
     boxes = sum(len(key.boxes) for key in found.samples)
     assert f", {boxes} boxes (given) at 12 key frames of " in lines[9]
+    excluded = (actors / "excluded.csv").read_text().split()
+    assert excluded
+    csv.write_text(csv.read_text() + "".join(f"{key},0,0,1,1,1,1.0\n" for key in excluded))
+    assert main(["evaluate", "--detected", str(csv), *options]) == 0
+    assert capsys.readouterr().out.splitlines()[:9] == table  # what is found there is not wrong
     assert main(["evaluate", "--detected", str(csv)]) == 2
     assert "--detected needs --config, a recipe of actors" in capsys.readouterr().err
     assert main(["evaluate", "--detected", str(csv), "--config", str(config), "--views", "1x1"]) == 2

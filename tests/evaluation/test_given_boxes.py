@@ -24,6 +24,7 @@ def test_boxes_of_any_video(tmp_path):
     assert list(found) == [0.5, 2.5]
     assert plain(found) == {0.5: [[0, 0, 1, 0.75]], 2.5: [[0.25, 0, 0.5, 1], [0.5, 0, 1, 1]]}
     assert found[2.5].dtype == np.float32
+    assert plain(read_given_boxes(file, min_score=0.5).of("a")) == plain(found)
     assert plain(read_given_boxes(file, min_score=0.6).of("a")) == {
         0.5: [[0, 0, 1, 0.75]],
         2.5: [[0.25, 0, 0.5, 1]],
