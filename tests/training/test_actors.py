@@ -19,6 +19,7 @@ pytest.importorskip("av", reason="video files need av")
 
 from tests.training.actor_runs import actor_recipe, small_set
 from tests.training.runs import Killed, kill_at, rows
+from vidops.data import ActorList, KeyFrame
 from vidops.evaluation import LabelledBoxes, frame_map
 from vidops.training import NonFiniteLossError, fit, read_checkpoint, restore
 from vidops.training.config import Config, validate
@@ -247,6 +248,45 @@ def test_tests_keep_the_shape_of_frames_and_say_when_they_make_no_batch(make: Ma
     ):
         task.collate([item, wide])
     assert len(list(evaluation_loader(config, val, collate_fn=task.collate))) == 3
+
+
+def test_the_keys_of_a_recipe_reach_what_reads(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: dict[str, Any] = {"start_time": 1.0, "timestamps": [2.0, 9.0], "match_iou": 0.4, "squash": True}
+    own = {
+        f"{split}_{key}": f"{split}_{key}.csv"
+        for split in ("train", "val")
+        for key in ("excluded", "proposals")
+    }
+    windows = {"frame_step": 3, "frame_rate": 12.5, "min_visible": 0.75}
+    scores = {"train_min_score": 0.6, "val_min_score": 0.7}
+    config = make(
+        data__flip=True,
+        data__actors={"labels": "labels.pbtxt", "scored": "s.pbtxt", **keys, **own, **windows, **scores},
+    )
+    read: list[tuple[Any, dict[str, Any]]] = []
+    key_frames = [KeyFrame("a", "a", 2.0, 1.0, np.ones((1, 4), np.float32), ((0,),))]
+
+    def read_actors(*paths: Any, **options: Any) -> ActorList:
+        read.append((paths, options))
+        return ActorList(key_frames, ["x"], (0,), key_frames)
+
+    monkeypatch.setattr("vidops.data.read_actors", read_actors)
+    task, root = task_of(config), Path(config.data.root)
+    for split, score in (("train", 0.6), ("val", 0.7)):
+        dataset = task.dataset(task.read(split), training=split == "train")
+        paths, options = read.pop()
+        assert paths == (root / f"{split}.csv", root)
+        files = {key: root / f"{split}_{key}.csv" for key in ("excluded", "proposals")}
+        told = {**files, "labels": root / "labels.pbtxt", "scored": root / "s.pbtxt", "min_score": score}
+        told |= {
+            "match_iou": 0.4,
+            "keep_truth": split == "train",
+            "start_time": 1.0,
+            "timestamps": (2.0, 9.0),
+        }
+        assert {key: options[key] for key in told} == told
+        assert {key: getattr(dataset, key) for key in windows} == windows
+        assert dataset.training is dataset.transform.transforms[0].flip is (split == "train")
 
 
 def test_the_same_batches_and_losses_every_time(make: Make) -> None:
