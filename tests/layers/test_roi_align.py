@@ -134,6 +134,28 @@ def test_half_precision_is_rounded_once(dtype: torch.dtype) -> None:
         assert_close(found, exact.to(dtype), exact, f"seed {seed}")
 
 
+def test_many_boxes_do_not_copy_their_map_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    g = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 3, 9, 11, generator=g, dtype=torch.float64).requires_grad_()
+    corners = torch.rand(21, 2, 2, generator=g, dtype=torch.float64).sort(1).values.flatten(1) * 80
+    boxes = torch.cat([torch.arange(21).remainder(2)[:, None], corners], 1)
+    alone = torch.cat([roi_align(maps, box[None], 3, 1 / 8, backend="torch") for box in boxes])
+    (expected,) = torch.autograd.grad(alone.square().sum(), maps)
+    counts = []
+
+    def counted(features: Tensor, index: Tensor, *weights: Tensor) -> Tensor:
+        counts.append(len(index))
+        return cut_out(features, index, *weights)
+
+    cut_out = MODULE.cut_out
+    monkeypatch.setattr(MODULE, "cut_out", counted)
+    found = roi_align(maps, boxes, 3, 1 / 8, backend="torch")
+    assert counts == [8, 8, 5]
+    torch.testing.assert_close(found, alone, rtol=1e-12, atol=1e-12)
+    (gradient,) = torch.autograd.grad(found.square().sum(), maps)
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_nothing_waits_for_the_device() -> None:
     """Tensors without values have none to read: an adaptive grid must not ask how large boxes are."""
     with torch.device("meta"):

@@ -14,6 +14,7 @@ from ..ops.nonlocal_attention import without_autocast
 BACKENDS = ("torchvision", "torch")
 # Between two whole numbers lie two samples at most, which are more than half a pixel apart; and one for rounding.
 NEAREST = 6
+FEW = 8  # boxes that are cut out at a time, though there are fewer maps
 _log = logging.getLogger(__name__)
 
 
@@ -32,12 +33,14 @@ def roi_align(
     A bin is the mean of samples on an even grid; samples up to one pixel outside of the map have the value of its edge,
     those farther out are zero. Ours is two small products, ``Wy F Wx^T`` with a row of weights a bin, for a bin's grid
     is even along both axes; how many samples there are is computed where the boxes are, so that nothing waits for the
-    GPU. Gradients flow to the features alone. Ours sums boxes of one map atomically on a GPU, in no fixed order, unless
+    GPU. A value that is not finite reaches every bin of boxes of its map, where torchvision's reaches those near it.
+    Gradients flow to the features alone. Ours sums boxes of one map atomically on a GPU, in no fixed order, unless
     `torch.use_deterministic_algorithms` is on; torchvision's kernel always does, and is left to ours then.
 
     Args:
         features: maps ``(N, C, H, W)``, of a floating dtype; 16 bits are resampled in fp32.
-        boxes: ``(R, 5)``: the map's index, x1, y1, x2, y2 in pixels of the image, of a floating dtype, in any order.
+        boxes: ``(R, 5)``: the map's index, x1, y1, x2, y2 in pixels of the image, of a floating dtype, in any order;
+            keep them in fp32, as 16 bits do not hold every index and pixel.
         output_size: P and Q, or one number for both.
         spatial_scale: pixels of the map in one of the image, such as 1/16.
         sampling_ratio: samples along each axis of a bin; 0 for as many as a bin has pixels, rounded up.
@@ -96,6 +99,17 @@ def resampled(
     x1, y1, x2, y2 = (boxes[:, 1:] * scale - (0.5 if aligned else 0.0)).unbind(1)
     of_rows = bin_weights(y1, y2, size[0], height, ratio, aligned)
     of_columns = bin_weights(x1, x2, size[1], width, ratio, aligned)
+    if torch.compiler.is_compiling():
+        return cut_out(features, index, of_rows, of_columns)
+    # Each box takes a copy of its map: not more of them at a time than there are maps, or a few.
+    some = max(FEW, features.shape[0])
+    parts = zip(index.split(some), of_rows.split(some), of_columns.split(some), strict=True)
+    cut = [cut_out(features, *part) for part in parts]
+    return cut[0] if len(cut) == 1 else torch.cat(cut)
+
+
+def cut_out(features: Tensor, index: Tensor, of_rows: Tensor, of_columns: Tensor) -> Tensor:
+    """Take boxes out of maps by their weights: ``(R, C, P, Q)``."""
     columns = torch.einsum("rchw,rqw->rchq", features.index_select(0, index), of_columns)
     return torch.einsum("rchq,rph->rcpq", columns, of_rows).contiguous()
 
