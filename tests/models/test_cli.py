@@ -6,6 +6,7 @@ import pytest
 
 import vidops
 from vidops.cli import main
+from vidops.training.config import shipped_recipes
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,3 +69,23 @@ def test_warnings_of_vidops_are_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found[0] == "vidops models: warning: flow takes minutes\n"
     assert found[1].startswith("/elsewhere/torch/a.py:3: UserWarning: flow takes minutes")
     assert warnings.formatwarning is before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--resume", "epochz=9"],
+        ["epochs=1", "--resume", "epochz=9"],
+        ["seed=1", "--resume", "epochs=2", "--resume", "epochz=9"],
+    ],
+)
+def test_keys_may_follow_any_option(words: list[str]) -> None:
+    recipe = str(shipped_recipes() / "demo" / "tiny_tsm.yaml")
+    with pytest.raises(ValueError, match="epochz: is no known key"):
+        main(["train", "--traceback", "--config", recipe, *words])
+
+
+def test_what_is_no_key_is_unknown_still(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--config", "a.yaml", "epochs=1", "--resume", "epochs", "--lr=1"])
+    assert "error: unrecognized arguments: epochs --lr=1" in capsys.readouterr().err

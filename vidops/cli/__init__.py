@@ -37,6 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
         modules[name] = module
     args, unknown = parser.parse_known_args(argv)
+    if hasattr(
+        args, "overrides"
+    ):  # argparse takes the first run of key=value alone, not those behind a later option
+        args.overrides += [word for word in unknown if "=" in word and not word.startswith("-")]
+        unknown = [word for word in unknown if "=" not in word or word.startswith("-")]
     if unknown:  # with the usage of the command itself, where the options are
         chosen_parser = getattr(args, "parser", commands.choices[args.command])
         chosen_parser.error(f"unrecognized arguments: {' '.join(unknown)}")
