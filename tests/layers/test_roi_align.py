@@ -208,13 +208,21 @@ BOXES = torch.tensor([[0.0, 1, 1, 4, 4], [1.0, 2, 2, 9, 9]])
         (
             {"boxes": BOXES + 1},
             ValueError,
-            r"boxes must have an index from 0 to 1 in front; row 1 is \[2\.0, 3",
+            r"boxes must have a whole index from 0 to 1 in front; row 1 is \[2\.0, 3",
         ),
         (
             {"boxes": BOXES - 1},
             ValueError,
-            r"boxes must have an index from 0 to 1 in front; row 0 is \[-1\.0, 0",
+            r"boxes must have a whole index from 0 to 1 in front; row 0 is \[-1\.0, 0",
         ),
+        (
+            {"boxes": BOXES + torch.tensor([0.5, 0, 0, 0, 0])},
+            ValueError,
+            r"boxes must have a whole index from 0 to 1 in front; row 0 is \[0\.5, 1",
+        ),
+        ({"spatial_scale": 0.0}, ValueError, r"spatial_scale must be a finite number above 0, got 0\.0"),
+        ({"spatial_scale": -0.5}, ValueError, r"spatial_scale must be a finite number above 0, got -0\.5"),
+        ({"spatial_scale": math.nan}, ValueError, "spatial_scale must be a finite number above 0, got nan"),
         (
             {"boxes": BOXES * torch.tensor([1, 1, 1, 0, 1])},
             ValueError,

@@ -173,7 +173,11 @@ def test_every_row_of_table_4_2() -> None:
         (boxes()[:, 1:], ValueError, r"boxes must be \(R, 5\): index, x1, y1, x2, y2; got \(5, 4\)"),
         (boxes().long(), TypeError, r"boxes must be of a floating dtype, got torch\.int64"),
         (boxes().to("meta"), ValueError, "boxes must be on cpu, got meta"),
-        (boxes() + 1, ValueError, r"boxes must have an index from 0 to 1 in front; row 0 is \[2\.0, 4\.0"),
+        (
+            boxes() + 1,
+            ValueError,
+            r"boxes must have a whole index from 0 to 1 in front; row 0 is \[2\.0, 4\.0",
+        ),
         (
             boxes().flip(1)[:, [4, 0, 1, 2, 3]],
             ValueError,

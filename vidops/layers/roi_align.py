@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,6 +72,8 @@ def roi_align(
         raise TypeError(f"features must be of a floating dtype, got {features.dtype}")
     if isinstance(sampling_ratio, bool) or not isinstance(sampling_ratio, int) or sampling_ratio < 0:
         raise ValueError(f"sampling_ratio must be a whole number of at least 0, got {sampling_ratio!r}")
+    if not 0.0 < spatial_scale < math.inf:
+        raise ValueError(f"spatial_scale must be a finite number above 0, got {spatial_scale!r}")
     check_boxes(boxes, features, features.shape[0])
     wide = torch.promote_types(features.dtype, torch.float32)
     given: Any = (
@@ -172,7 +175,7 @@ def check_boxes(boxes: Any, features: Tensor, count: int) -> None:
     if torch.compiler.is_compiling() or boxes.device.type == "meta":
         return
     index = boxes[:, 0]
-    known = (index >= 0) & (index < count)
+    known = (index >= 0) & (index < count) & (index == index.floor())
     ordered = (boxes[:, 3:] >= boxes[:, 1:3]).all(1) & boxes.isfinite().all(1)
     if boxes.device.type != "cpu":
         torch._assert_async(
@@ -180,7 +183,7 @@ def check_boxes(boxes: Any, features: Tensor, count: int) -> None:
         )
         return
     for good, rule in (
-        (known, f"have an index from 0 to {count - 1} in front"),
+        (known, f"have a whole index from 0 to {count - 1} in front"),
         (ordered, "have finite x1 <= x2 and y1 <= y2"),
     ):
         if not good.all():
