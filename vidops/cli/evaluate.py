@@ -26,11 +26,11 @@ examples:
       the mean over three splits, as UCF101 and HMDB51 are reported
   vidops evaluate --weights runs/rgb/best.ckpt data.root=elsewhere data.val=list.csv
       measure on other videos; classes.txt beside them names the same classes
-  vidops evaluate --weights runs/actors/best.ckpt --report results/actors --detections found.csv
+  vidops evaluate --weights runs/st_slowfast/best.ckpt --report results/actors --detections found.csv
       of a network that classifies actors: frame mAP at key frames by AVA's official rules, what it was counted from
-  vidops evaluate --weights runs/actors/best.ckpt data.actors.val_proposals=boxes.csv
+  vidops evaluate --weights runs/st_slowfast/best.ckpt data.actors.val_proposals=boxes.csv
       the same on boxes that a detector gave
-  vidops evaluate --detected found.csv --config runs/actors/config.yaml
+  vidops evaluate --detected found.csv --config runs/st_slowfast/config.yaml
       frame mAP of detections that any program wrote in AVA's format; the recipe says what is true
   torchrun --nproc-per-node 2 -m vidops evaluate --weights runs/rgb/best.ckpt
       the same figures, computed by two processes

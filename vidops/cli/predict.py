@@ -24,7 +24,7 @@ examples:
       every video of a folder and of a pattern, one line of JSON each; called again after it was killed,
       the command goes on where it stopped; videos that have changed since are done again, and the last
       line of a video is the one that counts
-  vidops predict clip.mp4 --weights runs/actors/best.ckpt --boxes boxes.csv --threshold 0.3 --draw actors.mp4
+  vidops predict clip.mp4 --weights runs/st_slowfast/best.ckpt --boxes boxes.csv --threshold 0.3 --draw actors.mp4
       of a network that classifies actors: what each one does in the boxes of a file, and a video with both drawn;
       without --boxes the whole frame, once a second
   torchrun --nproc-per-node 2 -m vidops predict videos/ --weights runs/tiny/best.ckpt --out predictions.jsonl
@@ -275,7 +275,7 @@ def _show(prediction: Prediction | ActorPrediction, *, few: bool) -> None:
         for actor in prediction.actors:
             box = " ".join(f"{edge:.3f}" for edge in actor.box)
             scores = ", ".join(f"{name} {probability:.1%}" for name, probability in actor.scores)
-            print(f"  {actor.timestamp:8g} s  [{box}]  {scores or '-'}", flush=True)
+            print(f"  {round(actor.timestamp, 3):8g} s  [{box}]  {scores or '-'}", flush=True)
     elif few:
         print(prediction.path)
         for name, probability in prediction.scores:
