@@ -86,7 +86,10 @@ def test_time_steps_have_the_posters_colours_where_they_are() -> None:
     assert [to_hex(patch.get_facecolor()) for patch in legend.get_patches()] == [red, cyan, blue, magenta]
 
 
-@pytest.mark.parametrize(("frames", "steps", "centre"), [(30, 15, 2), (30, 8, 4), (30, 4, 8), (5, 1, 5)])
+@pytest.mark.parametrize(
+    ("frames", "steps", "centre"),
+    [(30, 15, 2), (30, 8, 4), (30, 4, 8), (5, 1, 5), (20, 3, 8), (12, 2, 8), (9, 3, 4), (9, 9, 1), (7, 3, 3)],
+)
 def test_steps_lie_around_the_frames_that_they_are_made_of(frames: int, steps: int, centre: int) -> None:
     found = Pathways({"a": torch.ones(1, steps)}, {"a": (ONE,)})
     edges = [(left, right) for _, left, right, _ in bars(pathway_timeline(shown(frames), found))]

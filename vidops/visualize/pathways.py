@@ -224,8 +224,14 @@ def _colors(dilations: Iterable[Sequence[Triple]]) -> dict[Triple, str]:
 
 
 def _spans(frames: int, steps: int) -> list[tuple[float, float]]:
-    """Edges of the time steps of a block in frames of the clip: around every so many from 0."""
-    stride = -(-frames // steps)
+    """Edges of the time steps of a block in frames of the clip: around every so many from 0.
+
+    Several strides may give as many steps: a power of two is taken, as networks have, where one does.
+    """
+    stride = least = -(-frames // steps)
+    power = 1 << (least - 1).bit_length()
+    if (steps - 1) * power < frames:
+        stride = power
     return [
         (max((i - 0.5) * stride, -0.5), min((i + 0.5) * stride, frames - 0.5) if i < steps - 1 else frames - 0.5)
         for i in range(steps)
