@@ -93,6 +93,7 @@ def test_the_sets_of_dilations() -> None:
 def test_hidden_channels() -> None:
     assert TemporalSpatialPathway(1024).fuse.conv1.out_channels == 64
     assert TemporalSpatialPathway(128).fuse.conv1.out_channels == 32
+    assert TemporalSpatialPathway(32, 1024).fuse.conv1.out_channels == 64  # a share of C, not of C'
     assert TemporalSpatialPathway(32, hidden_channels=5).fuse.conv1.out_channels == 5
 
 
@@ -175,6 +176,9 @@ def test_a_single_value_cannot_train_the_fuse() -> None:
     made(8).train()(clips(1))  # as many values as frames
     layer.fuse.bn1.eval()
     layer(clips(1))
+    synced = nn.SyncBatchNorm.convert_sync_batchnorm(made(8, attention="C")).train()
+    with pytest.raises(ValueError, match=r"^Expected more than 1 value per channel"):  # PyTorch's
+        synced(clips(1))
 
 
 def test_accelerate_exchanges_the_selection_alone() -> None:

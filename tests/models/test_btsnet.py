@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from tests.models.test_networks import clips, tiny
+from tests.models.test_networks import clips
 from tests.training.published_btsnet import BTSNET
 from vidops.layers import TemporalSpatialPathway
 from vidops.models import BTSNet, create_model, load_weights, model_card
@@ -86,25 +87,42 @@ def test_any_number_of_frames(frames: int) -> None:
 
 
 @torch.no_grad()
-def test_contributions_are_those_of_the_run() -> None:
-    """Each block's attention of what it is given in the network, also in training, where nothing else changes."""
-    net = tiny("tiny_btsnet", num_pathways=4, receptive_fields="O2").eval()
+def test_the_run_written_out() -> None:
+    """Blocks, shortcuts, norms and activations where a ResNeXt has them, and each block's attention of what it sees."""
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"num_pathways": 4, "receptive_fields": "O2"}
+    net = BTSNet(5, 8, **options, blocks=(2, 1, 1), width=16, groups=4).double().eval()
     for module in net.modules():
         if isinstance(module, TemporalSpatialPathway):
             nn.init.normal_(module.fuse.conv2.weight)
+        if isinstance(module, nn.BatchNorm3d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.running_mean)
     clip = clips(2, dtype=torch.float64)
     found = net.pathway_contributions(clip)
-    x = net.forward_stem(clip)
-    for block in net.residual_blocks():
-        inner = block.module.conv2
-        if block.name in found:
-            logits = inner.weigh(inner.split(block.module.relu(block.module.bn1(block.module.conv1(x)))))
-            shares = logits.softmax(1).mean(2)
-            torch.testing.assert_close(found[block.name].double(), shares, rtol=1e-5, atol=1e-6)
-            assert shares.std(1).max() > 0.01
-        x = block.module(x)
-    assert list(found) == ["layer1.0", "layer2.0", "layer3.0"]
-    torch.testing.assert_close(net(clip), net.classify(net.forward_pool(x)), rtol=0, atol=0)
+    x = F.max_pool3d(net.bn1(net.conv1(clip)).relu(), 3, 2, 1)
+    for stage, blocks in enumerate((net.layer1, net.layer2, net.layer3), 1):
+        for i, block in enumerate(blocks):
+            y = block.bn1(block.conv1(x)).relu()
+            if stage < 3:
+                shares = block.conv2.weigh(block.conv2.split(y)).softmax(1).mean(2)
+                name = f"layer{stage}.{i}"
+                torch.testing.assert_close(found[name].double(), shares, rtol=1e-5, atol=1e-6)
+                assert shares.std(1).max() > 0.01
+                y = block.conv2(y)
+            else:
+                y = block.bn2(block.conv2(y)).relu()
+            short = x if i else block.downsample[1](block.downsample[0](x))
+            x = (block.bn3(block.conv3(y)) + short).relu()
+    assert list(found) == ["layer1.0", "layer1.1", "layer2.0"]
+    torch.testing.assert_close(net(clip), net.fc(x.mean((2, 3, 4))))
+
+
+def test_dropout_is_before_the_classifier() -> None:
+    net = create_model("tiny_btsnet", dropout=1.0)
+    rows = torch.ones(1, net.fc.in_features)
+    assert torch.equal(net.train().classify(rows)[0], net.fc.bias)
+    assert torch.equal(net.eval().classify(rows), net.fc(rows))
 
 
 def test_weights_load_with_another_classifier(tmp_path: Path) -> None:
