@@ -19,6 +19,7 @@ from tests.ops.common import (
     compare_not_finite,
     device_for,
     in_layout,
+    interpreted,
     past_32_bits,
     random_examples,
 )
@@ -98,6 +99,20 @@ def test_pathways_of_different_layouts(backend: str, per_frame: bool, layouts: t
     leaves = [t.to(device).requires_grad_() for t in (logits, *paths)]
     y = select(*leaves, backend=backend)
     assert layout_of(y) == layouts[0]
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("layout", NATIVE)
+def test_pathways_that_are_parts_of_larger_clips(backend: str, layout: str) -> None:
+    """Every second clip, channel or frame, as half of a convolution's channels: read where they lie."""
+    device = device_for(backend, OP)
+    cases = [(n, axis, per_frame) for n in (1, 2) for axis in (0, 1, 2) for per_frame in (False, True)]
+    for n, axis, per_frame in cases[:6] if interpreted(backend) else cases:
+        logits, *paths = (t.float() for t in arguments((n, 4, 3, 4, 5), 2, per_frame))
+        wide = [torch.stack([p, p * math.nan], axis + 1).flatten(axis, axis + 1) for p in paths]
+        parts = [in_layout(w, layout)[(slice(None),) * axis + (slice(None, None, 2),)] for w in wide]
+        for clips in (parts, [in_layout(paths[0], layout), parts[1]]):
+            compare(select, [logits, *clips], backend, device, grad_layout=layout)
 
 
 @pytest.mark.parametrize("backend", FAST)
