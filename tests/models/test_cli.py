@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +90,21 @@ def test_what_is_no_key_is_unknown_still(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         main(["train", "--config", "a.yaml", "epochs=1", "--resume", "epochs", "--lr=1"])
     assert "error: unrecognized arguments: epochs --lr=1" in capsys.readouterr().err
+
+
+def test_an_interrupted_training_says_what_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vidops.training.trainer.fit", interrupted)
+    command = ["train", "--config", str(shipped_recipes() / "demo" / "tiny_tsm.yaml"), f"output={tmp_path}"]
+    assert main(command) == 130
+    assert capsys.readouterr().err == "vidops train: interrupted\n"
+    (tmp_path / "last.ckpt").touch()
+    assert main(command) == 130
+    assert (
+        capsys.readouterr().err
+        == f"vidops train: interrupted: --resume goes on from {tmp_path / 'last.ckpt'}\n"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 HELP = "train a network as a recipe (YAML) says"
 
@@ -36,7 +37,13 @@ def run(args: argparse.Namespace) -> int:
     from vidops.training.task import task_of
 
     config = load_config(args.config, args.overrides)
-    result = fit(config, resume=args.resume, out=sys.stdout)
+    try:
+        result = fit(config, resume=args.resume, out=sys.stdout)
+    except KeyboardInterrupt:
+        last = Path(config.output) / "last.ckpt"
+        if last.exists():
+            raise KeyboardInterrupt(f"--resume goes on from {last}") from None
+        raise
     if rank_and_size()[0] > 0:
         return 0
     print(
