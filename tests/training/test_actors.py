@@ -325,7 +325,7 @@ def test_the_same_batches_and_losses_every_time(make: Make) -> None:
         ),
         ({"data__flip": True}, "data.flip: a mirrored video of 'move right' shows 'move left'"),
         ({"model__num_classes": 8}, "model.num_classes: is 8, data.actors.labels has 10 classes"),
-        ({"data__val": "train.csv"}, "data.val: 24 of 24 key frames are in data.train too"),
+        ({"data__val": "train.csv"}, "data.val: 24 of 24 key frames are of videos in data.train too"),
         ({"data__actors__scored": "no.pbtxt"}, "no.pbtxt is not a file"),
     ],
 )

@@ -175,8 +175,9 @@ def refuse_common(train: Any, val: Any, noun: str = "videos") -> None:
     trained = {_real_path(sample.path, folders) for sample in train.samples}
     common = [sample.path for sample in val.samples if _real_path(sample.path, folders) in trained]
     if common:
+        are = "are" if noun == "videos" else "are of videos"
         raise ValueError(
-            f"data.val: {len(common)} of {len(val)} {noun} are in data.train too, first {common[0]}"
+            f"data.val: {len(common)} of {len(val)} {noun} {are} in data.train too, first {common[0]}"
         )
 
 
