@@ -101,6 +101,14 @@ def test_pathways_of_different_layouts(backend: str, per_frame: bool, layouts: t
     assert layout_of(y) == layouts[0]
 
 
+def test_compilers_know_the_layouts_of_all_gradients() -> None:
+    device_for("cpu", OP)
+    logits, *paths = (t.float() for t in arguments((2, 5, 3, 4, 3), 3, True))
+    given = [in_layout(path, layout) for path, layout in zip(paths, NATIVE, strict=True)]
+    op = torch.ops.vidops.pathway_select_backward.default
+    torch.library.opcheck(op, (paths[0], given, logits), test_utils="test_faketensor")
+
+
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("layout", NATIVE)
 def test_pathways_that_are_parts_of_larger_clips(backend: str, layout: str) -> None:
