@@ -54,10 +54,12 @@ def test_backends_agree_and_have_the_same_keys(name: str) -> None:
     torch.testing.assert_close(layers[1](x), layers[0](x), rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
 @each
-def test_gradients(name: str) -> None:
+def test_gradients(name: str, backend: str) -> None:
+    device_for(backend, "nonlocal_attention" if name in WITH_PAIRS else "depthwise_conv3d")
     torch.manual_seed(0)
-    layer, x = stirred(LAYERS[name](4, backend="reference")), clips(2, 4, 2, 3, 3).requires_grad_()
+    layer, x = stirred(LAYERS[name](4, backend=backend)), clips(2, 4, 2, 3, 3).requires_grad_()
     names = dict(layer.named_parameters())
 
     def call(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:

@@ -125,8 +125,10 @@ def test_norm_of_clips_of_one_pixel(frames: tuple[int, int, int]) -> None:
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_gradcheck() -> None:
-    layer = awake(LateralConnection(2, 1, "lc3", phi="conv", kernel_size=3, backend="reference"))
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_gradcheck(backend: str) -> None:
+    device_for(backend, "resize")
+    layer = awake(LateralConnection(2, 1, "lc3", phi="conv", kernel_size=3, backend=backend))
     g = torch.Generator().manual_seed(0)
     given = [torch.randn(1, 2, 2, s, s, generator=g, dtype=torch.float64, requires_grad=True) for s in (4, 3)]
     assert torch.autograd.gradcheck(layer, given)
