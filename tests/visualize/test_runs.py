@@ -58,7 +58,7 @@ def test_actors_have_a_frame_map(tmp_path: Path) -> None:
     assert [line.get_label() for line in loss.lines] == ["actors, training", "actors, validation"]
     assert [line.get_label() for line in accuracy.lines] == ["actors, validation"]
     assert np.allclose(accuracy.lines[0].get_xydata(), [[1, 25], [2, 50]])
-    assert accuracy.get_title() == "frame mAP, %"
+    assert (loss.get_title(), accuracy.get_title()) == ("binary cross-entropy loss", "frame mAP, %")
     with pytest.raises(ValueError, match=r"a\.csv: has no values of train_top1 or val_top1"):
         run_curves({"actors": log, "clips": write_log(tmp_path / "b.csv", 2)})
 

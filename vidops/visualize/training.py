@@ -163,7 +163,7 @@ def run_curves(logs: Mapping[str, str | Path], *, accuracy: str | None = None) -
                         markerfacecolor="white" if split == "train" else color,
                         label=f"{name}, {text}",
                     )
-    left.set_title("cross-entropy loss", fontsize=10)
+    left.set_title(f"{'binary ' if accuracy == 'map' else ''}cross-entropy loss", fontsize=10)
     right.set_title(ACCURACIES[accuracy], fontsize=10)
     for axes in (left, right):
         axes.set_xlabel("epoch", fontsize=9)
