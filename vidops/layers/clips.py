@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..ops.checks import Triple as Triple
 from ..ops.depthwise_conv3d import MAX_KERNEL
-
-Triple = tuple[int, int, int]
 
 
 def check_channels(x: Tensor, channels: int | None) -> None:

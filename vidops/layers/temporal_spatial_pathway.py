@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
+from ..ops.checks import check_triple
 from ..ops.pathway_select import MOST_PATHWAYS
 from .clips import ClipNorm, Triple, check_channels, check_one_of, check_width
 
@@ -71,21 +72,7 @@ def check_dilations(dilations: Sequence[int | Sequence[int]]) -> tuple[Triple, .
     """
     if not isinstance(dilations, (tuple, list)) or not 1 <= len(dilations) <= MOST_PATHWAYS:
         raise ValueError(f"dilations must be a list of 1 to {MOST_PATHWAYS}, got {dilations!r}")
-    return tuple(check_triple(dilation, "dilations") for dilation in dilations)
-
-
-def check_triple(value: int | Sequence[int], name: str) -> Triple:
-    """Return three whole numbers of at least 1 along time, height and width, given as one or three; raise for others.
-
-    Example:
-        >>> check_triple(2, "stride")
-        (2, 2, 2)
-    """
-    given = (value,) * 3 if isinstance(value, int) else value
-    fits = isinstance(given, (tuple, list)) and len(given) == 3
-    if not fits or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in given):
-        raise ValueError(f"{name} must be whole numbers of at least 1, one or three, got {value!r}")
-    return given[0], given[1], given[2]
+    return tuple(check_triple(dilation, "dilations", 1) for dilation in dilations)
 
 
 def choose_dilations(
@@ -138,7 +125,7 @@ class TemporalSpatialPathway(nn.Module):
     Raises:
         ValueError: an argument, or the clip's shape, is out of range; the text names it. In training: a single value
             for each channel's batch norm in the fuse, as a single clip has with ``"C"``.
-        TypeError: the clip is of no floating dtype.
+        TypeError: the clip is of no floating dtype; a number is no int.
 
     Source: Hong and Choi, Blockwise Temporal-Spatial Pathway Network, its poster; Li et al., Selective Kernel Networks,
         for d and for what the poster leaves open.
@@ -166,7 +153,7 @@ class TemporalSpatialPathway(nn.Module):
         check_width(in_channels, "in_channels")
         width = in_channels if out_channels is None else check_width(out_channels, "out_channels")
         check_width(groups, "groups")
-        steps = check_triple(stride, "stride")
+        steps = check_triple(stride, "stride", 1)
         for name, count in (("in_channels", in_channels), ("out_channels", width)):
             if count % groups:
                 raise ValueError(f"{name} must be a multiple of groups, {groups}, got {count}")

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["FLOATS", "check_clip", "check_int", "check_like"]
+__all__ = ["FLOATS", "Triple", "check_clip", "check_int", "check_like", "check_triple"]
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+Triple = tuple[int, int, int]  # for time, height and width
 
 
 def check_clip(x: Any, name: str = "x") -> None:
@@ -52,3 +53,22 @@ def check_int(value: Any, name: str, low: int) -> None:
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if value < low:
         raise ValueError(f"{name} must be at least {low}, got {value}")
+
+
+def check_triple(value: Any, name: str, low: int) -> Triple:
+    """Return the three numbers that an int or a sequence of three ints means, for time, height and width.
+
+    Example:
+        >>> check_triple(2, "stride", 1), check_triple((1, 2, 2), "stride", 1)
+        ((2, 2, 2), (1, 2, 2))
+    """
+    if isinstance(value, (list, tuple)):
+        if len(value) != 3:
+            raise ValueError(f"{name} must be an int or three ints (time, height, width), got {value!r}")
+        t, h, w = value
+    else:
+        t = h = w = value
+    check_int(t, name, low)
+    check_int(h, name, low)
+    check_int(w, name, low)
+    return t, h, w

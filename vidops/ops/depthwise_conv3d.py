@@ -10,30 +10,14 @@ from torch import Tensor
 
 from .. import reference
 from .backends import Operator
-from .checks import check_clip, check_int, check_like
+from .checks import Triple, check_clip, check_like, check_triple
 from .layouts import clip_strides, layout_of
 from .temporal_conv import temporal_conv
 
 __all__ = ["depthwise_conv3d"]
 
-Triple = tuple[int, int, int]
-
 MAX_KERNEL = 9  # on each axis
 _AXES = ("T", "H", "W")
-
-
-def _check_triple(value: Any, name: str, low: int) -> Triple:
-    """The three numbers that an int or a sequence of three ints means, for time, height and width."""
-    if isinstance(value, (list, tuple)):
-        if len(value) != 3:
-            raise ValueError(f"{name} must be an int or three ints (time, height, width), got {value!r}")
-        t, h, w = value
-    else:
-        t = h = w = value
-    check_int(t, name, low)
-    check_int(h, name, low)
-    check_int(w, name, low)
-    return t, h, w
 
 
 def _check_kernel(weight: Any, x: Tensor) -> Triple:
@@ -125,7 +109,7 @@ def depthwise_conv3d(
     kernel = _check_kernel(weight, x)
     if bias is not None:
         check_like(bias, "bias", x, (x.shape[1],))
-    strides, dilations = _check_triple(stride, "stride", 1), _check_triple(dilation, "dilation", 1)
+    strides, dilations = check_triple(stride, "stride", 1), check_triple(dilation, "dilation", 1)
     size = x.shape[2:]
     if isinstance(padding, str):
         if padding != "same":
@@ -136,7 +120,7 @@ def depthwise_conv3d(
         a, b, c = (d * (k - 1) // 2 for d, k in zip(dilations, kernel, strict=True))
         paddings = (a, b, c)
     else:
-        paddings = _check_triple(padding, "padding", 0)
+        paddings = check_triple(padding, "padding", 0)
     sizes = _sizes_out(size, kernel, strides, paddings, dilations)
     for axis, whole, out in zip(_AXES, size, sizes, strict=True):
         if whole and out < 1:

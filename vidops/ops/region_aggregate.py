@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_clip
-from .depthwise_conv3d import _check_triple, _operator, depthwise_conv3d
+from .checks import check_clip, check_triple
+from .depthwise_conv3d import _operator, depthwise_conv3d
 from .explain import REMARKS
 
 __all__ = ["region_aggregate"]
@@ -65,7 +65,7 @@ def region_aggregate(
         if weight is None:
             raise ValueError("weight is required with kind 'conv': (C, 1, kt, kh, kw)")
         if kernel_size is not None:
-            sizes = _check_triple(kernel_size, "kernel_size", 1)
+            sizes = check_triple(kernel_size, "kernel_size", 1)
             if tuple(weight.shape[2:]) != sizes:
                 raise ValueError(
                     f"kernel_size must be that of weight, {tuple(weight.shape[2:])}, or None, got {kernel_size!r}"
@@ -75,7 +75,7 @@ def region_aggregate(
         raise ValueError(f"weight must be None with kind {kind!r}")
     if kernel_size is None:
         raise ValueError(f"kernel_size is required with kind {kind!r}")
-    t, h, w = _check_triple(kernel_size, "kernel_size", 1)
+    t, h, w = check_triple(kernel_size, "kernel_size", 1)
     if not t % 2 or not h % 2 or not w % 2 or max(t, h, w) > 9:
         raise ValueError(f"kernel_size must be odd and at most 9 on each axis, got {kernel_size!r}")
     if kind == "avg":
