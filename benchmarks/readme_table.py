@@ -1,4 +1,4 @@
-"""Writes the README's table of speeds: ``python benchmarks/readme_table.py benchmarks/results/FILE.json``."""
+"""README's tables of speeds, a run each: ``python benchmarks/readme_table.py benchmarks/results/FILE.json ...``."""
 
 from __future__ import annotations
 
@@ -84,15 +84,16 @@ def table(report: dict[str, Any], name: str) -> str:
     return "\n".join(lines)
 
 
-def main(path: Path) -> None:
+def main(paths: list[Path]) -> None:
     """Replace what stands between the README's two marks."""
     text = README.read_text(encoding="utf-8")
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
-    README.write_text(f"{head}{BEGIN}\n{table(read_report(path), path.name)}\n{END}{tail}", encoding="utf-8")
+    tables = "\n\n".join(table(read_report(path), path.name) for path in paths)
+    README.write_text(f"{head}{BEGIN}\n{tables}\n{END}{tail}", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]))
+    main([Path(name) for name in sys.argv[1:]])
