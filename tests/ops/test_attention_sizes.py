@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -79,6 +81,21 @@ def test_up_to_1024_channels(backend: str, kind: str, channels: int, values: int
     compare(call, [query, key, value], backend, device)
 
 
+@pytest.fixture
+def mapped() -> Iterator[None]:
+    """Have freed blocks go back to the system at once, where malloc is glibc's.
+
+    What its heap keeps for later depends on the tests before: cosine took 154 to 215 MiB with it, and needs 93 to 119.
+    """
+    mallopt, threshold = getattr(ctypes.CDLL(None), "mallopt", None), -3
+    if mallopt is not None:
+        mallopt(threshold, MIB)
+    yield
+    if mallopt is not None:
+        mallopt(threshold, 32 * MIB)  # to which malloc's own rule would have raised it
+
+
+@pytest.mark.usefixtures("mapped")
 @pytest.mark.parametrize("backend", ["cpu", "cuda"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_matrix_of_pairs(backend: str, kind: str) -> None:
@@ -99,6 +116,7 @@ def test_no_matrix_of_pairs(backend: str, kind: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("mapped")
 @pytest.mark.parametrize("backend", ["cpu", "cuda"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", ["NCTHW", "NTHWC"])
