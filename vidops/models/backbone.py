@@ -162,6 +162,41 @@ class ClipBackbone(Backbone):
         return clip
 
 
+class ClipResNet(ClipBackbone, StagedBackbone):
+    """A ResNet over clips by torchvision's names: ``conv1, bn1, relu, maxpool``, stages, ``avgpool, dropout, fc``.
+
+    A network inherits it and makes those modules.
+
+    Example:
+        >>> from vidops.models import create_model
+        >>> isinstance(create_model("tiny_r3d"), ClipResNet)
+        True
+    """
+
+    classifier_name = "fc"
+    stem_name = "conv1"
+
+    conv1: nn.Module
+    bn1: nn.Module
+    relu: nn.Module
+    maxpool: nn.Module
+    avgpool: nn.Module
+    dropout: nn.Module
+    fc: nn.Module
+
+    def forward_stem(self, x: Tensor) -> Tensor:
+        """Compute what the first block takes, ``(N, width, T/2, H/4, W/4)``, from a clip."""
+        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
+
+    def forward_pool(self, x: Tensor) -> Tensor:
+        """Average a feature map ``(N, C', T', H', W')`` to rows ``(N, C')``."""
+        return self.avgpool(x).flatten(1)
+
+    def classify(self, rows: Tensor) -> Tensor:
+        """Compute logits ``(N, num_classes)`` of rows ``(N, C')``."""
+        return self.fc(self.dropout(rows))
+
+
 class SegmentConsensus(Backbone):
     """Turns a backbone over frames into one over clips: frames are classified one by one, logits averaged.
 

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..layers import TemporalSpatialPathway, pathway_contributions
-from .backbone import ClipBackbone, StagedBackbone, start_convolutions
+from .backbone import ClipResNet, start_convolutions
 from .cards import Figure, Score
 from .registry import register_model
 
@@ -30,7 +30,7 @@ BTSNET101: dict[str, Any] = {"blocks": (3, 4, 23, 3)}
 TINY: dict[str, Any] = {"blocks": (1, 1, 1, 1), "width": 16, "groups": 4}
 
 
-class BTSNet(ClipBackbone, StagedBackbone):
+class BTSNet(ClipResNet):
     """A 3-D ResNeXt of bottleneck blocks whose 3x3x3 convolutions, but for the last stage's, are pathway blocks.
 
     The stem is a 7x7x7 convolution with a spatial stride of 2 and a 3x3x3 max pool with stride 2 along time too; the
@@ -73,9 +73,6 @@ class BTSNet(ClipBackbone, StagedBackbone):
         >>> net(torch.rand(2, 3, 4, 32, 32)).shape
         torch.Size([2, 5])
     """
-
-    classifier_name = "fc"
-    stem_name = "conv1"
 
     def __init__(
         self,
@@ -131,18 +128,6 @@ class BTSNet(ClipBackbone, StagedBackbone):
         self.avgpool = nn.AdaptiveAvgPool3d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
-
-    def forward_stem(self, x: Tensor) -> Tensor:
-        """Compute what the first block takes, ``(N, width, T/2, H/4, W/4)``, from a clip."""
-        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
-
-    def forward_pool(self, x: Tensor) -> Tensor:
-        """Average a feature map ``(N, C', T', H', W')`` to rows ``(N, C')``."""
-        return self.avgpool(x).flatten(1)
-
-    def classify(self, rows: Tensor) -> Tensor:
-        """Compute logits ``(N, num_classes)`` of rows ``(N, C')``."""
-        return self.fc(self.dropout(rows))
 
     def pathway_contributions(self, clip: Tensor) -> dict[str, Tensor]:
         """Compute how much each pathway counts at each time step of each block with pathways.

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .backbone import ClipBackbone, StagedBackbone, start_convolutions
+from .backbone import ClipResNet, start_convolutions
 from .cards import Score
 from .registry import register_model
 
@@ -25,7 +25,7 @@ R3D50: dict[str, Any] = {"blocks": (3, 4, 6, 3)}
 TINY: dict[str, Any] = {"blocks": (1, 1, 1, 1), "width": 8, "dropout": 0.0}
 
 
-class R3D(ClipBackbone, StagedBackbone):
+class R3D(ClipResNet):
     """A ResNet of bottleneck blocks over clips, all kernels 1xkxk, with the temporal pooling of C2D.
 
     Parameter names are torchvision's, and a ResNet's 2-D weights load as they are. The stem's max pool is 3x3x3 with
@@ -55,9 +55,6 @@ class R3D(ClipBackbone, StagedBackbone):
         >>> R3D(5, 8, blocks=(1, 1), width=8)(torch.rand(2, 3, 8, 32, 32)).shape
         torch.Size([2, 5])
     """
-
-    classifier_name = "fc"
-    stem_name = "conv1"
 
     def __init__(
         self,
@@ -91,18 +88,6 @@ class R3D(ClipBackbone, StagedBackbone):
         self.avgpool = nn.AdaptiveAvgPool3d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
-
-    def forward_stem(self, x: Tensor) -> Tensor:
-        """Compute what the first block takes, ``(N, width, T/2, H/4, W/4)``, from a clip."""
-        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
-
-    def forward_pool(self, x: Tensor) -> Tensor:
-        """Average a feature map ``(N, C', T', H', W')`` to rows ``(N, C')``."""
-        return self.avgpool(x).flatten(1)
-
-    def classify(self, rows: Tensor) -> Tensor:
-        """Compute logits ``(N, num_classes)`` of rows ``(N, C')``."""
-        return self.fc(self.dropout(rows))
 
 
 def flat_conv(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv3d:
