@@ -8,7 +8,7 @@ from typing import Any
 
 from .case import Target
 
-__all__ = ["FOREIGN_LOAD_LIMIT", "Record", "relate"]
+__all__ = ["FOREIGN_LOAD_LIMIT", "Record", "overloaded", "relate"]
 
 FOREIGN_LOAD_LIMIT = 0.3  # cores that others may keep busy while CPU targets are judged
 Record = dict[str, Any]
@@ -96,13 +96,35 @@ def _judge(target: Target, record: Record) -> dict[str, Any]:
 
 
 def _disturbed(record: Record) -> str:
-    """Why a CPU figure is not fit to be judged, or nothing."""
-    if record["device"] != "cpu":
-        return ""
-    load, threads = record["foreign_load"], record["threads"]
-    if load is None:
-        return "this system does not tell how busy others keep it"
-    if load > FOREIGN_LOAD_LIMIT:
-        return f"others kept {load:.2f} cores busy, {FOREIGN_LOAD_LIMIT} is the limit"
+    """Why a figure is not fit to be judged on this machine, or nothing."""
+    why = overloaded(record)
+    if why or record["device"] != "cpu":
+        return why
+    threads = record["threads"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return f"{threads} threads on {cores} cores" if threads > cores else ""
+
+
+def overloaded(record: Record) -> str:
+    """Why other processes make a record's time mean nothing, or nothing where they do not.
+
+    Args:
+        record: of a kernel that was timed.
+
+    Returns:
+        The reason in words; a GPU's times do not suffer from what keeps the CPU busy.
+
+    Example:
+        >>> overloaded({"device": "cpu", "foreign_load": 0.5})
+        'others kept 0.50 cores busy, 0.3 is the limit'
+    """
+    if record["device"] != "cpu":
+        return ""
+    load = record["foreign_load"]
+    if load is None:
+        return "this system does not tell how busy others keep it"
+    return (
+        f"others kept {load:.2f} cores busy, {FOREIGN_LOAD_LIMIT} is the limit"
+        if load > FOREIGN_LOAD_LIMIT
+        else ""
+    )

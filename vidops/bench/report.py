@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from .judge import Record
 
 __all__ = [
     "LEGEND",
-    "compare_lines",
     "group_lines",
     "grouped",
     "head_lines",
+    "number_text",
     "read_report",
+    "seconds_text",
     "summary_lines",
     "write_report",
 ]
@@ -142,10 +143,10 @@ def _cells(record: Record) -> list[str]:
         _label(record),
         record["layout"],
         seconds_text(record["seconds"]),
-        _number(record.get("bytes_per_second"), 1e9),
-        _number(record.get("floor_multiple")),
-        _number(record.get("copy_multiple")),
-        "" if ratio is None else f"{_number(ratio)} x",
+        number_text(record.get("bytes_per_second"), 1e9),
+        number_text(record.get("floor_multiple")),
+        number_text(record.get("copy_multiple")),
+        "" if ratio is None else f"{number_text(ratio)} x",
         "" if record.get("extra_bytes") is None else f"{record['extra_bytes'] / 2**20:.1f} MiB",
         "exact" if record["error"] == 0 else f"{record['error']:.0e}",
     ]
@@ -161,7 +162,7 @@ def _conditions(records: Sequence[Record]) -> list[str]:
         megabytes, rate = record["bytes"] / 1e6, record["copy_bytes_per_second"] / 1e9
         by = record["floor_by"]
         if by == "arithmetic" and "products_ceiling" in record:
-            by = f"{_number(record['products_ceiling'], 1e9)} G products/s, {record['products_ceiling_by']}"
+            by = f"{number_text(record['products_ceiling'], 1e9)} G products/s, {record['products_ceiling_by']}"
         floor = f"floor {seconds_text(record['floor_seconds'])} ({by})"
         parts.append(f"{megabytes:.1f} MB to move, copied at {rate:.1f} GB/s; {floor}")
     if record["device"] == "cpu":
@@ -177,7 +178,7 @@ def _target_line(record: Record, target: dict[str, Any]) -> str:
     elif target["metric"] == "seconds":
         shown = seconds_text(value)
     else:
-        shown = f"{_number(value)} x"
+        shown = f"{number_text(value)} x"
     verdict = {"met": "met", "missed": "MISSED"}.get(target["verdict"], "not judged")
     why = f" ({target['why']})" if target["why"] else ""
     return f"target {record['variant']} {record['layout']}: {target['text']}: {shown}, {verdict}{why}"
@@ -195,7 +196,13 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-def _number(value: float | None, unit: float = 1.0) -> str:
+def number_text(value: float | None, unit: float = 1.0) -> str:
+    """Write a number in at most four digits, nothing for None.
+
+    Example:
+        >>> number_text(1.234), number_text(56.78), number_text(4321e9, 1e9), number_text(None)
+        ('1.23', '56.8', '4321', '')
+    """
     if value is None:
         return ""
     value /= unit
@@ -264,44 +271,3 @@ def read_report(path: str | Path) -> dict[str, Any]:
     if not isinstance(report, dict) or report.get("format") != FORMAT or "results" not in report:
         raise ValueError(f"report {path}: was not written by `vidops bench --json` of this version")
     return report
-
-
-def _key(record: Record) -> tuple[Any, ...]:
-    return record["group"], record["variant"], record["layout"]
-
-
-def compare_lines(report: dict[str, Any], before: dict[str, Any]) -> list[str]:
-    """Set the kernels of a report against an older one.
-
-    Ratios of times are given beside ratios of multiples of the floor, which the machine's state moves less.
-
-    Args:
-        report: the new report.
-        before: the old one.
-
-    Returns:
-        Lines, the greatest change first.
-
-    Example:
-        >>> compare_lines({"results": []}, {"date": "2026-01-01", "results": []})
-        ['against the report of 2026-01-01: no measurement in common']
-    """
-    old = {_key(r): r for r in _kernels(before)}
-    pairs = [(r, old[_key(r)]) for r in _kernels(report) if _key(r) in old]
-    if not pairs:
-        return [f"against the report of {before['date']}: no measurement in common"]
-    lines = [f"against the report of {before['date']} (below 1: faster now)"]
-    pairs.sort(key=lambda pair: pair[0]["seconds"] / pair[1]["seconds"])
-    for new, past in pairs:
-        ratio = new["seconds"] / past["seconds"]
-        floors = new.get("floor_multiple"), past.get("floor_multiple")
-        multiple = f", multiple of the floor {floors[0] / floors[1]:.2f}" if floors[0] and floors[1] else ""
-        lines.append(
-            f"  {new['group']} {new['variant']} {new['layout']}: time {ratio:.2f}{multiple}"
-            f"  ({seconds_text(past['seconds'])} -> {seconds_text(new['seconds'])})"
-        )
-    return lines
-
-
-def _kernels(report: dict[str, Any]) -> Iterable[Record]:
-    return (r for r in report["results"] if r["kind"] == "kernel" and r["status"] == "ok")

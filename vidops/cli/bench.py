@@ -16,6 +16,7 @@ HELP = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
+    from vidops.bench.against import TOLERANCE
     from vidops.bench.report import LEGEND
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -39,7 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--show", metavar="FILE", help="print (and --plot) an older --json file; measure nothing"
     )
-    parser.add_argument("--against", metavar="FILE", help="compare with an older --json file")
+    parser.add_argument(
+        "--against",
+        metavar="FILE",
+        help="compare with an older --json file: exit with status 1 where a kernel is slower than there",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=_percent,
+        default=TOLERANCE,
+        metavar="PERCENT",
+        help=f"how much slower than in --against a kernel may be ({TOLERANCE:.0%})".replace("%", " %%"),
+    )
     parser.add_argument(
         "--strict", action="store_true", help="exit with status 1 when a judged target is missed"
     )
@@ -56,8 +68,18 @@ def _counts(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"must be whole numbers separated by commas, got {text!r}") from None
 
 
+def _percent(text: str) -> float:
+    try:
+        value = float(text.rstrip("% "))
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a percentage of at least 0, such as 10, got {text!r}")
+    return value / 100
+
+
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, write; return 1 where a result was wrong (or, with --strict, a target missed)."""
+    """Measure, print, write; return 1 where a result is wrong, a kernel slower or (--strict) a target missed."""
     from vidops.bench import harness, report
 
     before = report.read_report(args.against) if args.against else None
@@ -93,13 +115,16 @@ def _finish(
     args: argparse.Namespace, result: dict[str, Any], before: dict[str, Any] | None, *, tables: bool
 ) -> int:
     """Print what remains to be printed of a report, draw it, and give the exit status."""
-    from vidops.bench import report
+    from vidops.bench import against, report
 
     if tables:
         print("\n\n".join("\n".join(report.group_lines(records)) for records in report.grouped(result)), "\n")
     print("\n".join([*report.head_lines(result), *report.summary_lines(result)]))
+    slower = False
     if before:
-        print("\n".join(["", *report.compare_lines(result, before)]))
+        compared = against.compare(result, before, args.tolerance)
+        print("\n".join(["", *against.compare_lines(compared)]))
+        slower = bool(compared.of("slower"))
     if args.json and not tables:
         print(f"figures: {args.json}")
     if args.plot:
@@ -109,4 +134,4 @@ def _finish(
         print(f"picture: {args.plot}")
     wrong = any(r["status"] == "wrong" for r in result["results"])
     missed = any(t["verdict"] == "missed" for r in result["results"] for t in r.get("targets", ()))
-    return 1 if wrong or (args.strict and missed) else 0
+    return 1 if wrong or slower or (args.strict and missed) else 0
