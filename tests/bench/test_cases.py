@@ -125,6 +125,16 @@ def test_targets() -> None:
     assert not Target("call", "seconds", 15e-6).met(16e-6)
     assert Target("call", "seconds", 15e-6).text() == "call without gradients <= 15 us"
     assert Target("backward", "speedup", 8, against="conv3d").text() == "backward >= 8 x conv3d"
+    wish = Target("forward", "share", 0.6, dtypes=("bfloat16",), layouts=("NTHWC",), stretch=True)
+    assert wish.text() == "forward >= 60 % of the machine's multiply-adds (stretch)"
+    assert (wish.met(0.6), wish.met(0.59)) == (True, False)
+    assert wish.concerns("forward", "bfloat16", "NTHWC")
+    for other in (
+        ("backward", "bfloat16", "NTHWC"),
+        ("forward", "float32", "NTHWC"),
+        ("forward", "bfloat16", "NCTHW"),
+    ):
+        assert not wish.concerns(*other)
     for words in (("sideways", "floor"), ("forward", "joules")):
         with pytest.raises(ValueError, match="unknown direction or metric"):
             Target(*words, 1.0)
@@ -135,6 +145,42 @@ def test_the_contracts_sizes_are_there() -> None:
     for direction in ("forward", "backward"):
         for threads in (1, 2):
             assert f"temporal_conv/cpu/1x256x8x56x56/float32/{direction}/{threads}-thread" in groups
+
+
+# What a GPU has to reach: how many sizes, and the targets of these.
+GPU = {
+    "depthwise_conv3d": (
+        3,
+        {"forward floor 1.6", "forward floor 2", "forward speedup 5", "backward speedup 10"},
+    ),
+    "keypoint_shifts": (1, {"forward floor 2", "forward speedup 50"}),
+    "motion_band_pass": (5, {"forward floor 1.6", "backward floor 2"}),
+    "nonlocal_attention": (
+        10,
+        {
+            *(f"{direction} speedup {limit}" for direction in ("forward", "backward") for limit in (1, 2)),
+            *("forward speedup 20", "forward share 0.6", "forward share 0.45"),
+        },
+    ),
+    "pathway_select": (2, {"forward floor 1.2", "backward floor 1.3"}),
+    "resize": (3, {"forward speedup 1", "backward speedup 1"}),
+    "temporal_conv": (
+        3,
+        {"forward floor 1.1", "backward floor 1.2", "call seconds 1.5e-05", "call_grad seconds 3e-05"},
+    ),
+    "temporal_descriptor": (2, {"forward speedup 1", "backward speedup 1"}),
+    "temporal_projection": (2, {"forward floor 1.2", "backward floor 1.6"}),
+    "temporal_shift": (2, {"forward floor 1.1", "backward floor 1.1"}),
+}
+
+
+@pytest.mark.parametrize("operator", BENCHMARKS)
+def test_the_gpus_targets_are_there(operator: str) -> None:
+    sizes, targets = GPU[operator]
+    workloads = [w for w in BENCHMARKS[operator].workloads if w.device == "cuda" and w.targets]
+    assert len(workloads) == sizes
+    assert {f"{t.direction} {t.metric} {t.limit:g}" for w in workloads for t in w.targets} == targets
+    assert {dtype for w in workloads for dtype in w.dtypes} == {"bfloat16", "float32"}
 
 
 def ones(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -57,6 +57,18 @@ def test_gradients_are_judged_against_their_own_forward() -> None:
     assert [(t["verdict"], t["why"]) for t in alone["targets"]] == [("not judged", "its forward did not run")]
 
 
+def test_a_share_of_the_multiply_adds_is_judged() -> None:
+    target = Target("forward", "share", 0.6, stretch=True)
+    record = kernel(products_per_second=5.9, products_ceiling=10.0)
+    relate([record], [target])
+    (judged,) = record["targets"]
+    assert (judged["verdict"], judged["stretch"]) == ("missed", True)
+    assert judged["value"] == pytest.approx(0.59)
+    line = "target cpu NCTHW: forward >= 60 % of the machine's multiply-adds (stretch): 59 %, MISSED"
+    record |= {"group": "g", "error": 0}
+    assert group_lines([record])[-1].strip() == line
+
+
 def test_a_busy_machine_is_not_judged() -> None:
     busy = kernel(foreign_load=FOREIGN_LOAD_LIMIT + 0.01)
     assert verdicts(busy, eager(9.0)) == ["not judged", "not judged"]

@@ -47,6 +47,11 @@ def test_strict_fails_on_a_missed_target(
     assert main(["bench", "--show", str(file)]) == 0
     assert main(["bench", "--show", str(file), "--strict"]) == 1
     assert "targets: 2 missed" in capsys.readouterr().out
+    for record in report["results"]:
+        for target in record.get("targets", ()):
+            target["stretch"] = True
+    write_report(file, report)
+    assert main(["bench", "--show", str(file), "--strict"]) == 0  # a wish is told, not asked for
 
 
 @pytest.mark.parametrize(
@@ -80,3 +85,8 @@ def test_summary_counts() -> None:
     targets = [{"verdict": "met"}, {"verdict": "missed"}, {"verdict": "met"}]
     record = {**kernel(), "group": "g", "targets": targets}
     assert summary_lines({"results": [record]}) == ["1 kernels measured, targets: 2 met, 1 missed"]
+    record["targets"] += [{"verdict": "missed", "stretch": True}, {"verdict": "met", "stretch": True}]
+    assert summary_lines({"results": [record]}) == [
+        "1 kernels measured, targets: 2 met, 1 missed",
+        "1 of 2 stretch targets met",
+    ]

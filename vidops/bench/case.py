@@ -30,10 +30,12 @@ class Target:
         metric: ``"speedup"`` (baseline time / kernel time, at least ``limit``), or at most ``limit`` of
             ``"floor"`` (multiples of the least possible time), ``"copy"`` (multiples of
             ``empty_like(x).copy_(x)``), ``"own forward"`` (multiples of the same kernel's forward, in the same
-            layout) or ``"seconds"``.
+            layout) or ``"seconds"``; or at least a ``"share"`` of the multiply-adds that the machine can do.
         limit: the figure.
         against: the baseline of a speed-up, by name; None for the fastest one.
         layouts: memory layouts that it holds for; empty for all.
+        dtypes: dtypes that it holds for; empty for all.
+        stretch: whether it is a wish: told like the others, but ``--strict`` does not ask for it.
     """
 
     direction: str
@@ -41,10 +43,12 @@ class Target:
     limit: float
     against: str | None = None
     layouts: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    stretch: bool = False
 
     def __post_init__(self) -> None:
         """Check the words."""
-        metrics = ("speedup", "floor", "copy", "own forward", "seconds")
+        metrics = ("speedup", "floor", "copy", "own forward", "seconds", "share")
         if self.direction not in DIRECTIONS or self.metric not in metrics:
             raise ValueError(f"target {self} has an unknown direction or metric")
 
@@ -55,7 +59,20 @@ class Target:
             >>> Target("forward", "speedup", 8.0).met(9.1), Target("forward", "copy", 1.4).met(1.5)
             (True, False)
         """
-        return value >= self.limit if self.metric == "speedup" else value <= self.limit
+        return value >= self.limit if self.metric in ("speedup", "share") else value <= self.limit
+
+    def concerns(self, direction: str, dtype: str, layout: str) -> bool:
+        """Tell whether a measurement has to reach it.
+
+        Example:
+            >>> Target("forward", "floor", 1.1, dtypes=("bfloat16",)).concerns("forward", "float32", "NCTHW")
+            False
+        """
+        return (
+            self.direction == direction
+            and (not self.layouts or layout in self.layouts)
+            and (not self.dtypes or dtype in self.dtypes)
+        )
 
     def text(self) -> str:
         """Say the target in words.
@@ -64,12 +81,18 @@ class Target:
             >>> Target("forward", "copy", 1.4).text()
             'forward <= 1.4 x copy'
         """
+        wish = " (stretch)" if self.stretch else ""
         direction = _WORDS.get(self.direction, self.direction)
+        return f"{direction} {self._bound()}{wish}"
+
+    def _bound(self) -> str:
         if self.metric == "speedup":
-            return f"{direction} >= {self.limit:g} x {self.against or 'eager'}"
+            return f">= {self.limit:g} x {self.against or 'eager'}"
         if self.metric == "seconds":
-            return f"{direction} <= {self.limit * 1e6:g} us"
-        return f"{direction} <= {self.limit:g} x {self.metric}"
+            return f"<= {self.limit * 1e6:g} us"
+        if self.metric == "share":
+            return f">= {100 * self.limit:g} % of the machine's multiply-adds"
+        return f"<= {self.limit:g} x {self.metric}"
 
 
 _WORDS = {"call": "call without gradients", "call_grad": "call with gradients"}

@@ -23,7 +23,7 @@ def relate(records: Sequence[Record], targets: Sequence[Target], before: Sequenc
         before: of the groups that ran before, for what a kernel's forward took.
 
     Example:
-        >>> common = {"status": "ok", "direction": "forward", "device": "cuda", "layout": "NCTHW"}
+        >>> common = {"status": "ok", "direction": "forward", "device": "cuda"}
         >>> kernel = {**common, "kind": "kernel", "variant": "cuda", "seconds": 1.0}
         >>> relate([kernel, {**common, "kind": "eager", "variant": "cat", "seconds": 3.0}], [])
         >>> kernel["ratios"], kernel["targets"]
@@ -50,8 +50,7 @@ def relate(records: Sequence[Record], targets: Sequence[Target], before: Sequenc
         record["targets"] = [
             _judge(target, record)
             for target in targets
-            if target.direction == record["direction"]
-            and (not target.layouts or record["layout"] in target.layouts)
+            if target.concerns(record["direction"], record["dtype"], record["layout"])
         ]
 
 
@@ -81,9 +80,13 @@ def _judge(target: Target, record: Record) -> dict[str, Any]:
         if target.metric == "speedup":
             best = record["best"].get("eager", {}).get("ratio")
             value = record["ratios"].get(target.against) if target.against else best
+        elif target.metric == "share":
+            value = _share(record)
         else:
             value = record.get(_KEYS[target.metric])
     judged = {"text": target.text(), "metric": target.metric, "limit": target.limit, "value": value}
+    if target.stretch:
+        judged["stretch"] = True
     if record["status"] != "ok":
         return {**judged, "verdict": "missed", "why": record["reason"]}
     if value is None:
@@ -93,6 +96,12 @@ def _judge(target: Target, record: Record) -> dict[str, Any]:
     if why:
         return {**judged, "verdict": "not judged", "why": why}
     return {**judged, "verdict": "met" if target.met(value) else "missed", "why": ""}
+
+
+def _share(record: Record) -> float | None:
+    """Multiply-adds that must be done, a second, of the most that are known of here."""
+    ceiling = record.get("products_ceiling")
+    return float(record["products_per_second"] / ceiling) if ceiling else None
 
 
 def _disturbed(record: Record) -> str:

@@ -177,6 +177,8 @@ def _target_line(record: Record, target: dict[str, Any]) -> str:
         shown = "-"
     elif target["metric"] == "seconds":
         shown = seconds_text(value)
+    elif target["metric"] == "share":
+        shown = f"{100 * value:.0f} %"
     else:
         shown = f"{number_text(value)} x"
     verdict = {"met": "met", "missed": "MISSED"}.get(target["verdict"], "not judged")
@@ -217,12 +219,16 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
         ['0 kernels measured, no targets']
     """
     kernels = [r for r in report["results"] if r["kind"] == "kernel"]
-    targets = [t for r in kernels for t in r["targets"]]
+    everything = [t for r in kernels for t in r["targets"]]
+    targets, wishes = ([t for t in everything if t.get("stretch", False) == wish] for wish in (False, True))
     counts = {
         verdict: sum(t["verdict"] == verdict for t in targets) for verdict in ("met", "missed", "not judged")
     }
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     lines = [f"{len(kernels)} kernels measured, {f'targets: {told}' if told else 'no targets'}"]
+    if wishes:
+        reached = sum(t["verdict"] == "met" for t in wishes)
+        lines.append(f"{reached} of {len(wishes)} stretch targets met")
     wrong = [r for r in report["results"] if r["status"] == "wrong"]
     lines += [f"WRONG: {r['variant']} in {r['group']}: {r['reason']}" for r in wrong]
     for line in report.get("left_out", ()):

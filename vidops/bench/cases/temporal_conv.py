@@ -112,13 +112,16 @@ BENCHMARK = Benchmark(
                 Target("backward", "speedup", 8.0, against="conv3d", layouts=("NCTHW",)),
             ),
         ),
-        Workload(
-            "1x8x4x2x2",
-            "cpu",
-            _params((1, 8, 4, 2, 2)),
-            directions=("call", "call_grad"),
-            quick=True,
-            targets=(Target("call", "seconds", 15e-6), Target("call_grad", "seconds", 30e-6)),
+        *(
+            Workload(
+                "1x8x4x2x2",
+                device,
+                _params((1, 8, 4, 2, 2)),
+                directions=("call", "call_grad"),
+                quick=True,
+                targets=(Target("call", "seconds", 15e-6), Target("call_grad", "seconds", 30e-6)),
+            )
+            for device in ("cpu", "cuda")
         ),
         *_GPU,
     ),
