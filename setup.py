@@ -132,7 +132,7 @@ packages = find_packages(include=["vidops", "vidops.*"], exclude=["vidops.triton
 setup(
     packages=[*packages, "vidops.triton_kernels", "vidops.configs"],
     package_dir={"vidops.triton_kernels": "triton_kernels", "vidops.configs": "configs"},
-    package_data={"vidops": ["py.typed"], "vidops.configs": ["**/*.yaml"]},
+    package_data={"vidops": ["py.typed"], "vidops.tuning": ["*.json"], "vidops.configs": ["**/*.yaml"]},
     ext_modules=[Extension("vidops._C", ["csrc/bindings.cpp"])],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -9,6 +9,7 @@ from . import layers, models, ops, reference
 from .acceleration import accelerate, restore
 from .models import create_model, list_models, load_weights
 from .ops import explain, use_backend
+from .tuning.in_use import arrange as _arrange_tuning
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "restore",
     "use_backend",
 ]
+
+_arrange_tuning()  # once CUDA starts
 
 # Imported when first asked for: most of them need an extra.
 _LAZY = ("bench", "data", "evaluation", "training", "visualize")

@@ -14,12 +14,14 @@ import torch
 
 from .. import __version__, _build
 from ..ops.backends import BACKENDS, OPERATORS
+from ..tuning import KNOBS, in_use
 
 HELP = "show versions, backends and why one of them is not there; exit status 1 on a broken install"
 
 VARIABLES = (
     "VIDOPS_BACKEND",
     "VIDOPS_CPU_LEVEL",
+    "VIDOPS_TUNING",
     "VIDOPS_BUILD",
     "VIDOPS_CPU_LEVELS",
     "TRITON_INTERPRET",
@@ -47,6 +49,7 @@ def collect() -> dict[str, Any]:
     status, facts = _build.status(), _build.facts()
     backends = {name: _backend(name, status.get(name)) for name in BACKENDS}
     info = facts.info
+    gpus = _gpus()  # which starts CUDA, and that applies measured values
     return {
         "versions": {
             "vidops": __version__,
@@ -54,7 +57,7 @@ def collect() -> dict[str, Any]:
             "torch": torch.__version__,
             "triton": _version("triton"),
             "CUDA of torch": torch.version.cuda,
-            "GPU": _gpus(),
+            "GPU": gpus,
         },
         "cpu": {
             "level": status["cpu"].level or None,
@@ -64,6 +67,7 @@ def collect() -> dict[str, Any]:
         },
         "build": {**info, "cuda_archs": list(facts.cuda_archs)} if info else None,
         "backends": backends,
+        "tuning": _tuning(),
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "folder": str(_build.package_folder()),
         "broken": any(backend["broken"] for backend in backends.values()),
@@ -80,7 +84,25 @@ def _version(distribution: str) -> str | None:
 def _gpus() -> list[str]:
     if not torch.cuda.is_available():
         return []
-    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    try:
+        return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    except torch.cuda.DeferredCudaCallError as error:  # behind its first line are the places it came through
+        raise RuntimeError(str(error.__cause__ or error)) from error
+
+
+def _tuning() -> dict[str, Any]:
+    """Describe the measured values that kernels use."""
+    state = in_use.state()
+    path = state.tuning.path if state.tuning else None
+    orders = state.tuning.orders if state.tuning else {}
+    return {
+        "text": state.text,
+        "path": str(path) if path else None,
+        "machine": dict(state.tuning.machine) if state.tuning else None,
+        "values": {key: knob.value for key, knob in KNOBS.items() if knob.value != knob.default},
+        "orders": {name: list(order) for name, order in orders.items()},
+        "told": state.told,
+    }
 
 
 def _backend(name: str, library: _build.LibraryStatus | None) -> dict[str, Any]:
@@ -140,8 +162,10 @@ def format_report(report: dict[str, Any]) -> str:
         lines.append(f"  {name:<10} {state:<11} {_fill(' '.join(backend['operators']) or '-', 25)}")
         if backend["reason"]:
             lines.append(f"{'':25}{_fill(backend['reason'], 25)}")
+    tuning = "; ".join([report["tuning"]["text"], *report["tuning"]["told"]])
+    lines += ["", f"  tuning     {_fill(tuning, 13)}"]
     settings = " ".join(f"{name}={value}" for name, value in report["environment"].items())
-    lines += ["", f"  settings   {_fill(settings or 'none', 13)}"]
+    lines += [f"  settings   {_fill(settings or 'none', 13)}"]
     if report["broken"]:
         lines += ["", "This installation is broken: see the lines marked BROKEN."]
     return "\n".join(lines)

@@ -82,7 +82,8 @@ BACKENDS: dict[str, Backend] = {
     "triton": _triton(),
 }
 
-# The order in which an automatic choice tries backends, by the device of the first tensor.
+# The order in which an automatic choice tries backends, by the device of the first tensor, where no measurement gives
+# an operator another one.
 PREFERENCE: dict[str, tuple[str, ...]] = {
     "cpu": ("cpu", "reference"),
     "cuda": ("cuda", "triton", "reference"),
@@ -181,7 +182,10 @@ class Operator:
         # backend -> why this operator cannot run on it whatever the tensors ("" when it can)
         self.missing: dict[str, str] = {}
         self.kernels: dict[str, Kernel] = {}
+        self._orders = dict(PREFERENCE)
         self._automatic: dict[str, tuple[str, ...]] = {}
+        # device -> on what GPU its order was measured, where it was
+        self.ordered_by: dict[str, str] = {}
         self._told: set[tuple[str, str]] = set()
         if name in OPERATORS:
             raise RuntimeError(f"operator {name} is registered twice")
@@ -192,10 +196,38 @@ class Operator:
     def add_backend(self, backend: Backend) -> None:
         """Take a backend's kernels for this operator, or note why there are none."""
         self.missing[backend.name] = backend.missing or self._attach(backend)
+        self._list_automatic()
+
+    def _list_automatic(self) -> None:
         self._automatic = {
             device: tuple(b for b in order if not self.missing.get(b, "unknown"))
-            for device, order in PREFERENCE.items()
+            for device, order in self._orders.items()
         }
+
+    def order(self, device: str) -> tuple[str, ...]:
+        """The backends that an automatic choice tries for tensors on a device, the first one first."""
+        return self._orders.get(device, ("reference",))
+
+    def prefer(self, device: str, order: Sequence[str] | None, by: str = "") -> None:
+        """Have an automatic choice try backends in another order.
+
+        Args:
+            device: type of the device of the tensors.
+            order: backends of the built-in order but the reference, which stays the last; None for that order itself.
+            by: on what GPU it was measured.
+
+        Raises:
+            ValueError: it is no order of these backends.
+        """
+        built_in = PREFERENCE[device]
+        if order is not None and sorted(order) != sorted(built_in[:-1]):
+            names = ", ".join(built_in[:-1])
+            raise ValueError(f"{self.name}: {', '.join(order)} is no order of {names}")
+        self._orders[device] = built_in if order is None else (*order, built_in[-1])
+        self.ordered_by.pop(device, None)
+        if order is not None:
+            self.ordered_by[device] = by
+        self._list_automatic()
 
     def _attach(self, backend: Backend) -> str:
         if backend.namespace is None:
@@ -281,7 +313,7 @@ class Operator:
             if reason:
                 raise RuntimeError(f"{self.name} cannot run on backend {requested!r}: {reason}")
             return requested
-        order = PREFERENCE.get(device, ("reference",))
+        order = self._orders.get(device, ("reference",))
         able = self._automatic.get(device, ("reference",))
         for name in able:
             limit = self.limits.get(name)

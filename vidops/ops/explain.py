@@ -116,6 +116,9 @@ def _table(
         lines.append(
             f"  {name:<10} {'no: ' + reason if reason else 'yes'}{'  <- chosen' if name == chosen else ''}"
         )
+    if device in operator.ordered_by:
+        order = ", ".join(operator.order(device))
+        lines.append(f"  tried in the order measured on {operator.ordered_by[device]}: {order}")
     if missing:
         lines.append(f"  as far as {next(iter(given))} tells, without {', '.join(missing)}")
     elif chosen and asked in REMARKS:
