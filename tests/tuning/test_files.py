@@ -53,8 +53,8 @@ def test_a_trial_ends_as_it_began(knob: Knob[int]) -> None:
 def test_a_file_comes_back_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "gpu.json"
     written = tuning(
-        values={"a/triton/b": 16, "a/cuda/c": "64x32"}, orders={"a": ["triton", "cuda"]},
-        measured=[{"what": 1.5}], not_reached=["d"],
+        values={"a/triton/b": 16, "a/cuda/c": "64x32"}, orders={"a": ("triton", "cuda")},
+        measured=({"what": 1.5},), not_reached=("d",),
     )  # fmt: skip
     write_tuning(path, written)
     assert read_tuning(path) == written
@@ -73,6 +73,7 @@ def test_a_file_comes_back_whole(tmp_path: Path) -> None:
         ({"values": {"a/triton/b": True}}, "values is no table of whole numbers"),
         ({"orders": {"a": "cuda"}}, "orders is no table"),
         ({"orders": {"a": []}}, "orders is no table"),
+        ({"measured": 3}, "is no list"),
         ({"rehearsal": 1}, "of another type"),
         ({"rehearsal": True}, "is of a rehearsal, whose figures mean nothing"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,8 @@ def read_tuning(path: str | Path, *, rehearsal: bool = False) -> Tuning:
         raise ValueError(f"{path} is damaged: {wrong}")
     if tuning.rehearsal and not rehearsal:
         raise ValueError(f"{path} is of a rehearsal, whose figures mean nothing; it cannot be used")
-    return tuning
+    orders = {name: tuple(order) for name, order in tuning.orders.items()}
+    return replace(tuning, orders=orders, measured=tuple(tuning.measured), not_reached=tuple(tuning.not_reached))
 
 
 def _damage(tuning: Tuning) -> str:
@@ -123,6 +124,8 @@ def _damage(tuning: Tuning) -> str:
         for order in orders.values()
     ):
         return "orders is no table of lists of backends"
+    if not isinstance(tuning.measured, list) or not isinstance(tuning.not_reached, list):
+        return "measured or not_reached is no list"
     if not isinstance(tuning.rehearsal, bool) or not isinstance(tuning.date, str):
         return "rehearsal or date is of another type"
     return ""
