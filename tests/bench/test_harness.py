@@ -15,14 +15,19 @@ from tests.bench.common import TINY, options
 from vidops.bench import Options, cases, load_benchmarks, run
 from vidops.bench.cases import temporal_shift as shift_case
 from vidops.bench.harness import left_out, plan
-from vidops.bench.report import group_lines, grouped, read_report, summary_lines
+from vidops.bench.report import group_lines, grouped, read_report, summary_lines, write_report
 from vidops.cli import main
 from vidops.ops.backends import BACKENDS
 
 
 @pytest.mark.usefixtures("tiny")
 def test_a_report_holds_every_figure() -> None:
-    report = json.loads(json.dumps(run(options()), allow_nan=False))
+    so_far: list[dict[str, Any]] = []
+    report = run(options(), finished=lambda records, report: so_far.append(json.loads(json.dumps(report))))
+    report = json.loads(json.dumps(report, allow_nan=False))
+    assert [len(grouped(part)) for part in so_far] == [1, 2]
+    assert [len(part["left"]) for part in so_far] == [1, 0]
+    assert so_far[0]["foreign_load"] is not None
     assert report["machine"]["versions"]["torch"] == torch.__version__
     assert report["ceilings"][0]["fma"] > 0
     assert report["left_out"] == []
@@ -199,3 +204,27 @@ def test_torch_compile_is_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {r["status"] for r in found} == {"ok"}
     kernels = [r for r in report["results"] if r["kind"] == "kernel"]
     assert all("torch.compile" in r["ratios"] for r in kernels)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_run_that_must_end_says_what_is_left_and_another_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = [tmp_path / "first.json", tmp_path / "second.json"]
+    rest = ["--backend", "reference", "--threads", "1", "--json"]
+    assert main(["bench", TINY, "--limit", "1e-6", *rest, str(parts[0])]) == 0
+    last = "temporal_shift/cpu/tiny/float32/backward/1-thread"
+    assert f"not measured for want of time: {last}" in capsys.readouterr().out
+    assert read_report(parts[0])["left"] == [last]
+    assert main(["bench", last, *rest, str(parts[1])]) == 0
+    whole = tmp_path / "whole.json"
+    assert main(["bench", "--show", *map(str, parts), "--json", str(whole)]) == 0
+    report = read_report(whole)
+    assert report["left"] == []
+    assert [r[0]["direction"] for r in grouped(report)] == ["forward", "backward"]
+    assert len(report["ceilings"]) == 1
+    other = read_report(parts[1])
+    other["machine"]["cores"] += 1
+    write_report(parts[1], other)
+    assert main(["bench", "--show", *map(str, parts)]) == 2
+    assert "their machines differ: cores is" in capsys.readouterr().err

@@ -119,3 +119,10 @@ def test_every_cpu_level_gives_the_reference(level: str) -> None:
     assert done.returncode == 0, done.stderr
     if done.stdout.strip() != level:
         pytest.skip(f"this processor has no {level}; {done.stdout.strip()} ran instead")
+
+
+@pytest.mark.parametrize("name", backends.OPERATORS)
+def test_limits_of_calls_stand_against_no_backend_as_such(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for backend in backends.OPERATORS[name].limits:
+        monkeypatch.setitem(backends.OPERATORS[name].missing, backend, "")
+        assert backends.OPERATORS[name].why_not(backend, "cuda") == ""

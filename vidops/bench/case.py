@@ -149,8 +149,8 @@ class Benchmark:
 
     Attributes:
         operator: its name in the registry and of the file in ``vidops/bench/cases``.
-        inputs: ``inputs(params, generator)`` returns one set of fp64 or integer tensors on the CPU, clips
-            contiguous.
+        inputs: ``inputs(params, generator)`` returns one set of fp64 or integer tensors, clips contiguous, on the
+            default device, which is the generator's.
         call: ``call(params, tensors, backend)`` runs the public operator. It returns a tensor or a tuple of
             tensors; None among them is left out.
         eager: plain PyTorch forms of it, by name.

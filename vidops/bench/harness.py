@@ -185,17 +185,20 @@ def run(
     options: Options,
     *,
     started: Callable[[str, int, int], None] | None = None,
-    finished: Callable[[list[Record]], None] | None = None,
+    finished: Callable[[list[Record], dict[str, Any]], None] | None = None,
+    enough: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
     """Measure.
 
     Args:
         options: what to measure.
         started: called with the name, number and count of each group before it runs.
-        finished: called with the records of each group.
+        finished: called with the records of each group, and with the report as far as it has come.
+        enough: asked before each group but the first; once it says yes, nothing more is measured.
 
     Returns:
-        The report: date, machine, versions, ceilings and a record a variant of every group, ready for JSON.
+        The report: date, machine, versions, ceilings and a record a variant of every group, ready for JSON; ``left``
+        names the groups that were not measured for want of time.
 
     Raises:
         ValueError, RuntimeError: as :func:`plan` does.
@@ -213,6 +216,7 @@ def run(
         "machine": machine.describe(devices[-1]),
         "options": {**asdict(options), "foreign_load_limit": FOREIGN_LOAD_LIMIT},
         "left_out": left_out(options),
+        "left": [group.name for group in groups],
         "ceilings": [],
         "results": [],
     }
@@ -220,6 +224,8 @@ def run(
     data: Data | None = None
     with machine.LoadMeter() as meter:
         for number, group in enumerate(groups, 1):
+            if enough and number > 1 and enough():
+                break
             if started:
                 started(group.name, number, len(groups))
             with _threads(group.threads):
@@ -236,8 +242,10 @@ def run(
                 records = _measure(group, data, rates[key], options)
                 relate(records, group.workload.targets, report["results"])
             report["results"] += records
+            report["left"].remove(group.name)
+            report["foreign_load"] = meter.so_far()
             if finished:
-                finished(records)
+                finished(records, report)
     report["foreign_load"] = meter.cores
     return report
 

@@ -44,7 +44,11 @@ class LoadMeter:
 
     def __exit__(self, *_: Any) -> None:
         """Stop, and set ``cores``."""
-        self.cores = self._between(self._start, self._read())
+        self.cores = self.so_far()
+
+    def so_far(self) -> float | None:
+        """The cores since the start, without stopping."""
+        return self._between(self._start, self._read())
 
     @staticmethod
     def _read() -> tuple[float, float, float] | None:

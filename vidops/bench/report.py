@@ -231,6 +231,8 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
         lines.append(f"{reached} of {len(wishes)} stretch targets met")
     wrong = [r for r in report["results"] if r["status"] == "wrong"]
     lines += [f"WRONG: {r['variant']} in {r['group']}: {r['reason']}" for r in wrong]
+    if report.get("left"):
+        lines.append(f"not measured for want of time: {', '.join(report['left'])}")
     for line in report.get("left_out", ()):
         lines += textwrap.wrap(line, 110, subsequent_indent="    ", break_long_words=False)
     return lines

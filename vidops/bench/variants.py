@@ -86,7 +86,10 @@ class Data:
         self.params = workload.params
         self.dtype = dtype
         self.device = workload.device
-        self._generator = torch.Generator().manual_seed(11)
+        # Half a billion fp64 numbers take a CPU ten seconds to draw, which a GPU draws in none; data that another
+        # device has the truth of must be the same there.
+        self._home = truth_of.device if truth_of else self.device
+        self._generator = torch.Generator(self._home).manual_seed(11)
         self._first = self._draw()
         self.input_bytes = sum(t.nbytes for t in self._first)
         if sets is None and "call" in workload.directions:
@@ -100,7 +103,8 @@ class Data:
 
     def _draw(self) -> Tensors:
         """One set of inputs: drawn in fp64, rounded to the dtype, on the device."""
-        drawn = self.benchmark.inputs(self.params, self._generator)
+        with torch.device(self._home):
+            drawn = self.benchmark.inputs(self.params, self._generator)
         return tuple(t.to(self.device, self.dtype if t.is_floating_point() else None) for t in drawn)
 
     def laid_out(self, tensors: Tensors, layout: str) -> Tensors:
@@ -145,7 +149,8 @@ class Data:
             return
         shapes = [tuple(t.shape) for t in self.truth("forward")[0] if t.is_floating_point()]
         for _ in self._sets:
-            drawn = [torch.randn(s, generator=self._generator, dtype=torch.float64) for s in shapes]
+            with torch.device(self._home):
+                drawn = [torch.randn(s, generator=self._generator, dtype=torch.float64) for s in shapes]
             self._grads.append(tuple(g.to(self.device, self.dtype) for g in drawn))
 
     @staticmethod

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,10 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compile", action="store_true", help="time torch.compile(reference) too; takes minutes"
     )
-    parser.add_argument("--json", metavar="FILE", help="write every figure")
+    parser.add_argument(
+        "--limit", type=_seconds, metavar="SECONDS", help="measure no further group after this time"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write every figure, after each group")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the result (also .svg, .pdf)")
     parser.add_argument(
-        "--show", metavar="FILE", help="print (and --plot) an older --json file; measure nothing"
+        "--show",
+        metavar="FILE",
+        nargs="+",
+        help="print (and --plot) an older --json file; measure nothing. Several of one machine become one, with --json",
     )
     parser.add_argument(
         "--against",
@@ -78,6 +86,16 @@ def _percent(text: str) -> float:
     return value / 100
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text!r}")
+    return seconds
+
+
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write; return 1 where a result is wrong, a kernel slower or (--strict) a target missed."""
     from vidops.bench import harness, report
@@ -88,7 +106,9 @@ def run(args: argparse.Namespace) -> int:
 
         check_picture(args.plot)
     if args.show:
-        return _finish(args, report.read_report(args.show), before, tables=True)
+        from vidops.bench.merge import merge
+
+        return _finish(args, merge(map(report.read_report, args.show)), before, tables=True)
     options = harness.Options(args.pattern, args.backend, args.threads, args.quick, args.compile)
     groups = harness.plan(options)
     if args.list:
@@ -100,14 +120,15 @@ def run(args: argparse.Namespace) -> int:
         if progress:
             print(f"\r\033[K[{number}/{count}] {name}", end="", file=sys.stderr, flush=True)
 
-    def finished(records: list[Record]) -> None:
+    def finished(records: list[Record], so_far: dict[str, Any]) -> None:
         if progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
         print("\n".join(report.group_lines(records)), end="\n\n", flush=True)
+        if args.json:
+            report.write_report(args.json, so_far)
 
-    result = harness.run(options, started=started, finished=finished)
-    if args.json:
-        report.write_report(args.json, result)
+    end = time.monotonic() + (args.limit or math.inf)
+    result = harness.run(options, started=started, finished=finished, enough=lambda: time.monotonic() > end)
     return _finish(args, result, before, tables=False)
 
 
@@ -125,7 +146,8 @@ def _finish(
         compared = against.compare(result, before, args.tolerance)
         print("\n".join(["", *against.compare_lines(compared)]))
         slower = bool(compared.of("slower"))
-    if args.json and not tables:
+    if args.json:
+        report.write_report(args.json, result)
         print(f"figures: {args.json}")
     if args.plot:
         from vidops.visualize import benchmark_bars, save

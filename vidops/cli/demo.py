@@ -226,7 +226,7 @@ def _bench() -> dict[str, Any] | str:
         print(f"not measured: {error}")
         return str(error)
 
-    def finished(records: list[Record]) -> None:
+    def finished(records: list[Record], so_far: dict[str, Any]) -> None:
         print("\n".join(report.group_lines(records, targets=False)), end="\n\n", flush=True)
 
     result = harness.run(options, finished=finished)

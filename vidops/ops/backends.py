@@ -279,7 +279,7 @@ class Operator:
                 register_flop_formula(packet)(formula)
 
     def why_not(self, backend: str, device: str, *args: Any) -> str:
-        """Why a call on ``device`` cannot run on ``backend``, or ``""`` when it can."""
+        """Why a call on ``device`` cannot run on ``backend``, or ``""``; without arguments, why no call can."""
         reason = self.missing[backend]
         if reason:
             return reason
@@ -287,7 +287,7 @@ class Operator:
         if devices and device not in devices:
             return f"x is on {device}; it takes tensors on {' or '.join(devices)}"
         limit = self.limits.get(backend)
-        return limit(*args) if limit else ""
+        return limit(*args) if limit and args else ""
 
     @staticmethod
     def automatic(requested: str | None) -> bool:
