@@ -1,17 +1,21 @@
-"""README's tables of speeds, a run each: ``python benchmarks/readme_table.py benchmarks/results/FILE.json ...``."""
+"""README's tables of speeds, from what lies in benchmarks/results: ``python benchmarks/readme_table.py [--check]``."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vidops.bench import load_benchmarks
-from vidops.bench.report import read_report, seconds_text
+from result_files import Result, load
+
+from vidops.bench import Target, Workload, load_benchmarks
+from vidops.bench.report import seconds_text, value_text
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- speed -->", "<!-- /speed -->"
+UNMEASURED = "not yet measured on a GPU"
+DTYPES = ("bfloat16", "float32")
 DIRECTIONS = {
     "forward": "forward",
     "backward": "backward",
@@ -28,8 +32,7 @@ def cells(
     """One figure a number of threads, side by side; a call of a few microseconds is measured on one number only."""
     if len(records) == 1 and next(iter(records.values()))["direction"].startswith("call"):
         return text(next(iter(records.values())))
-    counts: list[int | None] = [*threads] if None not in records else [None]
-    return " / ".join(text(records[n]) if n in records else "-" for n in counts)
+    return " / ".join(text(records[n]) if n in records else "-" for n in threads)
 
 
 def floors(record: dict[str, Any]) -> str:
@@ -53,22 +56,31 @@ def usual(record: dict[str, Any]) -> str:
     return "-" if ratio is None else f"{ratio:.1f} x {name}"
 
 
-def table(report: dict[str, Any], name: str) -> str:
-    """Markdown of the right kernels of a report that have a target; the report itself holds the others."""
+def is_kernel(record: dict[str, Any], device: str) -> bool:
+    """Whether a record is of a kernel of an operator on a device."""
+    named = record["kind"] == "kernel" and record["operator"] in load_benchmarks()
+    return bool(named and record["device"] == device)
+
+
+def cpu_table(result: Result) -> str:
+    """Markdown of the right kernels of a file that have a target; the file itself holds the others."""
+    report, name = result.report, result.path.name
     machine, versions = report["machine"], report["machine"]["versions"]
     rows: dict[tuple[str, ...], dict[int | None, dict[str, Any]]] = {}
-    for r in report["results"]:
-        if r["kind"] == "kernel" and r["status"] == "ok" and r["targets"]:
+    for r in result.records:
+        if is_kernel(r, "cpu") and r["status"] == "ok" and r["targets"]:
             case = f"{r['workload']} {r['dtype']} {DIRECTIONS[r['direction']]}"
             rows.setdefault((r["operator"], r["variant"], case, r["layout"]), {})[r["threads"]] = r
+    if not rows:
+        return ""
     threads = sorted({n for records in rows.values() for n in records if n})
-    where = machine["gpu"]["name"] if machine["gpu"] else machine["cpu"]
     pairs = f" Pairs are {' / '.join(map(str, threads))} threads." if len(threads) > 1 else ""
     raised = all("products_ceiling" in r for r in report["results"] if "floor_by" in r)
     rate = "the best rate known here" if raised else f"the rate of a {report['ceilings'][0]['fma_by']}"
     lines = [
-        f"{where}, {machine['cores']} cores ({machine['cpu_level']}), torch {versions['torch']}, {report['date'][:10]},"
-        f" foreign load {report['foreign_load']:.2f} cores; from [{name}](benchmarks/results/{name}).{pairs}"
+        f"{machine['cpu']}, {machine['cores']} cores ({machine['cpu_level']}), torch {versions['torch']},"
+        f" {report['date'][:10]}, foreign load {report['foreign_load']:.2f} cores; from"
+        f" [{name}](benchmarks/results/{name}).{pairs}"
         ' "Of the floor": times what it takes here to copy as many bytes as the call must move, in the same run, or,'
         f" marked *, to do its multiply-adds at {rate}, where that takes longer.",
         "",
@@ -84,16 +96,104 @@ def table(report: dict[str, Any], name: str) -> str:
     return "\n".join(lines)
 
 
-def main(paths: list[Path]) -> None:
-    """Replace what stands between the README's two marks."""
-    text = README.read_text(encoding="utf-8")
+def gpu_targets() -> Iterator[tuple[str, Workload, Target]]:
+    """Every target that the cases set for a GPU."""
+    for operator, benchmark in load_benchmarks().items():
+        for workload in benchmark.workloads:
+            if workload.device == "cuda":
+                yield from ((operator, workload, target) for target in workload.targets)
+
+
+def gpu_cell(
+    records: Sequence[dict[str, Any]], operator: str, workload: Workload, dtype: str, target: Target
+) -> str:
+    """What the faster kernel of each layout reached of a target; nothing where no GPU has measured it."""
+    if dtype not in workload.dtypes or (target.dtypes and dtype not in target.dtypes):
+        return "-"
+    key = (operator, workload.name, dtype, target.direction)
+    own = [r for r in records if (r["operator"], r["workload"], r["dtype"], r["direction"]) == key]
+    found = []
+    for layout in workload.layouts:
+        fastest = min(
+            (r for r in own if r["layout"] == layout),
+            key=lambda r: (r["status"] != "ok", r.get("seconds", 0.0)),
+            default=None,
+        )
+        if fastest is not None:
+            found.append((fastest, next((t for t in fastest["targets"] if t["text"] == target.text()), None)))
+    if not found or all(judged is None for _, judged in found):
+        return UNMEASURED
+    names = dict.fromkeys(record["variant"] for record, _ in found)
+    one = f" {next(iter(names))}" if len(names) == 1 else ""
+    return " / ".join(_reached(r, t, name=not one) for r, t in found) + one
+
+
+def _reached(record: dict[str, Any], judged: dict[str, Any] | None, *, name: bool) -> str:
+    if record["status"] != "ok":
+        return "wrong"
+    if judged is None:
+        return "-"
+    missed = {"missed": " missed", "not judged": " not judged"}.get(judged["verdict"], "")
+    kernel = f" {record['variant']}" if name else ""
+    return f"{value_text(judged)}{kernel}{missed}"
+
+
+def gpu_table(results: Sequence[Result]) -> str:
+    """Markdown of every target for a GPU, with what the results of one GPU say of it."""
+    records = [r for result in results for r in result.records if is_kernel(r, "cuda")]
+    head = f"GPU: {UNMEASURED}. The floor: what copying the bytes or doing the multiply-adds takes there."
+    if records:
+        machine = results[0].report["machine"]
+        versions = f"torch {machine['versions']['torch']}, Triton {machine['versions']['triton']}"
+        files = ", ".join(f"[{r.path.name}](benchmarks/results/{r.path.name})" for r in results)
+        head = (
+            f"{machine['gpu']['name']}, {versions}; from {files}."
+            " Figures are of the layouts that the case names, in their order, each of the faster kernel."
+        )
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for operator, workload, target in gpu_targets():
+        figures = [gpu_cell(records, operator, workload, dtype, target) for dtype in DTYPES]
+        layouts = f" ({' / '.join(workload.layouts)})" if records and len(workload.layouts) > 1 else ""
+        case = f"{workload.name}{layouts}"
+        same = () if records else (operator, target.text())  # what is not measured yet needs no row a size
+        rows.setdefault(same or (operator, target.text(), case), [*figures]).append(case)
+    lines = [head, "", "| operator | target | cases | bfloat16 | float32 |", "|---|---|---|---|---|"]
+    for (operator, text, *_), (first, second, *cases) in rows.items():
+        lines.append(f"| `{operator}` | {text} | {', '.join(cases)} | {first} | {second} |")
+    return "\n".join(lines)
+
+
+def tables(results: Sequence[Result]) -> str:
+    """All tables, one below the other."""
+    gpus: dict[str, list[Result]] = {}
+    for result in results:
+        if result.gpu:
+            gpus.setdefault(result.gpu, []).append(result)
+    parts = [cpu_table(result) for result in results if not result.gpu]
+    parts += [gpu_table(found) for found in gpus.values()] or [gpu_table([])]
+    return "\n\n".join(part for part in parts if part)
+
+
+def filled(text: str, results: Sequence[Result]) -> str:
+    """A text with the tables between its two marks."""
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
-    tables = "\n\n".join(table(read_report(path), path.name) for path in paths)
-    README.write_text(f"{head}{BEGIN}\n{tables}\n{END}{tail}", encoding="utf-8")
+    return f"{head}{BEGIN}\n{tables(results)}\n{END}{tail}"
+
+
+def main(argv: Sequence[str]) -> int:
+    if list(argv) not in ([], ["--check"]):
+        print(__doc__, file=sys.stderr)
+        return 2
+    text = README.read_text(encoding="utf-8")
+    new = filled(text, load())
+    if argv:
+        if new != text:
+            print("README.md is not what `python benchmarks/readme_table.py` makes", file=sys.stderr)
+        return int(new != text)
+    README.write_text(new, encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    main([Path(name) for name in sys.argv[1:]])
+    sys.exit(main(sys.argv[1:]))

@@ -21,6 +21,7 @@ __all__ = [
     "read_report",
     "seconds_text",
     "summary_lines",
+    "value_text",
     "write_report",
 ]
 
@@ -172,18 +173,24 @@ def _conditions(records: Sequence[Record]) -> list[str]:
 
 
 def _target_line(record: Record, target: dict[str, Any]) -> str:
-    value = target["value"]
-    if value is None:
-        shown = "-"
-    elif target["metric"] == "seconds":
-        shown = seconds_text(value)
-    elif target["metric"] == "share":
-        shown = f"{100 * value:.0f} %"
-    else:
-        shown = f"{number_text(value)} x"
     verdict = {"met": "met", "missed": "MISSED"}.get(target["verdict"], "not judged")
     why = f" ({target['why']})" if target["why"] else ""
-    return f"target {record['variant']} {record['layout']}: {target['text']}: {shown}, {verdict}{why}"
+    return f"target {record['variant']} {record['layout']}: {target['text']}: {value_text(target)}, {verdict}{why}"
+
+
+def value_text(target: dict[str, Any]) -> str:
+    """Write what a kernel reached of a target.
+
+    Example:
+        >>> value_text({"metric": "floor", "value": 1.234}), value_text({"metric": "share", "value": 0.61})
+        ('1.23 x', '61 %')
+    """
+    value, metric = target["value"], target["metric"]
+    if value is None:
+        return "-"
+    if metric == "seconds":
+        return seconds_text(value)
+    return f"{100 * value:.0f} %" if metric == "share" else f"{number_text(value)} x"
 
 
 def seconds_text(seconds: float) -> str:

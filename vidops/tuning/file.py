@@ -107,7 +107,9 @@ def read_tuning(path: str | Path, *, rehearsal: bool = False) -> Tuning:
     if tuning.rehearsal and not rehearsal:
         raise ValueError(f"{path} is of a rehearsal, whose figures mean nothing; it cannot be used")
     orders = {name: tuple(order) for name, order in tuning.orders.items()}
-    return replace(tuning, orders=orders, measured=tuple(tuning.measured), not_reached=tuple(tuning.not_reached))
+    return replace(
+        tuning, orders=orders, measured=tuple(tuning.measured), not_reached=tuple(tuning.not_reached)
+    )
 
 
 def _damage(tuning: Tuning) -> str:
