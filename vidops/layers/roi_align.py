@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..ops.nonlocal_attention import without_autocast
+from ..ops.tracing import assume_constant_result
 
 BACKENDS = ("torchvision", "torch")
 # Between two whole numbers lie two samples at most, which are more than half a pixel apart; and one for rounding.
@@ -211,7 +212,7 @@ def ordered_sums_wanted(features: Tensor) -> bool:
 _lacks: dict[str, str] = {}
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@assume_constant_result
 def torchvision_lacks(device: str) -> str:
     """Why torchvision's kernel does not run on a kind of device, empty where it does; found out once."""
     if device not in _lacks:

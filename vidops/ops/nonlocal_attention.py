@@ -18,6 +18,7 @@ from .backends import Operator
 from .checks import check_clip
 from .explain import REMARKS
 from .layouts import layout_of
+from .tracing import assume_constant_result
 
 __all__ = ["nonlocal_attention"]
 
@@ -206,7 +207,7 @@ def _in_parts(x: Tensor, dtype: torch.dtype, key: bool) -> Tensor:
     return torch.cat([ones, first, second, third] if key else [first, second, third, ones], 2)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@assume_constant_result
 def _allows_tf32() -> bool:
     """Whether products of fp32 may be in tf32 on a GPU, for a stable-ABI library cannot ask.
 
