@@ -19,7 +19,7 @@ from tests.ops.common import (
     interpreted,
     random_examples,
 )
-from tests.ops.keypoint_loops import INF, NAN, a_case, by_hand, region_of
+from tests.ops.keypoint_loops import CASES, INF, NAN, a_case, by_hand, case_by_hand, region_of
 from vidops import ops
 from vidops.ops.backends import OPERATORS
 
@@ -30,14 +30,12 @@ OP = "keypoint_shifts"
 def test_is_the_definition(backend: str) -> None:
     device = device_for(backend, OP)
     native = backend in ("reference", "cpu") or device == "cuda"
-    for seed in range(1500 if native else 10 if interpreted(backend) else 40):
+    for seed in range(CASES if native else 10 if interpreted(backend) else 40):
         x, lines, epsilon = a_case(seed)
         ours = ops.keypoint_shifts(
             x.to(device), lines.to(device), epsilon=epsilon, return_keypoints=True, backend=backend
         )
-        for name, a, b in zip(
-            ("shifts", "keypoints", "values"), ours, by_hand(x, lines, epsilon), strict=True
-        ):
+        for name, a, b in zip(("shifts", "keypoints", "values"), ours, case_by_hand(seed), strict=True):
             torch.testing.assert_close(
                 a.cpu(), b, rtol=1e-10, atol=1e-10, equal_nan=True,
                 msg=lambda text, seed=seed, name=name: f"case {seed}, {name}: {text}",
