@@ -25,7 +25,7 @@ struct KeypointArgs {
   int32_t span, spans;       // forward: pairs of frames of a block
   int32_t chunk_log2;        // forward: frames between two writes
 
-  __device__ __forceinline__ int32_t regions() const { return bands * bands; }
+  __host__ __device__ __forceinline__ int32_t regions() const { return bands * bands; }
   // The numbers of one set's frames, from one set of splits to the next.
   __device__ __forceinline__ int64_t lines_at(int64_t n, int32_t set, int32_t t, int32_t axis) const {
     return (((n * G + set) * T + t) * 2 + axis) * (bands - 1);
