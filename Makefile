@@ -22,7 +22,7 @@ PY := $(BIN)$(if $(strip $(VENV)),python,$(PYTHON))
 SOURCES := pyproject.toml setup.py _build_backend.py CMakeLists.txt $(wildcard csrc/*.cpp csrc/*/*)
 CPP     := $(wildcard csrc/*.cpp csrc/*/*.h csrc/*/*.cuh csrc/*/*.cpp csrc/*/*.cu tests/*/*.h tests/*/*.cu)
 
-.PHONY: help setup demo test test-slow learn check format bench clean
+.PHONY: help setup demo test test-slow learn check format resources bench clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -49,6 +49,10 @@ test-slow: $(READY) ## the tests that take minutes: installs, sanitizers, nvcc
 
 learn: $(READY) ## train every tiny network on the synthetic datasets and check what it reaches; NET="tiny_tsn ..."
 	$(PY) -m vidops.training.learn $(NET)
+
+resources: $(READY) ## tables of what the GPU kernels need, made anew where kernels have changed; nvcc and Triton, no GPU
+	$(PY) benchmarks/cuda_resources.py --write
+	$(PY) benchmarks/triton_resources.py --write
 
 bench: $(READY) ## measure the kernels against eager PyTorch
 	$(PY) -m vidops bench

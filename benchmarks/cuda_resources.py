@@ -1,46 +1,55 @@
-"""Registers, stack, spills and theoretical occupancy of every CUDA kernel, from nvcc alone: no GPU is needed.
+"""Registers, shared memory, stack, spills and occupancy of every CUDA kernel, from nvcc alone: no GPU is needed.
 
-    python benchmarks/cuda_resources.py [--arch 8.0 9.0 ...] [--source csrc/cuda/temporal_conv.cu ...]
+    python benchmarks/cuda_resources.py [--write] [--arch 8.0 9.0 ...] [--source csrc/cuda/temporal_conv.cu ...]
 
-Exits 1 if a kernel spills registers or has a stack frame. Results are kept under ``build/cuda_resources`` by
-the content of the sources, so that a second look costs nothing.
+Exits 1 if a kernel spills registers or has a stack frame. What ``benchmarks/resources/cuda.json`` holds of sources
+that have not changed since is taken from there, anything else is compiled; ``--write`` puts that into the file.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import resource_table  # noqa: E402
+from resource_table import ARCHS, occupancy  # noqa: E402
 
 from _build_backend import find_nvcc  # noqa: E402
 
-CACHE = ROOT / "build" / "cuda_resources"
-ARCHS = ("8.0", "9.0", "10.0", "12.0")
-
-# Threads and blocks that a multiprocessor holds; all of these have 65,536 registers, given out by 256 a warp.
-_LIMITS = {"8.0": (2048, 32), "9.0": (2048, 32), "10.0": (2048, 32), "12.0": (1536, 24)}
-_REGISTERS = 65536
+CACHE = ROOT / "build" / "cuda_resources"  # of what the table does not hold
+TABLE = resource_table.FOLDER / "cuda.json"
+COLUMNS = ("threads", "registers", "shared", "stack", "spills", "occupancy")
+FLAGS = ("-std=c++20", "-O3", "--resource-usage", "-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020b000000000000")
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one kernel needs on one target; ``occupancy`` is a share of the multiprocessor's threads."""
+    """What one kernel needs on one target.
+
+    ``shared`` holds the bytes that the compiler knows of, not those asked for at the launch, and ``occupancy``, a share
+    of the multiprocessor's threads, is what the others leave.
+    """
 
     kernel: str
     arch: str
     threads: int
     registers: int
+    shared: int
     stack: int
     spills: int
     occupancy: float
@@ -51,18 +60,56 @@ def sources() -> list[Path]:
     return sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 
 
-def occupancy(arch: str, threads: int, registers: int) -> float:
-    """The share of a multiprocessor's threads that its registers and block slots let run at once.
+def includes(source: Path) -> list[Path]:
+    """A source and every file of the project that it includes, directly or not."""
+    found, waiting = {source}, [source]
+    while waiting:
+        for name in re.findall(r'^\s*#\s*include "([^"]+)"', waiting.pop().read_text(), re.MULTILINE):
+            file = ROOT / "csrc" / name
+            if file.is_file() and file not in found:
+                found.add(file)
+                waiting.append(file)
+    return sorted(found)
 
-    Example:
-        >>> occupancy("9.0", 128, 128)
-        0.25
+
+def digest(source: Path) -> str:
+    """Of all that decides what a source's kernels need, but for the compiler and the target; comments do not count."""
+    made_of = hashlib.sha256("\0".join(FLAGS).encode())
+    for file in includes(source):
+        lines = (re.sub(r"\s*//.*", "", line).rstrip() for line in file.read_text().splitlines())
+        code = "\n".join(filter(None, lines))
+        made_of.update(f"\0{file.name}\0{code}".encode())
+    return made_of.hexdigest()[:32]
+
+
+def toolchain() -> str:
+    """The compiler and the release of torch, whose headers take part."""
+    nvcc = find_nvcc()
+    if nvcc is None:
+        return ""
+    text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"V([\d.]+)", text)
+    return (
+        f"nvcc {version[1] if version else text}, torch {importlib.metadata.version('torch').split('+')[0]}"
+    )
+
+
+def resources(source: Path, arch: str) -> list[Resources]:
+    """What a source's kernels need on one target: from the table, or by compiling what it does not know.
+
+    Raises:
+        RuntimeError: there is no nvcc or no torch to compile with, or nvcc failed.
     """
-    most, blocks = _LIMITS[arch]
-    warps = -(-threads // 32)
-    warp_registers = -(-registers * 32 // 256) * 256
-    resident = min(blocks, most // threads, _REGISTERS // warp_registers // warps)
-    return resident * threads / most
+    table = resource_table.read(TABLE, COLUMNS)
+    if table.knows(source.stem, digest(source)) and toolchain() in ("", table.toolchain):
+        kernels = table.groups[source.stem].kernels
+        rows = [
+            (kernel, dict(zip(COLUMNS, by[arch], strict=True)))
+            for kernel, by in kernels.items()
+            if arch in by
+        ]
+        return [Resources(kernel=kernel, arch=arch, **row) for kernel, row in rows]
+    return measure(source, arch)
 
 
 def parse(log: str, ptx: str, arch: str) -> list[Resources]:
@@ -77,20 +124,14 @@ def parse(log: str, ptx: str, arch: str) -> list[Resources]:
             r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", part
         )
         registers = re.search(r"Used (\d+) registers", part)
+        shared = re.search(r"(\d+) bytes smem", part)
         if not (name and memory and registers):
             raise ValueError(f"nvcc's report is not understood:\n{part}")
         stack, stores, loads = map(int, memory.groups())
-        block = threads.get(name[1], 1024)
+        static = int(shared[1]) if shared else 0
+        needs = threads.get(name[1], 1024), int(registers[1]), static
         found.append(
-            Resources(
-                _readable(name[1]),
-                arch,
-                block,
-                int(registers[1]),
-                stack,
-                stores + loads,
-                occupancy(arch, block, int(registers[1])),
-            )
+            Resources(_readable(name[1]), arch, *needs, stack, stores + loads, occupancy(arch, *needs))
         )
     return sorted(found, key=lambda r: r.kernel)
 
@@ -101,8 +142,13 @@ def _readable(symbol: str) -> str:
     return name[1].replace("c10::", "") if name else symbol
 
 
-def measure(source: Path, arch: str) -> list[Resources]:
+def measure(source: Path, arch: str, fresh: bool = False) -> list[Resources]:
     """Compile one source's kernels for one target and return what each of them needs; the host's part is left out.
+
+    Args:
+        source: the file.
+        arch: the target.
+        fresh: compile even if that has been done before.
 
     Raises:
         RuntimeError: there is no nvcc or no torch, or nvcc failed.
@@ -112,40 +158,16 @@ def measure(source: Path, arch: str) -> list[Resources]:
     if nvcc is None or torch is None or not torch.submodule_search_locations:
         raise RuntimeError("nvcc and an installed torch (for its headers) are needed")
     number = arch.replace(".", "")
-    flags = [
-        "-std=c++20",
-        "-O3",
-        "--resource-usage",
-        f"-gencode=arch=compute_{number},code=sm_{number}",
-        "-DUSE_CUDA",
-        "-DTORCH_TARGET_VERSION=0x020b000000000000",
-        f"-I{ROOT / 'csrc'}",
-        "-isystem",
-        str(Path(next(iter(torch.submodule_search_locations))) / "include"),
-    ]
-    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
-    digest = hashlib.sha256("\0".join([version, *flags, Path(__file__).read_text()]).encode())
-    for file in [source, *sorted(ROOT.glob("csrc/*/*.h")), *sorted(ROOT.glob("csrc/*/*.cuh"))]:
-        digest.update(file.read_bytes())
-    kept = CACHE / f"{source.stem}-{number}-{digest.hexdigest()[:16]}.json"
-    if kept.is_file():
+    key = hashlib.sha256(f"{toolchain()} {digest(source)}".encode()).hexdigest()[:16]
+    kept = CACHE / f"{source.stem}-{number}-{key}.json"
+    if kept.is_file() and not fresh:
         return [Resources(**entry) for entry in json.loads(kept.read_text())]
     CACHE.mkdir(parents=True, exist_ok=True)
+    headers = Path(next(iter(torch.submodule_search_locations))) / "include"
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        done = subprocess.run(
-            [
-                nvcc,
-                *flags,
-                "--keep",
-                f"--keep-dir={scratch}",
-                "-cubin",
-                str(source),
-                "-o",
-                f"{scratch}/out.cubin",
-            ],
-            capture_output=True,
-            text=True,
-        )
+        command = [nvcc, *FLAGS, f"-gencode=arch=compute_{number},code=sm_{number}", f"-I{ROOT / 'csrc'}"]
+        command += ["-isystem", str(headers), "--keep", f"--keep-dir={scratch}", "-cubin", str(source)]
+        done = subprocess.run([*command, "-o", f"{scratch}/out.cubin"], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"nvcc failed on {source} for {arch}:\n{done.stdout}{done.stderr}")
         ptx = "".join(file.read_text() for file in Path(scratch).glob("*.ptx"))
@@ -153,9 +175,29 @@ def measure(source: Path, arch: str) -> list[Resources]:
         part = Path(scratch, "result.json")
         part.write_text(json.dumps([asdict(r) for r in found]))
         for old in CACHE.glob(f"{source.stem}-{number}-*.json"):
-            old.unlink()
+            old.unlink(missing_ok=True)
         part.rename(kept)
     return found
+
+
+def write(chosen: Sequence[Path]) -> None:
+    """Bring the table up to date for some sources, for every target; for all of them if the compiler is another."""
+    table = resource_table.read(TABLE, COLUMNS)
+    if table.toolchain != toolchain():
+        chosen, table = sources(), resource_table.Table(TABLE, toolchain(), COLUMNS)
+    jobs = [(source, arch) for source in chosen for arch in ARCHS]
+    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)) as pool:
+        found = list(pool.map(lambda job: resources(*job), jobs))
+    table.groups = {
+        name: group for name, group in table.groups.items() if name in {s.stem for s in sources()}
+    }
+    for source in chosen:
+        table.groups[source.stem] = resource_table.Group(digest(source), {})
+    for (source, _), rows in zip(jobs, found, strict=True):
+        for r in rows:
+            by_arch = table.groups[source.stem].kernels.setdefault(r.kernel, {})
+            by_arch[r.arch] = [getattr(r, column) for column in COLUMNS]
+    table.write()
 
 
 def table(found: Sequence[Resources]) -> str:
@@ -177,8 +219,9 @@ def table(found: Sequence[Resources]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--arch", nargs="+", default=list(ARCHS), choices=list(_LIMITS))
+    parser.add_argument("--arch", nargs="+", default=list(ARCHS), choices=list(ARCHS))
     parser.add_argument("--source", nargs="+", type=Path, default=sources())
+    parser.add_argument("--write", action="store_true", help=f"bring {TABLE.relative_to(ROOT)} up to date")
     args = parser.parse_args(argv)
     if find_nvcc() is None:
         print("cuda_resources: error: nvcc is not installed", file=sys.stderr)
@@ -187,7 +230,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not source.is_file():
             print(f"cuda_resources: error: {source} does not exist", file=sys.stderr)
             return 2
-    found = [r for source in args.source for arch in args.arch for r in measure(source.resolve(), arch)]
+    chosen = [source.resolve() for source in args.source]
+    if args.write:
+        write(chosen)
+    found = [r for source in chosen for arch in args.arch for r in resources(source, arch)]
     print(table(found))
     bad = [r for r in found if r.stack or r.spills]
     print(f"{len(found)} kernels, {len(bad)} with a stack frame or spills")

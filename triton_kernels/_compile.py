@@ -23,7 +23,7 @@ from triton.runtime.jit import mangle_type
 
 from ..ops.layouts import clip_strides
 
-__all__ = ["CompileCase", "Launch", "Resources", "compile_launch", "launches", "meta_clip"]
+__all__ = ["CompileCase", "Launch", "Resources", "compile_launch", "launches", "meta_clip", "source"]
 
 
 @dataclass(frozen=True)
@@ -100,14 +100,8 @@ def launches(case: CompileCase) -> list[Launch]:
     return found
 
 
-def compile_launch(launch: Launch, capability: int) -> Resources:
-    """Compile a launch's kernel for a GPU of some compute capability, whether or not there is one.
-
-    Raises:
-        RuntimeError: Triton's interpreter is on, which has nothing to compile.
-    """
-    if triton.knobs.runtime.interpret:
-        raise RuntimeError("Triton's interpreter is on; compile in a process without TRITON_INTERPRET")
+def source(launch: Launch) -> ASTSource:
+    """What a compiler is given of a launch: the kernel, its arguments' types, its constants."""
     signature, constants, hints = {}, {}, {}
     for i, parameter in enumerate(launch.kernel.params):
         value = launch.arguments[parameter.name]
@@ -117,8 +111,20 @@ def compile_launch(launch: Launch, capability: int) -> Resources:
             signature[parameter.name] = mangle_type(value)
         if isinstance(value, Tensor):
             hints[(i,)] = [["tt.divisibility", 16]]  # as every allocation of PyTorch's is
-    source = ASTSource(launch.kernel, signature=signature, constexprs=constants, attrs=hints)
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=dict(launch.options))
+    return ASTSource(launch.kernel, signature=signature, constexprs=constants, attrs=hints)
+
+
+def compile_launch(launch: Launch, capability: int) -> Resources:
+    """Compile a launch's kernel for a GPU of some compute capability, whether or not there is one.
+
+    Raises:
+        RuntimeError: Triton's interpreter is on, which has nothing to compile.
+    """
+    if triton.knobs.runtime.interpret:
+        raise RuntimeError("Triton's interpreter is on; compile in a process without TRITON_INTERPRET")
+    compiled = triton.compile(
+        source(launch), target=GPUTarget("cuda", capability, 32), options=dict(launch.options)
+    )
     usage = _usage(compiled.asm["cubin"])
     return Resources(
         usage["REG"], compiled.metadata.shared, usage["STACK"] + usage["LOCAL"], compiled.asm["ptx"]
