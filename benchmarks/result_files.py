@@ -9,7 +9,6 @@ machine hold the same group, the newer one counts; a file of which nothing count
 from __future__ import annotations
 
 import argparse
-import datetime
 import re
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vidops.bench.judge import overloaded
+from vidops.bench.merge import merge
 from vidops.bench.report import read_report, write_report
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -105,35 +105,6 @@ def load(folder: Path = RESULTS) -> list[Result]:
     return results
 
 
-def joined(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One report of several parts of one run.
-
-    Raises:
-        ValueError: two of them are of other machines, versions or days, or hold the same group.
-    """
-    first = reports[0]
-    groups = [group for report in reports for group in {r["group"] for r in report["results"]}]
-    if len(set(groups)) < len(groups):
-        raise ValueError("the files hold the same groups")
-    for report in reports[1:]:
-        for key in ("cpu", "cores", "versions", "revision"):
-            if report["machine"][key] != first["machine"][key]:
-                raise ValueError(
-                    f"the files differ in {key}: {first['machine'][key]}, {report['machine'][key]}"
-                )
-        if report["date"][:10] != first["date"][:10]:
-            raise ValueError(f"the files are of {first['date'][:10]} and {report['date'][:10]}")
-    loads = [report["foreign_load"] for report in reports]
-    return {
-        **first,
-        "date": min(report["date"] for report in reports),
-        "machine": next((r["machine"] for r in reports if r["machine"]["gpu"]), first["machine"]),
-        "ceilings": [ceiling for report in reports for ceiling in report["ceilings"]],
-        "results": [record for report in reports for record in report["results"]],
-        "foreign_load": None if None in loads else max(loads),
-    }
-
-
 def name_of(report: dict[str, Any], more: str = "", part: str = "") -> str:
     """The file name of a report; ``more``: words that the machine's own name leaves out."""
     machine = report["machine"]
@@ -154,9 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--into", type=Path, default=RESULTS, metavar="FOLDER")
     args = parser.parse_args(argv)
     try:
-        report = joined([read_report(path) for path in args.files])
+        report = merge(sorted((read_report(path) for path in args.files), key=lambda r: str(r["date"])))
         name = name_of(report, args.machine, args.part)
-        datetime.date.fromisoformat(report["date"][:10])
         wrong = faults(name, report)
         if wrong:
             raise ValueError(f"{name}: {'; '.join(wrong)}")

@@ -29,7 +29,7 @@ def report(**more: Any) -> dict[str, Any]:
         "format": 1,
         "date": "2026-11-22T06:00:00+00:00",
         "machine": {**machine, "versions": {"torch": "2.13.0", "triton": "3.7.1"}},
-        "options": {"quick": False},
+        "options": {"quick": False, "pattern": ""},
         "ceilings": [],
         "results": [],
         "foreign_load": 0.0,
@@ -121,12 +121,15 @@ def test_files_of_one_run_become_one(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert result_files.main(command) == 0
     (result,) = result_files.load(into)
     assert result.path.name == "2026-11-22_amd-epyc-zen5-2-cores_ab.json"
-    assert [r["group"] for r in result.records] == ["a", "b"]
+    assert [r["group"] for r in result.records] == ["b", "a"]
     assert (result.report["date"], result.report["foreign_load"]) == ("2026-11-22T06:00:00+00:00", 0.1)
     assert result_files.main(command) == 2
     assert "exists" in capsys.readouterr().err
-    assert result_files.main([files[0], files[0], "--into", str(into)]) == 2
-    assert "the same groups" in capsys.readouterr().err
+    other = report(results=[record("c")])
+    other["machine"]["revision"] = "def"
+    write(tmp_path, "c.json", other)
+    assert result_files.main([files[0], str(tmp_path / "c.json"), "--into", str(into)]) == 2
+    assert "their machines differ" in capsys.readouterr().err
 
 
 def gpu(name: str = "NVIDIA H200") -> dict[str, Any]:

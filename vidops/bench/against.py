@@ -171,8 +171,10 @@ def _machine(report: Report, device: str) -> str:
 
 
 def _chosen(record: Record, report: Report) -> bool:
-    """Whether the options of a run choose a kernel of another report; a quick run chooses what it has."""
+    """Whether a run should hold a kernel of another report, by its options and its time; a quick one holds few."""
     options = report.get("options", {})
+    if record["group"] in report.get("left", ()):
+        return False  # its time had run out
     if options.get("quick"):
         return any(
             r["group"] == record["group"] and r["layout"] == record["layout"] for r in report["results"]

@@ -15,7 +15,7 @@ from .case import Benchmark, Run, Tensors, Workload, in_layout
 from .check import Verdict, compare, poison, tensors_of
 from .machine import cache_bytes
 
-__all__ = ["Data", "Prepared", "Variant", "compiled"]
+__all__ = ["Data", "Prepared", "Variant", "compiled", "traffic"]
 
 Step = Callable[[], Any]
 
@@ -169,15 +169,7 @@ class Data:
 
     def traffic(self, direction: str) -> int:
         """Bytes that must move: inputs, gradients and results, each once."""
-        outputs, _ = self.truth("forward")
-        direction = "backward" if direction == "backward" else "forward"
-        if self.benchmark.traffic is not None:
-            return self.benchmark.traffic(direction, self._first, outputs)
-        written = sum(t.nbytes for t in outputs)
-        if direction == "forward":
-            return self.input_bytes + written
-        gradients = sum(t.nbytes for t in self._first if t.is_floating_point())
-        return self.input_bytes + written + gradients
+        return traffic(self.benchmark, direction, self._first, self.truth("forward")[0])
 
     def result_bytes(self, direction: str) -> int:
         """Bytes of what a call returns."""
@@ -222,6 +214,30 @@ class Data:
             return torch.empty_like(x).copy_(x)
 
         return step
+
+
+def traffic(benchmark: Benchmark, direction: str, inputs: Tensors, outputs: Tensors) -> int:
+    """Bytes that an operator must move: inputs, gradients and results, each once, or what its case says.
+
+    Args:
+        benchmark: the operator's case.
+        direction: ``"forward"`` or ``"backward"``; the calls count as the former.
+        inputs: one set, of any device, fake ones too.
+        outputs: its results.
+
+    Example:
+        >>> from .case import load_benchmarks
+        >>> x = torch.zeros(1, 8, 2, 2, 2)
+        >>> traffic(load_benchmarks()["temporal_shift"], "forward", (x,), (x,))
+        512
+    """
+    direction = "backward" if direction == "backward" else "forward"
+    if benchmark.traffic is not None:
+        return benchmark.traffic(direction, inputs, outputs)
+    read, written = (sum(t.nbytes for t in tensors) for tensors in (inputs, outputs))
+    if direction == "forward":
+        return read + written
+    return read + written + sum(t.nbytes for t in inputs if t.is_floating_point())
 
 
 def _cast(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensors:

@@ -30,6 +30,7 @@ from .projection import (
     squeeze,
     squeezed_grid,
 )
+from .roofline import roofline, roofline_points
 from .sweep import sweep_plot
 from .training import accuracy_bars, run_curves, training_curves
 
@@ -88,6 +89,8 @@ __all__ = [
     "pathways_of",
     "read_report",
     "read_shown",
+    "roofline",
+    "roofline_points",
     "run_curves",
     "save",
     "save_actor_video",
