@@ -14,9 +14,10 @@ from tests.bench.common import kernel
 from tests.ops.common import device_for
 from vidops.bench import Options, Target, ceilings, load_benchmarks
 from vidops.bench import machine as machine_module
-from vidops.bench.harness import _ceiling, _figures, plan
+from vidops.bench.harness import _figures, plan
 from vidops.bench.judge import FOREIGN_LOAD_LIMIT, relate
 from vidops.bench.machine import LoadMeter, cache_bytes, describe, peak_growth
+from vidops.bench.records import ceiling_of
 from vidops.bench.report import group_lines
 from vidops.bench.timing import CpuClock, Effort, Timing, interleave
 from vidops.ops.backends import OPERATORS
@@ -173,9 +174,9 @@ def test_no_variant_is_faster_than_the_least_possible_time() -> None:
     rates = {"fma": 1e9, "fma_by": "fp32 product", "matrix": 8e9, "matrix_by": "bf16 product"}
     products = 6272**2 * 512
     slow, fast, copy = (Timing.of([seconds]) for seconds in (30.0, 10.0, 0.01))
-    assert _ceiling(group, rates, [slow]) == (1e9, "fp32 product")
-    assert _ceiling(group, rates, []) == (1e9, "fp32 product")
-    ceiling = _ceiling(group, rates, [slow, fast])
+    assert ceiling_of(group, rates, [slow]) == (1e9, "fp32 product")
+    assert ceiling_of(group, rates, []) == (1e9, "fp32 product")
+    ceiling = ceiling_of(group, rates, [slow, fast])
     assert ceiling == (products / 10.0, "the fastest of these")
     timings = {"copy": copy}
     found = [_figures(timing, timings, 1, group, ceiling) for timing in (fast, slow)]
@@ -189,8 +190,8 @@ def test_products_of_matrices_in_16_bits_are_a_gpus_matrix_units() -> None:
     pattern = "{}/cpu/*forward"
     for operator, by in (("nonlocal_attention", "bf16 product"), ("temporal_conv", "fp32")):
         group = plan(Options(pattern.format(operator), ("reference",), threads=(1,)))[0]
-        assert _ceiling(replace(group, dtype="bfloat16"), rates, [])[1] == by
-        assert _ceiling(group, rates, [])[1] == "fp32"
+        assert ceiling_of(replace(group, dtype="bfloat16"), rates, [])[1] == by
+        assert ceiling_of(group, rates, [])[1] == "fp32"
 
 
 def test_the_rate_is_of_the_faster_product(monkeypatch: pytest.MonkeyPatch) -> None:

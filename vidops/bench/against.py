@@ -9,13 +9,13 @@ of both runs.
 
 from __future__ import annotations
 
-import fnmatch
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .judge import Record, overloaded
+from .plan import selects
 from .report import number_text, seconds_text
 
 __all__ = ["TOLERANCE", "Change", "Comparison", "compare", "compare_lines"]
@@ -180,7 +180,7 @@ def _chosen(record: Record, report: Report) -> bool:
             r["group"] == record["group"] and r["layout"] == record["layout"] for r in report["results"]
         )
     return (
-        fnmatch.fnmatchcase(record["group"], f"*{options.get('pattern') or ''}*")
+        selects(options.get("pattern") or "", record["group"])
         and (not options.get("backends") or record["variant"] in options["backends"])
         and (not options.get("threads") or record["threads"] in (None, *options["threads"]))
     )
@@ -220,7 +220,7 @@ def _floors(now: Record, before: Record) -> Measure | None:
         r["floor_by"] == "arithmetic" and r.get("products_ceiling_by") == "the fastest of these" for r in pair
     ):
         return None
-    if any(now[key] != before[key] for key in ("bytes", "products", "floor_by")):
+    if any(now.get(key) != before.get(key) for key in ("bytes", "products", "floor_by")):
         return None
     ranges = [_range(r, r["floor_seconds"]) for r in pair]
     return Measure("x floor", before["floor_multiple"], now["floor_multiple"], ranges[1], ranges[0])

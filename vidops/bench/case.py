@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Baseline", "Benchmark", "Target", "Workload", "in_layout", "load_benchmarks"]
+__all__ = ["Baseline", "Benchmark", "Case", "Target", "Workload", "in_layout", "load_benchmarks"]
 
 Params = Mapping[str, Any]
 Tensors = tuple[Tensor, ...]
 Run = Callable[[Params, Tensors], Any]
 
 # What is timed: the operator, its gradients alone, or the cost of a call on a clip too small to matter.
-DIRECTIONS = ("forward", "backward", "call", "call_grad")
+# Of a network: logits, or loss and gradients.
+DIRECTIONS = ("forward", "backward", "call", "call_grad", "inference", "training")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Target:
     """A figure that a kernel has to reach.
 
     Attributes:
-        direction: ``"forward"``, ``"backward"``, ``"call"`` or ``"call_grad"``.
+        direction: ``"forward"``, ``"backward"``, ``"call"`` or ``"call_grad"``; of a network ``"inference"`` or
+            ``"training"``.
         metric: ``"speedup"`` (baseline time / kernel time, at least ``limit``), or at most ``limit`` of
             ``"floor"`` (multiples of the least possible time), ``"copy"`` (multiples of
             ``empty_like(x).copy_(x)``), ``"own forward"`` (multiples of the same kernel's forward, in the same
@@ -143,38 +145,47 @@ def _no_products(params: Params, direction: str) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """Everything the harness has to know of an operator.
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is measured: an operator, or the networks.
 
     Attributes:
-        operator: its name in the registry and of the file in ``vidops/bench/cases``.
+        operator: its name: the first part of its groups' names.
+        workloads: sizes to time.
+        products: ``products(params, direction)``: multiply-adds that must be done.
+        matrix: whether they are matrix products, for which a GPU has units of their own in 16 bits.
+    """
+
+    operator: str
+    workloads: tuple[Workload, ...]
+    products: Callable[[Params, str], int] = _no_products
+    matrix: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark(Case):
+    """Everything the harness has to know of an operator, whose name is that of the file in ``vidops/bench/cases``.
+
+    Attributes:
         inputs: ``inputs(params, generator)`` returns one set of fp64 or integer tensors, clips contiguous, on the
             default device, which is the generator's.
         call: ``call(params, tensors, backend)`` runs the public operator. It returns a tensor or a tuple of
             tensors; None among them is left out.
         eager: plain PyTorch forms of it, by name.
-        workloads: sizes to time.
         small: parameters of small inputs that reach every special case, for tests and memory checkers; the first
             has odd sizes and every argument, and stands for all where one must do.
         library: the nearest library kernels, by name.
-        products: ``products(params, direction)``: multiply-adds that must be done.
-        matrix: whether they are matrix products, for which a GPU has units of their own in 16 bits.
         traffic: ``traffic(direction, inputs, outputs)``: bytes that must move, from the tensors; None: every
             input is read once and every result written once.
         clips: which inputs are clips, whose memory layout varies; of those that a size has.
         batched: which inputs hold one entry a clip along their first axis; of those that a size has.
     """
 
-    operator: str
     inputs: Callable[[Params, torch.Generator], Tensors]
     call: Callable[[Params, Tensors, str | None], Any]
     eager: Mapping[str, Baseline]
-    workloads: tuple[Workload, ...]
     small: tuple[Params, ...]
     library: Mapping[str, Baseline] = field(default_factory=dict)
-    products: Callable[[Params, str], int] = _no_products
-    matrix: bool = False
     traffic: Callable[[str, Tensors, Tensors], int] | None = None
     clips: tuple[int, ...] = (0,)
     batched: tuple[int, ...] = (0,)

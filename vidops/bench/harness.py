@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import datetime
-import fnmatch
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Protocol
 
 import torch
 
-from ..ops.backends import BACKENDS, OPERATORS, PREFERENCE
 from . import machine
-from .case import Benchmark, Workload, load_benchmarks
+from .case import Benchmark, Workload
 from .ceilings import Rates, copy_step, measure_rates
 from .judge import FOREIGN_LOAD_LIMIT, Record, relate
-from .timing import Effort, Timing, clock_for, interleave
+from .plan import Group, Options, left_out, plan
+from .records import ceiling_of, record_of
+from .timing import Timing, clock_for, interleave
 from .variants import Data, Prepared, Variant, compiled
 
 __all__ = ["FORMAT", "Group", "Options", "plan", "run", "variants"]
@@ -24,161 +24,6 @@ __all__ = ["FORMAT", "Group", "Options", "plan", "run", "variants"]
 FORMAT = 1
 
 _COPY, _FRESH = "copy", "fresh copy"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to measure.
-
-    Attributes:
-        pattern: part of a group's name, with ``*`` and ``?``; empty for all.
-        backends: kernels to time; None for all that an automatic choice considers and that can run here.
-        threads: thread counts of CPU groups; None for one and all.
-        quick: a few sizes, in their first layout and dtype, and fewer samples.
-        compile: time ``torch.compile(reference)`` too, which takes long to build.
-    """
-
-    pattern: str = ""
-    backends: tuple[str, ...] | None = None
-    threads: tuple[int, ...] | None = None
-    quick: bool = False
-    compile: bool = False
-
-    def effort(self) -> Effort:
-        """How long to measure."""
-        return Effort(rounds=11, least=3, budget=0.4) if self.quick else Effort()
-
-
-@dataclass(frozen=True)
-class Group:
-    """Variants that are timed together: one operator, size, dtype, direction and number of threads."""
-
-    benchmark: Benchmark
-    workload: Workload
-    dtype: str
-    layouts: tuple[str, ...]
-    direction: str
-    threads: int | None
-    backends: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """Its name: what patterns are matched with."""
-        threads = (f"{self.threads}-thread",) if self.threads else ()
-        size = self.workload
-        parts = (self.benchmark.operator, size.device, size.name, self.dtype, self.direction, *threads)
-        return "/".join(parts)
-
-
-def _usable(backend: str, operator: str, device: str) -> str:
-    """Why a backend's kernel of an operator is not timed on a device, or nothing."""
-    if backend == "triton" and (device == "cpu" or not torch.cuda.is_available()):
-        return "Triton needs a GPU; the speed of its interpreter means nothing"
-    if device == "cuda" and not torch.cuda.is_available():
-        return "no GPU is visible"
-    return OPERATORS[operator].why_not(backend, device)
-
-
-def _backends(options: Options, operator: str, device: str) -> tuple[str, ...]:
-    wanted = options.backends or [name for name in PREFERENCE[device] if name != "reference"]
-    return tuple(name for name in wanted if not _usable(name, operator, device))
-
-
-def plan(options: Options) -> list[Group]:
-    """List the groups that the options choose and this machine can run.
-
-    Args:
-        options: what to measure.
-
-    Returns:
-        Groups in the order of the cases.
-
-    Raises:
-        ValueError: a backend is unknown, nothing is called like the pattern, or a thread count is below 1.
-        RuntimeError: a backend that was asked for runs none of the cases here; the text says why.
-
-    Example:
-        >>> [g.name for g in plan(Options("temporal_shift/cpu/1x256*backward", ("reference",), threads=(1,)))]
-        ['temporal_shift/cpu/1x256x8x56x56/float32/backward/1-thread']
-    """
-    for name in options.backends or ():
-        if name not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
-    if options.threads is not None and min(options.threads, default=0) < 1:
-        raise ValueError(f"threads must be at least 1, got {options.threads}")
-    benchmarks = load_benchmarks()
-    everything = list(_groups(options, benchmarks))
-    groups = [g for g in everything if fnmatch.fnmatchcase(g.name, f"*{options.pattern}*")]
-    if not groups:
-        shows = "`vidops bench --list` shows what there is"
-        if options.quick and plan(replace(options, quick=False)):
-            raise ValueError(f"--quick leaves out all that is called like {options.pattern!r}; {shows}")
-        raise ValueError(f"nothing is called like {options.pattern!r}; {shows}")
-    runnable = [g for g in groups if g.backends]
-    for name in options.backends or ():
-        if not any(name in g.backends for g in runnable):
-            reasons = {_usable(name, g.benchmark.operator, g.workload.device) for g in groups}
-            raise RuntimeError(
-                f"backend {name!r} runs none of these cases here: {'; '.join(sorted(reasons))}"
-            )
-    if not runnable:
-        missing = sorted({BACKENDS[name].missing for name in BACKENDS if BACKENDS[name].missing})
-        raise RuntimeError(f"no backend but the reference runs these cases here: {'; '.join(missing)}")
-    return runnable
-
-
-def _groups(options: Options, benchmarks: dict[str, Benchmark]) -> Iterator[Group]:
-    available = torch.get_num_threads()
-    threads: tuple[int, ...] = options.threads or tuple(sorted({1, available}))
-    if options.quick and options.threads is None:
-        threads = (available,)
-    for operator, benchmark in benchmarks.items():
-        for workload in benchmark.workloads:
-            if options.quick and not workload.quick:
-                continue
-            some = slice(1) if options.quick else slice(None)
-            backends = _backends(options, operator, workload.device)
-            for dtype in workload.dtypes[some]:
-                for direction in workload.directions:
-                    counts = threads if workload.device == "cpu" else (None,)
-                    if direction.startswith("call"):
-                        counts = counts[-1:]
-                    for count in counts:
-                        yield Group(
-                            benchmark, workload, dtype, workload.layouts[some], direction, count, backends
-                        )
-
-
-def left_out(options: Options) -> list[str]:
-    """Say what ``--quick`` leaves out of what the other options choose.
-
-    Example:
-        >>> for line in left_out(Options("temporal_shift/cpu/*forward", ("reference",), quick=True)):
-        ...     print(line)  # doctest: +ELLIPSIS
-        --quick: ... of ... groups, with fewer samples; left out:
-        ...
-    """
-    if not options.quick:
-        return []
-    groups, everything = plan(options), plan(replace(options, quick=False))
-    lines = [f"--quick: {len(groups)} of {len(everything)} groups, with fewer samples; left out:"]
-    kept = {(g.benchmark.operator, g.workload.name) for g in groups}
-    sizes: dict[str, list[str]] = {}
-    for group in everything:
-        operator, size = group.benchmark.operator, group.workload.name
-        names = sizes.setdefault(operator, [])
-        if (operator, size) not in kept and size not in names:
-            names.append(size)
-    lines += [f"  {operator}: {', '.join(names)}" for operator, names in sizes.items() if names]
-    for what, of in (
-        ("layouts", lambda g: g.layouts),
-        ("dtypes", lambda g: (g.dtype,)),
-        ("threads", lambda g: (g.threads,)),
-    ):
-        used = {value for g in groups for value in of(g)}
-        more = dict.fromkeys(str(value) for g in everything for value in of(g) if value not in used)
-        lines += [f"  {what}: {', '.join(more)}"] if more else []
-    return lines
 
 
 def run(
@@ -221,7 +66,7 @@ def run(
         "results": [],
     }
     rates: dict[tuple[str, int | None], Rates] = {}
-    data: Data | None = None
+    data: Measured | None = None
     with machine.LoadMeter() as meter:
         for number, group in enumerate(groups, 1):
             if enough and number > 1 and enough():
@@ -233,13 +78,11 @@ def run(
                 if key not in rates:
                     rates[key] = measure_rates(key[0], options.effort())
                     report["ceilings"].append({"device": key[0], "threads": key[1], **rates[key]})
-                if data is None or (data.workload, data.dtype) != (
-                    group.workload,
-                    getattr(torch, group.dtype),
-                ):
+                dtype = getattr(torch, group.dtype)
+                if data is None or (data.workload, data.dtype) != (group.workload, dtype):
                     data = None  # the old tensors go before the new ones come
-                    data = Data(group.benchmark, group.workload, getattr(torch, group.dtype))
-                records = _measure(group, data, rates[key], options)
+                    data = _measured(group, dtype)
+                records = data.measure(group, rates[key], options)
                 relate(records, group.workload.targets, report["results"])
             report["results"] += records
             report["left"].remove(group.name)
@@ -248,6 +91,36 @@ def run(
                 finished(records, report)
     report["foreign_load"] = meter.cores
     return report
+
+
+class Measured(Protocol):
+    """The inputs of a workload in a dtype, and what measures the variants of a group on them."""
+
+    workload: Workload
+    dtype: torch.dtype
+
+    def measure(self, group: Group, rates: Rates, options: Options) -> list[Record]:
+        """A record a variant."""
+
+
+class MeasuredOperator:
+    """See `Measured`."""
+
+    def __init__(self, benchmark: Benchmark, workload: Workload, dtype: torch.dtype) -> None:
+        self.workload, self.dtype = workload, dtype
+        self.data = Data(benchmark, workload, dtype)
+
+    def measure(self, group: Group, rates: Rates, options: Options) -> list[Record]:
+        """A record a variant."""
+        return _measure(group, self.data, rates, options)
+
+
+def _measured(group: Group, dtype: torch.dtype) -> Measured:
+    if isinstance(group.benchmark, Benchmark):
+        return MeasuredOperator(group.benchmark, group.workload, dtype)
+    from .network_timing import MeasuredNetwork
+
+    return MeasuredNetwork(group.workload, dtype)
 
 
 @contextmanager
@@ -277,6 +150,8 @@ def variants(group: Group, *, compile_reference: bool = False) -> list[Variant]:
         'cat/NCTHW'
     """
     benchmark = group.benchmark
+    if not isinstance(benchmark, Benchmark):
+        raise TypeError(f"{group.name} is no operator's group")
 
     def kernel(backend: str) -> Callable[..., Any]:
         return lambda params, tensors: benchmark.call(params, tensors, backend)
@@ -300,11 +175,11 @@ def _measure(group: Group, data: Data, rates: Rates, options: Options) -> list[R
             reason = str(error).strip().splitlines()[0][:300]
             ours = variant.kind == "kernel" and not isinstance(error, torch.OutOfMemoryError)
             status = "wrong" if ours else "unavailable"
-            records.append(_record(group, variant, status=status, reason=reason))
+            records.append(record_of(group, variant, status=status, reason=reason))
             continue
         if prepared.verdict.reason:
             records.append(
-                _record(group, variant, prepared=prepared, status="wrong", reason=prepared.verdict.reason)
+                record_of(group, variant, prepared.verdict, status="wrong", reason=prepared.verdict.reason)
             )
         else:
             ready.append(prepared)
@@ -318,9 +193,9 @@ def _measure(group: Group, data: Data, rates: Rates, options: Options) -> list[R
     with machine.LoadMeter() as meter, torch.inference_mode(direction in ("forward", "call")):
         timings = interleave(steps, clock_for(device, direction), options.effort())
     growth = {} if timed_call else _growth(ready, timings, device, direction)
-    ceiling = _ceiling(group, rates, [timings[p.variant.key] for p in ready])
+    ceiling = ceiling_of(group, rates, [timings[p.variant.key] for p in ready])
     for prepared in ready:
-        record = _record(group, prepared.variant, prepared=prepared, status="ok")
+        record = record_of(group, prepared.variant, prepared.verdict, status="ok")
         timing, grown = timings[prepared.variant.key], growth.get(prepared.variant.key)
         record.update(_figures(timing, timings, traffic, group, ceiling))
         record["foreign_load"] = meter.cores
@@ -342,36 +217,6 @@ def _growth(
             for p in ready
             if p.variant.kind == "kernel" or p is fastest
         }
-
-
-def _record(group: Group, variant: Variant, *, prepared: Prepared | None = None, **more: Any) -> Record:
-    verdict = prepared.verdict if prepared else None
-    return {
-        "group": group.name,
-        "operator": group.benchmark.operator,
-        "workload": group.workload.name,
-        "device": group.workload.device,
-        "dtype": group.dtype,
-        "direction": group.direction,
-        "threads": group.threads,
-        "variant": variant.name,
-        "kind": variant.kind,
-        "layout": variant.layout,
-        "error": verdict.error if verdict else None,
-        "allowed_error": verdict.allowed if verdict else None,
-        "reason": "",
-        **more,
-    }
-
-
-def _ceiling(group: Group, rates: Rates, timings: list[Timing]) -> tuple[float, str]:
-    """The most multiply-adds a second that are known of here, and what does them: a ceiling, or a variant above it."""
-    unit = "matrix" if group.benchmark.matrix and group.dtype in ("float16", "bfloat16") else "fma"
-    products = group.benchmark.products(group.workload.params, group.direction)
-    fastest = max((products / timing.median for timing in timings), default=0.0)
-    if fastest > rates[unit]:
-        return fastest, "the fastest of these"
-    return rates[unit], rates[f"{unit}_by"]
 
 
 def _figures(

@@ -25,12 +25,13 @@ __all__ = [
     "write_report",
 ]
 
+_BYTES, _CLIPS = "GB/s", "clips/s"  # a network's rate stands where an operator's does
 # title, width; numbers are set to the right
 _COLUMNS = (
     ("", 15),
     ("layout", 7),
     ("time", 10),
-    ("GB/s", 7),
+    (_BYTES, 7),
     ("x floor", 8),
     ("x copy", 7),
     ("vs eager", 9),
@@ -50,7 +51,10 @@ columns:
   x copy     times what a copy of as many bytes took in the same run
   vs eager   speed-up over the fastest form of eager PyTorch
   +memory    most memory held besides inputs and results
-  error      largest difference from fp64, over the largest value in fp64
+  error      largest difference from fp64, over the largest value in fp64; of a network, norm over norm
+networks (`vidops bench network`): clips/s; x floor is times what their multiply-adds alone would take, vs eager the
+             speed-up over the same network on the reference, +memory is held besides weights, clips and gradients;
+             graph: the reference replayed from a CUDA graph, fused graph: the fused network
 foreign load: cores that other processes kept busy meanwhile; above 0.3 no target of the CPU is judged
 """
 _DIRECTIONS = {"call": "one call, no gradients", "call_grad": "one call, with gradients"}
@@ -98,7 +102,7 @@ def group_lines(records: Sequence[Record], *, targets: bool = True) -> list[str]
     lines = [
         f"{first['operator']}  {size} on {first['device']}{threads}: {direction}",
         *_conditions(records),
-        "  " + _row([title for title, _ in _COLUMNS]).rstrip(),
+        "  " + _row(_titles(records)).rstrip(),
     ]
     best = next((r["best"].get("eager", {}).get("variant") for r in records if r.get("best")), None)
     for record in records:
@@ -127,6 +131,18 @@ def grouped(report: dict[str, Any]) -> list[list[Record]]:
     return list(groups.values())
 
 
+def _titles(records: Sequence[Record]) -> list[str]:
+    network = any("clips_per_second" in record for record in records)
+    return [_CLIPS if network and title == _BYTES else title for title, _ in _COLUMNS]
+
+
+def _rate(record: Record) -> str:
+    """Clips a second of a network, bytes a second of an operator."""
+    if "clips_per_second" in record:
+        return number_text(record["clips_per_second"])
+    return number_text(record.get("bytes_per_second"), 1e9)
+
+
 def _row(cells: Sequence[str]) -> str:
     return "  ".join(
         f"{cell:<{width}}" if i < _LEFT else f"{cell:>{width}}"
@@ -144,7 +160,7 @@ def _cells(record: Record) -> list[str]:
         _label(record),
         record["layout"],
         seconds_text(record["seconds"]),
-        number_text(record.get("bytes_per_second"), 1e9),
+        _rate(record),
         number_text(record.get("floor_multiple")),
         number_text(record.get("copy_multiple")),
         "" if ratio is None else f"{number_text(ratio)} x",
@@ -166,6 +182,10 @@ def _conditions(records: Sequence[Record]) -> list[str]:
             by = f"{number_text(record['products_ceiling'], 1e9)} G products/s, {record['products_ceiling_by']}"
         floor = f"floor {seconds_text(record['floor_seconds'])} ({by})"
         parts.append(f"{megabytes:.1f} MB to move, copied at {rate:.1f} GB/s; {floor}")
+    if "clips_per_second" in record:
+        done_at = f"{number_text(record['products_ceiling'], 1e9)} G/s, {record['products_ceiling_by']}"
+        floor = seconds_text(record["floor_seconds"])
+        parts.append(f"{number_text(record['products'], 1e9)} G multiply-adds: {floor} at {done_at}")
     if record["device"] == "cpu":
         load = record["foreign_load"]
         parts.append("foreign load unknown" if load is None else f"foreign load {load:.2f}")

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vidops.bench.judge import Record
 
-HELP = (
-    "measure the operators: time, bandwidth, multiple of the least possible time, speed-up over eager PyTorch"
-)
+HELP = "measure operators or networks: time, rate, multiple of the least possible time, speed-up over eager PyTorch"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = LEGEND
     parser.add_argument(
-        "pattern", nargs="?", default="", metavar="PATTERN", help="part of a name of --list; * and ?"
+        "pattern",
+        nargs="?",
+        default="",
+        metavar="PATTERN",
+        help="part of a name of --list; * and ?. All operators without one; networks are measured by `network`,"
+        " `network/cpu/mstnet` and the like",
     )
     parser.add_argument("--list", action="store_true", help="list what can be measured here and stop")
     parser.add_argument(
@@ -35,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quick", action="store_true", help="few sizes and samples; says at the end what it left out"
     )
     parser.add_argument(
-        "--compile", action="store_true", help="time torch.compile(reference) too; takes minutes"
+        "--compile",
+        action="store_true",
+        help="time torch.compile(reference) too, and of networks both; takes minutes",
     )
     parser.add_argument(
         "--limit", type=_seconds, metavar="SECONDS", help="measure no further group after this time"

@@ -34,7 +34,7 @@ def benchmark_bars(report: dict[str, Any]) -> Figure:
         raise ValueError("the report holds no kernel with a floor to draw")
     records = records[::-1]  # the first one on top
     places = range(len(records))
-    colors = {name: COLORS[i] for i, name in enumerate(("cpu", "cuda", "triton", "reference"))}
+    colors = {name: COLORS[i] for i, name in enumerate(("cpu", "cuda", "triton", "reference", "fused"))}
     fill = [colors[r["variant"]] for r in records]
     figure = new_figure(11, 1.6 + 0.3 * len(records))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1))
