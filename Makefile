@@ -53,6 +53,7 @@ learn: $(READY) ## train every tiny network on the synthetic datasets and check 
 resources: $(READY) ## tables of what the GPU kernels need, made anew where kernels have changed; nvcc and Triton, no GPU
 	$(PY) benchmarks/cuda_resources.py --write
 	$(PY) benchmarks/triton_resources.py --write
+	$(PY) benchmarks/performance_page.py
 
 bench: $(READY) ## measure the kernels against eager PyTorch
 	$(PY) -m vidops bench

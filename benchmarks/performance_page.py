@@ -20,6 +20,8 @@ from vidops.bench.report import number_text, seconds_text, value_text
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 PICTURE = PAGE.with_name("roofline.png")
+RESOURCES = Path(__file__).with_name("resources")
+ARCH = "9.0"
 UNMEASURED = readme_table.UNMEASURED
 MARK = re.compile(r"(<!-- ([a-z_]+(?: [a-z0-9_]+)?) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
@@ -194,12 +196,62 @@ def _shortfall(target: dict[str, Any]) -> float:
     return 1 - value / limit if target["metric"] in ("speedup", "share") else value / limit - 1
 
 
+def resources(operator: str) -> str:
+    """What the operator's kernels take of a multiprocessor of an H200 (sm_90), and whether any spills on any target."""
+    body = []
+    for language, path in (("CUDA", RESOURCES / "cuda.json"), ("Triton", RESOURCES / "triton.json")):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        kinds: dict[str, list[dict[str, dict[str, float]]]] = {}
+        for name, targets in kept["groups"].get(operator, {"kernels": {}})["kernels"].items():
+            kind = re.sub(r" \(\d+\)$", "", name.rsplit(": ", 1)[-1]).split("<")[0]
+            by_column = {
+                target: dict(zip(kept["columns"], row, strict=True)) for target, row in targets.items()
+            }
+            kinds.setdefault(kind, []).append(by_column)
+        for kind, kernels in kinds.items():
+            on = [kernel[ARCH] for kernel in kernels if ARCH in kernel]
+            if not on:
+                continue
+            spills = [row["spills"] + row.get("stack", 0) for kernel in kernels for row in kernel.values()]
+            worst = f"{max(spills):.0f} bytes in {sum(s > 0 for s in spills)} of {len(spills)}"
+            body.append(
+                [
+                    language,
+                    f"`{kind}`",
+                    str(len(on)),
+                    bounds(on, "threads"),
+                    bounds(on, "registers"),
+                    bounds(on, "shared"),
+                    bounds(on, "occupancy", 100.0, " %"),
+                    worst if any(spills) else "none",
+                ]
+            )
+    head = [
+        "",
+        "kernel",
+        "variants",
+        "threads",
+        "registers",
+        "shared bytes",
+        "occupancy",
+        "spills, four targets",
+    ]
+    return rows(head, body)
+
+
+def bounds(found: Sequence[dict[str, float]], column: str, factor: float = 1.0, unit: str = "") -> str:
+    """The least and the greatest of a column."""
+    low, high = (f"{factor * pick(row[column] for row in found):.0f}" for pick in (min, max))
+    return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
+
+
 def tables(results: Sequence[Result]) -> dict[str, str]:
     """Every table of the page by its mark."""
     made = {"ceilings": ceilings(results)}
     for operator in load_benchmarks():
         made[f"gpu {operator}"] = gpu_floors(operator, results)
         made[f"cpu {operator}"] = cpu_reached(operator, results)
+        made[f"resources {operator}"] = resources(operator)
     return made
 
 

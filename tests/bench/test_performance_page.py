@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,24 @@ def test_a_gpus_results_fill_the_page() -> None:
         "| NVIDIA H200 | 4000 GB/s | 30.0 T/s | 400.0 T/s | measured |"
     )
     assert "assumed; not yet measured on a GPU" in performance_page.ceilings([])
+
+
+def test_resources_in_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = ["threads", "registers", "shared", "stack", "spills", "occupancy"]
+    kernels = {
+        "a_kernel<float, 3>": {"9.0": [128, 40, 0, 0, 0, 0.75], "8.0": [128, 38, 0, 0, 0, 0.75]},
+        "a_kernel<double>": {"9.0": [256, 80, 512, 0, 0, 0.25]},
+    }
+    spilling = {
+        "fp32: b_kernel (2)": {"9.0": [32, 255, 0, 8, 0.125], "8.0": [32, 255, 0, 0, 0.125]},
+        "fp32: c_kernel": {"8.0": [32, 255, 0, 0, 0.125]},  # not compiled for this target
+    }
+    triton = [name for name in columns if name != "stack"]
+    for name, heads, found in (("cuda", columns, kernels), ("triton", triton, spilling)):
+        content = {"columns": heads, "groups": {"op": {"kernels": found}}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    monkeypatch.setattr(performance_page, "RESOURCES", tmp_path)
+    assert performance_page.resources("op").splitlines()[2:] == [
+        "| CUDA | `a_kernel` | 2 | 128 to 256 | 40 to 80 | 0 to 512 | 25 to 75 % | none |",
+        "| Triton | `b_kernel` | 1 | 32 | 255 | 0 | 12 % | 8 bytes in 1 of 2 |",
+    ]
