@@ -14,10 +14,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..ops.layouts import empty_clip, layout_of
+from ..tuning import Knob
 
-__all__ = ["Tile", "Walk", "alignment", "far", "native", "native_like", "power", "tile", "walk"]
-
-LINE = 128  # bytes of neighbouring channels in a channels-last tile
+__all__ = [
+    "Runs", "Tile", "Tiles", "Walk", "alignment", "elements", "far", "native", "native_like", "power", "tile", "walk",
+]  # fmt: skip
 
 
 class Walk(NamedTuple):
@@ -113,19 +114,61 @@ class Tile(NamedTuple):
 
 
 @functools.lru_cache(maxsize=256)
-def tile(share: int, channels: int, positions: int, last: bool, element_size: int) -> Tile:
+def tile(
+    share: int, channels: int, positions: int, last: bool, element_size: int, most: int = 4, line: int = 128
+) -> Tile:
     """The tile of ``share`` elements a thread.
 
-    Channels last: a line of channels, and as many positions as four warps fit. Planar: one channel (its taps
-    are then scalars) and, of four, two or one warp's run of positions, that which leaves fewest lanes idle;
-    where half a warp's run holds all positions, one warp has several channels.
+    Channels last: a ``line`` of channels, in bytes, and as many positions as ``most`` warps fit. Planar: one channel
+    (its taps are then scalars) and, of ``most`` warps' runs of positions, of half as many and so on, that which leaves
+    fewest lanes idle; where half a warp's run holds all positions, one warp has several channels.
     """
     warp = 32 * share
     if last:
-        c_block = min(power(channels), LINE // element_size)
-        return Tile(c_block, 4 * warp // c_block, 4)
+        c_block = min(power(channels), line // element_size, most * warp)
+        return Tile(c_block, most * warp // c_block, most)
     if 2 * positions <= warp:
         p_block = power(positions)
         return Tile(min(power(channels), warp // p_block), p_block, 1)
-    warps = min((4, 2, 1), key=lambda n: -(-positions // (n * warp)) * n)
+    counts = [most >> i for i in range(most.bit_length())]
+    warps = min(counts, key=lambda n: -(-positions // (n * warp)) * n)
     return Tile(1, warps * warp, warps)
+
+
+class Tiles:
+    """An operator's tiles, with what a measurement may change of them.
+
+    ``warps`` of a program, at most: fewer leave no lanes idle in small frames and more programs to an SM, more share
+    what a program sets up; 16 are more than any of these kernels has work for. ``line``: a warp reads bytes of memory
+    in sectors of 32 and caches hold lines of 128, so 64 is half a line and 256 two.
+    """
+
+    def __init__(self, operator: str) -> None:
+        self.warps = Knob(operator, "triton", "warps", 4, (2, 4, 8))
+        self.line = Knob(operator, "triton", "line", 128, (64, 128, 256))
+
+    def __call__(self, share: int, channels: int, positions: int, last: bool, element_size: int) -> Tile:
+        """The tile of ``share`` elements a thread."""
+        return tile(share, channels, positions, last, element_size, self.warps.value, self.line.value)
+
+
+class Runs:
+    """Runs of tiles of kernels that keep something over a run: taps, weights, or sums that each run writes once.
+
+    ``programs`` fill a large GPU several times over (132 SMs of 8 to 16 programs each); with more to do each gets a
+    run of tiles, ``run`` of them at most: the longer, the less is set up and written, and the fewer programs end
+    together. They are arguments of a launch: nothing is compiled anew.
+    """
+
+    def __init__(self, operator: str) -> None:
+        self.programs = Knob(operator, "triton", "programs", 4096, (1024, 2048, 4096, 8192))
+        self.run = Knob(operator, "triton", "run", 16, (4, 16, 64))
+
+    def __call__(self, tiles: int, crowd: int = 1) -> int:
+        """Tiles of a program, of so many; ``crowd`` times fewer programs are wanted."""
+        return max(1, min(self.run.value, tiles // (self.programs.value // crowd)))
+
+
+def elements(knob: Knob[int], element_size: int) -> int:
+    """Elements a thread, of a knob in bytes."""
+    return max(knob.value // element_size, 1)

@@ -7,7 +7,7 @@ first; kt frames come from the second level. The rows of the kernel are a loop, 
 
 The gradient of x is the same with the taps turned round: an element collects, of every tap, the gradient that it has
 made, which under a stride not every tap has. The taps' gradient is KW sums a program for one row of the kernel, over a
-run of tiles; a second kernel adds the runs in a fixed order. The split depends on shapes alone.
+run of tiles; a second kernel adds the runs in a fixed order. The split depends on shapes and knobs alone.
 
 Not yet measured on a GPU.
 """
@@ -23,15 +23,18 @@ import triton.language as tl
 from torch import Tensor
 
 from ..ops.layouts import clip_strides, empty_clip, layout_of
-from ._clip import Walk, native, native_like, tile, walk
+from ..tuning import Knob
+from ._clip import Runs, Tiles, Walk, elements, native, native_like, walk
 from ._compile import CompileCase, meta_clip
 from ._device import device, narrow, sum_along, widen
 from ._register import operator, wrap_triton
 from ._temporal_kernels import temporal_conv_sum_kernel
 
-SHARE = {2: 4, 4: 4, 8: 2}  # elements of a tile a thread, by bytes an element
-SHARE_WEIGHT = {2: 4, 4: 2, 8: 1}
-PROGRAMS, LONGEST_RUN = 4096, 16  # of the taps' gradient, as temporal_conv's
+# Elements of a tile a thread, half as many of fp64: each is asked for once a tap, so that they are few.
+SHARE = Knob("depthwise_conv3d", "triton", "share", 4, (2, 4, 8))
+# Bytes of a tile a thread of the taps' gradient, which has as many sums as a row of the kernel for each of them.
+BYTES_WEIGHT = Knob("depthwise_conv3d", "triton", "bytes_weight", 8, (4, 8, 16))
+TILES, RUNS = Tiles("depthwise_conv3d"), Runs("depthwise_conv3d")
 ROWS, COLUMNS, WARPS = 64, 32, 4
 
 STEPS = ["x_n", "x_c", "x_t", "x_p", "y_n", "y_c", "y_t", "y_p"]
@@ -184,7 +187,8 @@ def _convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, geometry: dict[str, int], transposed: bool
 ) -> None:
     at, out = walk(x), walk(y)
-    shape = tile(SHARE[x.element_size()], out.C, out.P, at.last, x.element_size())
+    share = SHARE.value // 2 if x.element_size() == 8 else SHARE.value
+    shape = TILES(share, out.C, out.P, at.last, x.element_size())
     blocks, p_blocks = triton.cdiv(out.C, shape.c_block), triton.cdiv(out.P, shape.p_block)
     wrap_triton(depthwise_conv3d_kernel)[(blocks * p_blocks * out.N * out.T,)](
         x, weight, x if bias is None else bias, y, *_steps(at), *_steps(out), *_sizes(x, y), blocks, p_blocks,
@@ -250,11 +254,11 @@ def depthwise_conv3d_backward(
     width = dweight.numel() + dbias.numel()
     if width:
         at, out = walk(x), walk(grad)
-        shape = tile(SHARE_WEIGHT[x.element_size()], out.C, out.P, at.last, x.element_size())
+        shape = TILES(elements(BYTES_WEIGHT, x.element_size()), out.C, out.P, at.last, x.element_size())
         blocks, p_blocks = triton.cdiv(out.C, shape.c_block), triton.cdiv(out.P, shape.p_block)
         blocks_of = blocks * (geometry["KT"] * geometry["KH"] if need_weight else 1)
         items = out.N * out.T * p_blocks
-        run = max(1, min(LONGEST_RUN, items * blocks_of // PROGRAMS))
+        run = RUNS(items * blocks_of)
         rows = triton.cdiv(items, run)
         partial = x.new_empty(
             (rows, width), dtype=torch.float64 if x.dtype == torch.float64 else torch.float32

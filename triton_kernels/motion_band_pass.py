@@ -17,6 +17,7 @@ import triton
 from torch import Tensor
 
 from ..ops.layouts import clip_strides, empty_clip
+from ..tuning import Knob
 from ._band_pass_kernels import (
     band_pass_adjoint_kernel,
     band_pass_combine_kernel,
@@ -25,13 +26,14 @@ from ._band_pass_kernels import (
     band_pass_frames_kernel,
     band_pass_taps_kernel,
 )
-from ._clip import Tile, native, native_like, tile, walk
+from ._clip import Runs, Tile, Tiles, native, native_like, walk
 from ._compile import CompileCase, meta_clip
 from ._register import operator, wrap_triton
 from ._temporal_kernels import temporal_conv_sum_kernel
 
-SHARE = 4  # elements of a tile a thread; the sums of a row of taps are that many times k
-PROGRAMS, LONGEST_RUN = 4096, 16  # of the taps' gradient: each writes a row of sums, so not too many
+# Elements of a tile a thread; the sums of a row of taps are that many times k, and 8 times 9 spill.
+SHARE = Knob("motion_band_pass", "triton", "share", 4, (1, 2, 4))
+TILES, RUNS = Tiles("motion_band_pass"), Runs("motion_band_pass")
 ROWS, COLUMNS, WARPS = 64, 32, 4  # tile of the kernel that adds them
 
 _Steps = tuple[int, int, int, int]
@@ -65,7 +67,7 @@ class _Call:
     def tile(self, border: int = 0) -> tuple[Tile, int, int]:
         """A program's tile, and the number of tiles along channels and positions."""
         positions = (self.H + border) * (self.W + border)
-        shape = tile(SHARE, self.C, positions, self.at.last, 4)
+        shape = TILES(SHARE.value, self.C, positions, self.at.last, 4)
         return shape, triton.cdiv(self.C, shape.c_block), triton.cdiv(positions, shape.p_block)
 
     def combine(self, temporal: Tensor) -> Tensor:
@@ -156,7 +158,7 @@ def motion_band_pass_backward(
         z = call.combine(temporal)
         shape, blocks, p_blocks = call.tile()
         items = call.N * call.frames * p_blocks
-        run = max(1, min(LONGEST_RUN, items * blocks * call.K // PROGRAMS))
+        run = RUNS(items * blocks * call.K)
         rows = triton.cdiv(items, run)
         partial = x.new_empty((rows, dspatial.numel()), dtype=call.dtype)
         wrap_triton(band_pass_taps_kernel)[(rows * blocks * call.K,)](

@@ -35,6 +35,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ..tuning import Knob
 from ._attention_backward import (
     nonlocal_attention_sums_kernel,
     nonlocal_attention_tokens_kernel,
@@ -51,6 +52,17 @@ SLICE = 64  # elements of tokens that do not fit whole
 # memory and sums may be half of all registers; elsewhere what is multiplied goes through registers too.
 RESULTS = {8: ((64, 64), (64, 32)), 9: ((128, 64), (128, 32), (64, 32), (64, 16)), 10: ((128, 32), (64, 32))}
 TOKENS = {8: ((64, 32),), 9: ((128, 32), (64, 32), (64, 16)), 10: ((128, 32), (64, 32), (64, 16))}
+# A tile to try before those of the tables: more own tokens use what is loaded more often, fewer leave room for longer
+# steps. 64 own tokens are the least that a group of four warps multiplies at once.
+TABLE = "table"
+FIRST_OF_RESULTS = Knob(
+    "nonlocal_attention", "triton", "results", TABLE, (TABLE, "128x64", "128x32", "64x64", "64x32")
+)
+FIRST_OF_TOKENS = Knob(
+    "nonlocal_attention", "triton", "tokens", TABLE, (TABLE, "128x32", "128x16", "64x64", "64x32")
+)
+# Steps whose tokens lie in shared memory, where tokens lie there whole: three hide more of a load than two.
+STAGES = Knob("nonlocal_attention", "triton", "stages", 2, (2, 3))
 
 
 class _Device(NamedTuple):
@@ -101,9 +113,20 @@ def _fit(elements: int, most: int = 1024) -> int:
     return min(max(power(elements), 16), most)
 
 
-def _tile(whole: bool, m: int, n: int, d_slice: int, e_slice: int, columns: int) -> _Tile:
+def _tile(whole: bool, m: int, n: int, d_slice: int, e_slice: int, columns: int, stages: int = 2) -> _Tile:
     """A tile of fp16 or bf16; ptxas fails on programs of 16 warps."""
-    return _Tile(whole, m, n, d_slice, e_slice, columns, 8 if m * columns > 8192 else 4, 2)
+    return _Tile(whole, m, n, d_slice, e_slice, columns, 8 if m * columns > 8192 else 4, stages)
+
+
+def _tried(
+    first: str, table: dict[int, tuple[tuple[int, int], ...]], device: _Device
+) -> list[tuple[int, int]]:
+    """Own tokens and tokens of a step, in the order in which they are tried."""
+    found = list(table.get(device.major, table[8]))
+    if first != TABLE:
+        m, n = map(int, first.split("x"))
+        found.insert(0, (m, n))
+    return found
 
 
 def _wide_tile(D: int, E: int, columns: int, size: int, device: _Device) -> _Tile:
@@ -113,27 +136,28 @@ def _wide_tile(D: int, E: int, columns: int, size: int, device: _Device) -> _Til
 
 
 @functools.lru_cache(maxsize=256)
-def _results_tile(D: int, E: int, size: int, device: _Device) -> _Tile:
+def _results_tile(D: int, E: int, size: int, device: _Device, first: str = TABLE, stages: int = 2) -> _Tile:
     """The tile of results of E elements, of logits of D: of the forward kernel and of that of the values' gradient."""
     if size > 2:
         return _wide_tile(D, E, E, size, device)
     d, e = _fit(D), _fit(E, 512)
-    for m, n in RESULTS.get(device.major, RESULTS[8]):
-        if m * e <= device.sums and d <= device.elements and 2 * (m * d + 2 * n * (d + e)) <= device.room:
-            return _tile(True, m, n, d, d, e)
+    for m, n in _tried(first, RESULTS, device):
+        room = 2 * (m * d + stages * n * (d + e))
+        if m * e <= device.sums and d <= device.elements and room <= device.room:
+            return _tile(True, m, n, d, d, e, stages)
     n = 32 if device.major in (9, 10) else 64
     return _tile(False, 64, n, SLICE, SLICE, min(e, device.sums // 64))
 
 
 @functools.lru_cache(maxsize=256)
-def _tokens_tile(D: int, E: int, size: int, device: _Device) -> _Tile:
+def _tokens_tile(D: int, E: int, size: int, device: _Device, first: str = TABLE, stages: int = 2) -> _Tile:
     """The tile of the kernel that makes gradients of D elements, of products of D and of E."""
     if size > 2:
         return _wide_tile(D, E, D, size, device)
     d, e = _fit(D), _fit(E)
-    for m, n in TOKENS.get(device.major, TOKENS[8]):
-        if m * d <= device.sums and 2 * (m + 2 * n) * (d + e) <= device.room:
-            return _tile(True, m, n, d, e, d)
+    for m, n in _tried(first, TOKENS, device):
+        if m * d <= device.sums and 2 * (m + stages * n) * (d + e) <= device.room:
+            return _tile(True, m, n, d, e, d, stages)
     return _tile(False, 64, 64, SLICE, SLICE, min(d, 128 if device.major == 10 else 256))
 
 
@@ -146,8 +170,9 @@ class _Call:
         self.B, self.L, self.K = query.shape[0], query.shape[1], key.shape[1]
         self.D, self.E = int(query.shape[2]), int(value.shape[2])
         size = query.element_size()
-        self.results = _results_tile(self.D, self.E, size, device)
-        self.tokens = _tokens_tile(self.D, self.E, size, device)
+        stages = STAGES.value
+        self.results = _results_tile(self.D, self.E, size, device, FIRST_OF_RESULTS.value, stages)
+        self.tokens = _tokens_tile(self.D, self.E, size, device, FIRST_OF_TOKENS.value, stages)
         self.exact = size > 2
         self.scale = float(scale)
         self.constants = {

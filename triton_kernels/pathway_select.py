@@ -5,7 +5,7 @@ by frame), takes the weights of its channels once, and walks a run of tiles: a t
 before the first is used. Backward writes the pathways' gradients on the same walk and keeps, of every pathway, a
 tile of sums of gradient times pathway in registers: the floor is M + 1 clips forward and 2M + 1 backward. Where a
 program has all tiles of its channels it writes their logits' gradients; otherwise it leaves its sums, and a second
-kernel adds those of the programs in a fixed order. The split depends on shapes alone.
+kernel adds those of the programs in a fixed order. The split depends on shapes and knobs alone.
 
 Pathways may lie differently: each is read by its own steps, one element at a time where one has positions next to
 each other and another channels.
@@ -24,18 +24,21 @@ import triton.language as tl
 from torch import Tensor
 
 from ..ops.layouts import empty_clip
+from ..tuning import Knob
 from ._bilinear import divide
-from ._clip import Walk, alignment, native, tile, walk
+from ._clip import Runs, Tiles, Walk, alignment, elements, native, walk
 from ._compile import CompileCase, meta_clip
 from ._device import device, narrow, steps, sum_along, tile_at, tile_of, widen
 from ._keypoint_kernels import exponential
 from ._register import operator, wrap_triton
 
 MOST = 8  # pathways
-SHARE = {2: 8, 4: 4, 8: 2}  # elements of a tile a thread, by bytes an element: 16 bytes
-# Programs that fill a large GPU several times over; with more to do each gets a run of tiles, the longer the better:
-# weights are taken, and sums are written, once a run.
-PROGRAMS, LONGEST_RUN = 4096, 16
+# Of a tile, a thread: 16 are the widest load. Twice as much of every pathway would be most of the registers.
+BYTES = Knob("pathway_select", "triton", "bytes", 16, (8, 16))
+TILES, RUNS = (
+    Tiles("pathway_select"),
+    Runs("pathway_select"),
+)  # weights are taken, and sums written, once a run
 PARTS, COLUMNS = 32, 32  # tile of the kernel that adds the programs' sums
 
 _STEPS = [f"s{m}_{axis}" for m in range(MOST) for axis in "nto"]
@@ -285,12 +288,12 @@ def _plan(clips: Sequence[Tensor], paths: int, each_frame: bool, sums: bool) -> 
     unit = align if at.last else 1
     # Unaligned elements have an address each, and weights and sums of many channels fill the registers.
     crowded = align == 1 or (at.last and sums and paths > 4)
-    share = SHARE[size] // 2 if crowded else SHARE[size]
-    shape = tile(share, at.C, at.P, at.last, size)
+    share = max(elements(BYTES, size) // 2, 1) if crowded else elements(BYTES, size)
+    shape = TILES(share, at.C, at.P, at.last, size)
     blocks, p_blocks = triton.cdiv(at.C, shape.c_block), triton.cdiv(at.P, shape.p_block)
     frames = at.T if each_frame else 1
     items = p_blocks if each_frame else p_blocks * at.T
-    run = max(1, min(LONGEST_RUN, at.N * frames * blocks * items // PROGRAMS))
+    run = RUNS(at.N * frames * blocks * items)
     parts = triton.cdiv(items, run)
     alike = len({other.scaled(1) for other in walks[:paths]}) == 1
     constants = {

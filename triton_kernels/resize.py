@@ -13,13 +13,16 @@ import triton.language as tl
 from torch import Tensor
 
 from ..ops.layouts import clip_strides, layout_of
+from ..tuning import Knob
 from ._bilinear import between, first_reader, share_of
-from ._clip import native, tile, walk
+from ._clip import Tiles, elements, native, walk
 from ._compile import CompileCase, meta_clip
 from ._device import device, narrow, widen
 from ._register import operator, wrap_triton
 
-SHARE = {2: 8, 4: 4, 8: 2}  # elements of a tile a thread, by bytes an element: 16 bytes
+# Of a tile, a thread: 16 are the widest load; half of it leaves registers, twice as much keeps two loads in flight.
+BYTES = Knob("resize", "triton", "bytes", 16, (8, 16, 32))
+TILES = Tiles("resize")
 
 
 @device
@@ -93,7 +96,7 @@ def _resample(x: Tensor, height: int, width: int, backward: bool) -> Tensor:
     last = layout == "NTHWC"
     at = walk(x)
     y_n, y_c, y_t, _, y_p = y.stride()
-    block = tile(SHARE[x.element_size()], at.C, height * width, last, x.element_size())
+    block = TILES(elements(BYTES, x.element_size()), at.C, height * width, last, x.element_size())
     blocks, p_blocks = triton.cdiv(at.C, block.c_block), triton.cdiv(height * width, block.p_block)
     # As many results as lie between elements i - 1 and i + 1; of those beyond the ends there are fewer.
     most = tuple(

@@ -13,8 +13,8 @@ first sum, and backward drops the products with padding. Longer clips are walked
 
 In backward a tile of x meets the same window of gradients: one product a tap for dx, one for dW. A program
 keeps its sums of every tap in registers over a run of (clip, position block) items and writes them once as a
-row; a second kernel adds the rows in a fixed order. The split depends on shapes alone: results are the same
-on every device.
+row; a second kernel adds the rows in a fixed order. The split depends on shapes and knobs
+alone: results are the same on every device that has the same values.
 
 Groups with more taps than a window holds read their frames again for every tap, from the caches.
 """
@@ -28,23 +28,26 @@ import triton
 from torch import Tensor
 
 from ..ops.layouts import empty_clip
+from ..tuning import Knob
 from . import _groups
-from ._clip import Tile, Walk, alignment, native, native_like, tile, walk
+from ._clip import Runs, Tile, Tiles, Walk, alignment, elements, native, native_like, walk
 from ._compile import CompileCase, meta_clip
 from ._register import operator, wrap_triton
 from ._temporal_kernels import temporal_conv_backward_kernel, temporal_conv_kernel, temporal_conv_sum_kernel
 
-# Elements of a tile a thread, by bytes an element: 16 bytes where registers allow. Channels last keeps taps
-# of every channel in registers, and backward sums of every tap.
-PLANAR, LAST, BACKWARD = {2: 8, 4: 4, 8: 2}, {2: 4, 4: 4, 8: 2}, {2: 4, 4: 4, 8: 2}
+# Bytes of a tile a thread where channels are planar: 16 are the widest load, twice as many two.
+BYTES = Knob("temporal_conv", "triton", "bytes", 16, (8, 16, 32))
+# Elements, half as many of fp64: channels last keeps taps of every channel in registers, and backward sums of every
+# tap, so that twice as many spill.
+SHARE_LAST = Knob("temporal_conv", "triton", "share_last", 4, (1, 2, 4))
+SHARE_BACKWARD = Knob("temporal_conv", "triton", "share_backward", 4, (1, 2, 4))
 STATIC_FRAMES = 16  # up to here the number of frames is a constant of the kernel
 # Most frames that are loaded side by side, forward and backward, when there are no more, and how many when there are.
-WHOLE, CHUNK = (16, 8), 4
-# Programs, planar and channels last, that fill a large GPU several times over; with more to do each gets a
-# run of items, the longer the better: forward keeps its taps, backward writes fewer rows. Channels last has
-# fewer programs, since each writes the sums of a whole line of channels.
-PROGRAMS = {False: 4096, True: 2048}
-LONGEST_RUN = 16
+WHOLE = 16, 8
+CHUNK = Knob("temporal_conv", "triton", "chunk", 4, (2, 4))  # more take more registers than there are
+# Forward keeps its taps over a run, backward writes fewer rows. Channels last has half as many programs, since each
+# writes the sums of a whole line of channels.
+TILES, RUNS = Tiles("temporal_conv"), Runs("temporal_conv")
 WARPS, ROWS, COLUMNS = 4, 64, 32  # tile of the kernel that adds the rows of partial sums
 
 
@@ -74,7 +77,12 @@ def _align(x: Tensor, parsed: _groups.Groups, *walks: Walk) -> int:
 def _run(parsed: _groups.Groups, shape: Tile, items: int, last: bool) -> int:
     """Items of a program."""
     tiles = items * sum(_groups.blocks(bundle, shape.c_block) for bundle in parsed.bundles)
-    return max(1, min(LONGEST_RUN, tiles // PROGRAMS[last]))
+    return RUNS(tiles, 2 if last else 1)
+
+
+def _share(knob: Knob[int], x: Tensor) -> int:
+    """Elements of a tile a thread."""
+    return max(knob.value // 2, 1) if x.element_size() == 8 else knob.value
 
 
 def _groups_of(bundle: _groups.Bundle, unit: int) -> tuple[tuple[int, ...], dict[str, int]]:
@@ -99,8 +107,8 @@ def temporal_conv(
     bias = None if bias is None else bias.contiguous()
     at, out = walk(x), walk(y)
     align = _align(x, parsed, at, out)
-    share = (LAST if at.last else PLANAR)[x.element_size()]
-    shape = tile(share, parsed.widest, at.P, at.last, x.element_size())
+    share = _share(SHARE_LAST, x) if at.last else elements(BYTES, x.element_size())
+    shape = TILES(share, parsed.widest, at.P, at.last, x.element_size())
     p_blocks = triton.cdiv(at.P, shape.p_block)
     items = at.N * p_blocks
     # A single channel's taps are scalars, not worth leaving the order of memory for.
@@ -111,7 +119,7 @@ def temporal_conv(
         wrap_triton(temporal_conv_kernel)[(blocks * triton.cdiv(items, run),)](
             x, weight, x if bias is None else bias, y, *at.scaled(align), *out.scaled(align),
             at.T, at.P if at.last else at.P // align, blocks, items, run, p_blocks, *arguments, WHOLE=WHOLE[0],
-            CHUNK=CHUNK, CLAMP=padding == "replicate", BIAS=bias is not None,
+            CHUNK=CHUNK.value, CLAMP=padding == "replicate", BIAS=bias is not None,
             **constants, **_settings(parsed, stride, padding, at, align, shape),
         )  # fmt: skip
     return y
@@ -143,9 +151,9 @@ def temporal_conv_backward(
     result = walk(dx) if need_x else at
     align = _align(x, parsed, at, source, result)
     # Unaligned elements have an address each, and replicate has two more sums: fewer at a time fit the registers.
-    share = min(BACKWARD[x.element_size()], 2 * align)
-    chunk = 1 if padding == "replicate" else CHUNK if align > 1 else CHUNK // 2
-    shape = tile(share, parsed.widest, at.P, at.last, x.element_size())
+    share = min(_share(SHARE_BACKWARD, x), 2 * align)
+    chunk = 1 if padding == "replicate" else CHUNK.value if align > 1 else CHUNK.value // 2
+    shape = TILES(share, parsed.widest, at.P, at.last, x.element_size())
     p_blocks = triton.cdiv(at.P, shape.p_block)
     items = at.N * p_blocks
     run = _run(parsed, shape, items, at.last)

@@ -20,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..ops.layouts import empty_clip, empty_images
+from ..tuning import Knob
 from ._bilinear import divide
 from ._clip import far, native, native_like, power, walk
 from ._compile import CompileCase, meta_clip
@@ -28,8 +29,11 @@ from ._projection_solve import along, read, write
 from ._register import operator, wrap_triton
 
 FRAMES = 8  # of a block
-POSITIONS = 64  # of a tile, times channels
-CHANNELS = 16  # of a tile, at most
+# Of a program, which has as many positions times channels as threads, or half as many in fp64: the products of 8 frames
+# are 64 numbers a thread, and more do not fit its registers.
+WARPS = Knob("temporal_descriptor", "triton", "warps", 2, (1, 2, 4))
+# Of a tile, at most: channels last, what is read at once; planar, where there are fewer positions than threads.
+CHANNELS = Knob("temporal_descriptor", "triton", "channels", 16, (4, 8, 16, 32))
 
 SIZES = ["C", "T", "P", "blocks", "p_blocks"]
 _X = ["x_n", "x_c", "x_t", "x_p"]
@@ -112,13 +116,15 @@ def _settings(x: Tensor, images: Tensor) -> tuple[tuple[int, int, int, int, int]
     """Sizes and constants of both kernels' launches: C, T, P, blocks of frames and of positions."""
     at = walk(x)
     frames = min(power(at.T), FRAMES)
-    channels = min(power(at.C), CHANNELS) if at.last else 1
-    positions = min(power(at.P), POSITIONS // channels)
+    most, lanes = CHANNELS.value, 32 * WARPS.value
+    channels = min(power(at.C), most) if at.last else 1
+    positions = min(power(at.P), lanes // channels)
     if not at.last:
-        channels = min(power(at.C), CHANNELS, POSITIONS // positions)
+        channels = min(power(at.C), most, lanes // positions)
     constants = {
         "LAST": at.last, "FAR": far(x, images), "WIDE": x.dtype == torch.float64, "T_BLOCK": frames,
-        "P_BLOCK": positions, "C_BLOCK": channels, "num_warps": 4 if x.element_size() == 8 else 2, "num_stages": 1,
+        "P_BLOCK": positions, "C_BLOCK": channels,
+        "num_warps": WARPS.value * (2 if x.element_size() == 8 else 1), "num_stages": 1,
     }  # fmt: skip
     return (at.C, at.T, at.P, triton.cdiv(at.T, frames), triton.cdiv(at.P, positions)), constants
 

@@ -25,6 +25,7 @@ import triton
 from torch import Tensor
 
 from ..ops.layouts import empty_clip, empty_images, layout_of
+from ..tuning import Knob
 from ._clip import far, native, native_like, power, walk
 from ._compile import CompileCase, meta_clip
 from ._projection_kernels import (
@@ -36,13 +37,19 @@ from ._register import operator, wrap_triton
 from ._temporal_kernels import temporal_conv_sum_kernel
 
 FIELDS = ("COEFFICIENTS", "PROJECTION", "RESIDUAL", "MEAN", "ENERGY", "ERROR")
-PIXELS = 128  # of a tile, times channels: one a thread
+# Of a tile, times channels: one a thread. Half as many leave fewer lanes idle in rows that are no power of two wide,
+# twice as many share the rows of the grid.
+PIXELS = Knob("temporal_projection", "triton", "pixels", 128, (64, 128, 256))
 SHARE = 32, 16  # numbers of a thread's matrices, forward and backward
 LARGE = 512, 32  # numbers of a matrix beyond which they are half as many, or registers spill
 KEEP = 16, 8  # numbers of a matrix up to which a program keeps the rows of the grid in registers
-RUN = 16  # rows of a program, at most
-NEIGHBOURS = 16  # pixels of a row that a tile has at least, where there are as many
-GATHER = 1024  # products of a tile of the kernel that gathers the gradient of the basis
+# Rows of a program, at most: it takes the rows of the grid about them once. Of 224 rows and a grid of 28 there are 8
+# between two of the grid, so that more are of use with coarse grids alone.
+RUN = Knob("temporal_projection", "triton", "run", 16, (4, 8, 16, 32))
+# Pixels of a row that a tile has at least, where there are as many: 16 are half a line of fp32.
+NEIGHBOURS = Knob("temporal_projection", "triton", "neighbours", 16, (8, 16, 32))
+# Products of a tile of the kernel that gathers the gradient of the basis: 8 a thread; as many programs less as more.
+GATHER = Knob("temporal_projection", "triton", "gather", 1024, (512, 1024, 2048))
 ROWS, COLUMNS, WARPS = 64, 32, 4  # tile of the kernel that adds up the energies
 
 
@@ -64,7 +71,15 @@ class _Tile(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def _tile(
-    columns: int, frames: int, channels: int, rows: int, width: int, last: bool, share: int, elements: int
+    columns: int,
+    frames: int,
+    channels: int,
+    rows: int,
+    width: int,
+    last: bool,
+    share: int,
+    elements: int,
+    neighbours: int = 16,
 ) -> _Tile:
     """The tile of about ``elements`` pixels times channels that leaves fewest lanes idle in ``rows`` x ``width``.
 
@@ -76,7 +91,7 @@ def _tile(
         room *= 2
     c = min(power(channels), 16, room) if last else 1
     choices = [min(power(width), room // c)]
-    while choices[-1] > NEIGHBOURS:
+    while choices[-1] > neighbours:
         choices.append(choices[-1] // 2)
 
     def down(across: int) -> int:
@@ -115,7 +130,7 @@ class _Call:
     def rows(self) -> tuple[int, int, int]:
         """Rows of a program, programs from one row of the grid to the next, and programs of a strip."""
         most = self.H if self.whole else _longest(self.h, self.H)
-        run = min(RUN, most)
+        run = min(RUN.value, most)
         parts = triton.cdiv(most, run)
         return run, parts, parts if self.whole else parts * self.h
 
@@ -124,7 +139,7 @@ class _Call:
             share //= 2
         if self.wide:
             share //= 2
-        return _tile(self.D, self.T, self.C, rows, self.W, self.last, share, PIXELS)
+        return _tile(self.D, self.T, self.C, rows, self.W, self.last, share, PIXELS.value, NEIGHBOURS.value)
 
     def settings(self, shape: _Tile, keep: int, *others: Tensor) -> dict[str, Any]:
         """Constants of a launch, which also reads or writes ``others``."""
@@ -238,9 +253,10 @@ def temporal_projection_backward(
 def _gather(call: _Call, partial: Tensor, dbasis: Tensor, parts: int) -> None:
     entries = call.T * call.D
     most = min(2 * call.W // call.w + 2, call.W)
-    k = min(power(most), 64, GATHER)
-    j = min(power(call.w), GATHER // k)
-    e = min(power(entries), GATHER // (k * j))
+    products = GATHER.value
+    k = min(power(most), 64, products)
+    j = min(power(call.w), products // k)
+    e = min(power(entries), products // (k * j))
     j_blocks, e_blocks = triton.cdiv(call.w, j), triton.cdiv(entries, e)
     wrap_triton(temporal_projection_basis_kernel)[(call.N * call.h * j_blocks * e_blocks,)](
         partial, dbasis, call.W, call.h, call.w, entries, parts, most, j_blocks, e_blocks,

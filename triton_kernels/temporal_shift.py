@@ -15,13 +15,17 @@ import triton.language as tl
 from torch import Tensor
 
 from ..ops.layouts import empty_clip
-from ._clip import alignment, native, tile, walk
+from ..tuning import Knob
+from ._clip import Tiles, alignment, elements, native, walk
 from ._compile import CompileCase, meta_clip
 from ._device import steps, tile_at, tile_of
 from ._register import operator, wrap_triton
 
-SHARE = {2: 8, 4: 4, 8: 2}  # elements of a tile a thread, by bytes an element: 16 bytes
-FRAMES = 8  # frames of a program
+# Of a tile, a thread: 16 are the widest load; half of it leaves registers, twice as much keeps two loads in flight.
+BYTES = Knob("temporal_shift", "triton", "bytes", 16, (8, 16, 32))
+# Of a program: their loads are in flight together. The fewer, the more programs; clips have 8 frames and more.
+FRAMES = Knob("temporal_shift", "triton", "frames", 8, (2, 4, 8))
+TILES = Tiles("temporal_shift")
 
 
 @triton.jit(
@@ -71,11 +75,12 @@ def _shift(x: Tensor, fold: int, step: int) -> Tensor:
     at, out = walk(x), walk(y)
     align = alignment(x, *((at.C, fold) if at.last else (at.P,)), *at.steps, *out.steps)
     unit = align if at.last else 1
-    shape = tile(SHARE[x.element_size()], at.C, at.P, at.last, x.element_size())
+    frames = FRAMES.value
+    shape = TILES(elements(BYTES, x.element_size()), at.C, at.P, at.last, x.element_size())
     blocks, p_blocks = triton.cdiv(at.C, shape.c_block), triton.cdiv(at.P, shape.p_block)
-    wrap_triton(temporal_shift_kernel)[(blocks * p_blocks * at.N * triton.cdiv(at.T, FRAMES),)](
+    wrap_triton(temporal_shift_kernel)[(blocks * p_blocks * at.N * triton.cdiv(at.T, frames),)](
         x, y, *at.scaled(align), *out.scaled(align), at.C // unit, at.T, at.P * unit // align, fold // unit,
-        blocks, p_blocks, STEP=step, FRAMES=FRAMES, LAST=at.last, ALIGN=align, C_BLOCK=shape.c_block,
+        blocks, p_blocks, STEP=step, FRAMES=frames, LAST=at.last, ALIGN=align, C_BLOCK=shape.c_block,
         P_BLOCK=shape.p_block, num_warps=shape.warps, num_stages=1,
     )  # fmt: skip
     return y

@@ -77,7 +77,7 @@ def test_programs_of_several_tiles(programs: int, layout: str, monkeypatch: pyte
     from vidops.triton_kernels import pathway_select as kernels
 
     device = device_for("triton", "pathway_select")
-    monkeypatch.setattr(kernels, "PROGRAMS", programs)
+    monkeypatch.setattr(kernels.RUNS.programs, "value", programs)
     monkeypatch.setattr(kernels, "PARTS", 2)
     for per_frame, dtype in ((False, torch.float32), (True, torch.bfloat16)):
         logits, *paths = arguments((1, 2, 2, 37, 20), 3, per_frame, dtype)

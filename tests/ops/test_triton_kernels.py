@@ -80,8 +80,8 @@ def test_programs_that_walk_several_items_and_rows(
     # What only large clips need: runs of several items, the last one shorter, and more rows than a tile has.
     from vidops.triton_kernels import temporal_conv as kernels
 
-    monkeypatch.setattr(kernels, "PROGRAMS", {False: 2, True: 2})
-    monkeypatch.setattr(kernels, "LONGEST_RUN", 2)
+    monkeypatch.setattr(kernels.RUNS.programs, "value", 2)
+    monkeypatch.setattr(kernels.RUNS.run, "value", 2)
     monkeypatch.setattr(kernels, "ROWS", 2)
     groups = ((1, 3, 1), (2, 9, 1))
     x = in_layout(clip(3, 3, (1, 3), n=5), layout)

@@ -64,10 +64,10 @@ def test_clips_that_take_many_programs(
 ) -> None:
     # What only large clips need: several strips of columns, several programs from one row of the grid to the next, and
     # a row of the grid that is gathered by several programs in several steps.
-    monkeypatch.setattr(kernels, "RUN", 2)
-    monkeypatch.setattr(kernels, "PIXELS", 16)
+    monkeypatch.setattr(kernels.RUN, "value", 2)
+    monkeypatch.setattr(kernels.PIXELS, "value", 16)
     monkeypatch.setattr(kernels, "KEEP", (keep, keep))
-    monkeypatch.setattr(kernels, "GATHER", gather)
+    monkeypatch.setattr(kernels.GATHER, "value", gather)
     x, basis = pair((1, 2, 4, 7, 11), columns, grid)
     compare(project, [in_layout(x, layout), basis], "triton", device, grad_layout=layout)
 
@@ -117,13 +117,13 @@ def test_tiles_have_whole_warps_of_elements(
 ) -> None:
     for share in (32, 16, 8):
         for rows, width in ((8, 224), (16, 35), (16, 7), (1, 1), (1, 224)):
-            tile = kernels._tile(columns, frames, channels, rows, width, last, share, kernels.PIXELS)
+            tile = kernels._tile(columns, frames, channels, rows, width, last, share, kernels.PIXELS.value)
             assert all(size & (size - 1) == 0 for size in tile)
             assert tile.columns >= columns
             assert tile.frames >= frames
             assert tile.warps <= 8
             elements = tile.pixels * tile.channels
-            assert elements <= kernels.PIXELS
+            assert elements <= kernels.PIXELS.value
             # A thread's part of the matrices, where they have no threads to share among them twice as much.
             assert tile.columns * tile.frames * elements <= 2 * 32 * tile.warps * share or elements == 1
             # Fewer than a third of the pixels are not there, unless there is too little for one warp.
