@@ -64,7 +64,7 @@ def write_tuning(path: str | Path, tuning: Tuning) -> None:
         True
     """
     content = {"kind": _KIND, "format": FORMAT} | {k: v for k, v in asdict(tuning).items() if k != "path"}
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read_tuning(path: str | Path, *, rehearsal: bool = False) -> Tuning:

@@ -1,0 +1,74 @@
+"""``vidops tune``: rehearsed in Triton's interpreter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from vidops.cli import main
+from vidops.ops.backends import BACKENDS
+from vidops.tuning import KNOBS, in_use, read_tuning
+from vidops.tuning.tune import Options, plan
+
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+
+@NO_GPU
+@pytest.mark.skipif(bool(BACKENDS["triton"].missing), reason="Triton is not here")
+def test_a_rehearsal_runs_everything_and_its_file_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "new.json"
+    assert main(["tune", "temporal_shift", "--rehearse", "--out", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "a rehearsal: these figures mean nothing" in printed
+    assert f"4 values, 0 orders of backends: {path}" in printed
+    found = read_tuning(path, rehearsal=True)
+    assert set(found.values) == {key for key in KNOBS if key.startswith("temporal_shift/triton/")}
+    assert all(KNOBS[key].value == KNOBS[key].default for key in KNOBS)
+    tried = [step for step in found.measured if step["knob"] == "temporal_shift/triton/frames"]
+    assert set(tried[0]["tried"]) == {"2", "4"}
+    assert all(t["typical"] > 0 and t["groups"] == 2 for t in tried[0]["tried"].values())
+    with pytest.raises(ValueError, match="is of a rehearsal"):
+        in_use.arrange({in_use.VARIABLE: str(path)})
+
+
+@NO_GPU
+@pytest.mark.skipif(bool(BACKENDS["triton"].missing), reason="Triton is not here")
+def test_a_limit_is_kept_and_what_it_left_out_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "new.json"
+    assert main(["tune", "resize", "--rehearse", "--limit", "1e-9", "--out", str(path)]) == 0
+    content = json.loads(path.read_text())
+    keys = sorted(key for key in KNOBS if key.startswith("resize/triton/"))
+    assert (content["values"], sorted(content["not_reached"])) == ({}, keys)
+    assert "not reached: resize/triton/bytes" in capsys.readouterr().out
+
+
+@NO_GPU
+def test_without_a_gpu_nothing_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "new.json"
+    assert main(["tune", "--out", str(path)]) == 2
+    assert "no GPU is visible; --rehearse runs everything but the measurement" in capsys.readouterr().err
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "reason"), [(".", "is a folder; name a file"), ("none/new.json", "there is no folder")]
+)
+def test_the_path_is_checked_first(
+    out: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tune", "--rehearse", "--out", str(tmp_path / out)]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_a_bad_pattern_or_limit_is_named() -> None:
+    with pytest.raises(ValueError, match="no operator is called like 'flow'"):
+        plan(Options("flow"))
+    with pytest.raises(ValueError, match="limit must be above 0 seconds, got -1"):
+        plan(Options(limit=-1))

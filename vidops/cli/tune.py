@@ -1,0 +1,66 @@
+"""``vidops tune``: better values for the kernels' knobs, measured on this GPU."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+HELP = "measure block shapes, widths, runs and the order of CUDA and Triton on this GPU, and write them to a file"
+
+_EPILOG = """\
+A value is kept where results are right and it is faster beyond the spread of the samples, by the geometric mean over
+the operator's GPU sizes, types, layouts and directions. The file says what was measured, on what, and what the limit
+left out. VIDOPS_TUNING=FILE uses it.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    parser.add_argument(
+        "pattern", nargs="?", default="", metavar="PATTERN", help="part of an operator's name; * and ?"
+    )
+    parser.add_argument("--out", required=True, metavar="FILE.json", help="where to write the values")
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help="stop after so long (default: never)")
+    parser.add_argument("--quick", action="store_true", help="the quick sizes alone, in their first type")
+    parser.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="run all of it on tiny sizes in Triton's interpreter; the file is marked and cannot be used",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    from vidops.tuning import write_tuning
+    from vidops.tuning.tune import Options, plan, tune
+
+    path = _writable(args.out)
+    options = Options(args.pattern, args.limit, args.quick, args.rehearse)
+    plans = plan(options)
+    if args.rehearse:
+        print("a rehearsal: these figures mean nothing")
+    for each in plans:
+        knobs = ", ".join(f"{len(found)} of {backend}" for backend, found in each.knobs.items())
+        print(f"{each.benchmark.operator}: knobs: {knobs}")
+    result = tune(options, told=lambda line: print(line, flush=True), plans=plans)
+    write_tuning(path, result)
+    print(f"{len(result.values)} values, {len(result.orders)} orders of backends: {path}")
+    if result.not_reached:
+        print(f"not reached: {'; '.join(result.not_reached)}")
+    return 0
+
+
+def _writable(text: str) -> Path:
+    """The file to write, checked before anything is measured."""
+    path = Path(text)
+    if path.is_dir():
+        raise ValueError(f"--out {path} is a folder; name a file")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"--out: there is no folder {folder}")
+    if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise ValueError(f"--out {path} cannot be written")
+    return path
