@@ -10,7 +10,9 @@ from typing import Any
 from result_files import Result, load
 
 from vidops.bench import Target, Workload, load_benchmarks
-from vidops.bench.report import seconds_text, value_text
+from vidops.bench.network_cases import NETWORKS
+from vidops.bench.plan import NETWORK
+from vidops.bench.report import number_text, seconds_text, value_text
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- speed -->", "<!-- /speed -->"
@@ -163,6 +165,63 @@ def gpu_table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
+def network_cell(records: Sequence[dict[str, Any]]) -> str:
+    """Clips a second of the fused network and its speed-up over the reference, for each number of threads."""
+    by_threads = sorted(records, key=lambda r: r["threads"] or 0)
+    rates = " / ".join(number_text(r["clips_per_second"]) for r in by_threads)
+    ratios = [r["ratios"].get("reference") for r in by_threads]
+    speedups = " / ".join("-" if ratio is None else f"{ratio:.2f} x" for ratio in ratios)
+    others = {n: ratio for r in records for n, ratio in r["ratios"].items() if n != "reference"}
+    more = [f"; {ratio:.2f} x {name}" for name, ratio in others.items() if len(records) == 1]
+    return f"{rates} ({speedups}{''.join(more)})"
+
+
+def network_table(results: Sequence[Result], device: str) -> str:
+    """Markdown of the networks that a machine's results hold, and of those with targets on a GPU whatever they hold."""
+    found: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
+    if device == "cuda":
+        for workload in (w for w in NETWORKS.workloads if w.device == device and w.targets):
+            found[workload.name, workload.dtypes[0]] = {}
+    for result in results:
+        for r in result.records:
+            if (r["operator"], r["device"], r["kind"], r["status"]) == (NETWORK, device, "kernel", "ok"):
+                found.setdefault((r["workload"], r["dtype"]), {}).setdefault(r["direction"], []).append(r)
+    if not found:
+        return ""
+    measured = [result for result in results if any(r["operator"] == NETWORK for r in result.records)]
+    head = f"Networks: {UNMEASURED}." if device == "cuda" else ""
+    if measured:
+        machine = measured[-1].report["machine"]
+        where = machine["gpu"]["name"] if machine["gpu"] else f"{machine['cpu']}, {machine['cores']} cores"
+        files = ", ".join(f"[{r.path.name}](benchmarks/results/{r.path.name})" for r in measured)
+        head = f"Networks on {where}, torch {machine['versions']['torch']}; from {files}."
+        head += " Pairs are one thread / two." if device == "cpu" else ""
+    head += " Clips a second of the fused network, in brackets its speed-up over the same network on the reference"
+    head += " and over what else was measured; training is forward and backward."
+    lines = [
+        head,
+        "",
+        "| network and clips | dtype | inference | training | targets |",
+        "|---|---|---|---|---|",
+    ]
+    for (name, dtype), directions in found.items():
+        figures = [
+            network_cell(directions[d]) if d in directions else UNMEASURED if not directions else "-"
+            for d in ("inference", "training")
+        ]
+        targets = [t for records in directions.values() for r in records for t in r["targets"]]
+        told = [f"{t['text']}: {value_text(t)}, {t['verdict']}" for t in targets]
+        if not directions:
+            told = [
+                t.text()
+                for w in NETWORKS.workloads
+                if (w.device, w.name) == (device, name)
+                for t in w.targets
+            ]
+        lines.append(f"| {name} | {dtype} | {' | '.join(figures)} | {'; '.join(told) or '-'} |")
+    return "\n".join(lines)
+
+
 def tables(results: Sequence[Result]) -> str:
     """All tables, one below the other."""
     gpus: dict[str, list[Result]] = {}
@@ -170,7 +229,9 @@ def tables(results: Sequence[Result]) -> str:
         if result.gpu:
             gpus.setdefault(result.gpu, []).append(result)
     parts = [cpu_table(result) for result in results if not result.gpu]
-    parts += [gpu_table(found) for found in gpus.values()] or [gpu_table([])]
+    parts.append(network_table([result for result in results if not result.gpu], "cpu"))
+    for found in list(gpus.values()) or [[]]:
+        parts += [gpu_table(found), network_table(found, "cuda")]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -98,6 +98,18 @@ def test_a_floor_that_is_the_kernels_own_time_shows_nothing() -> None:
     assert verdict(report(record(1.5, copy=1.5, **own), form(2.0)), old) == "slower"
 
 
+def test_a_floor_of_arithmetic_stands_behind_the_forms() -> None:
+    arithmetic = {"floor_by": "arithmetic", "products_ceiling_by": "a product"}
+    old = report(record(1.0, **arithmetic), form(2.0))
+    (change,) = compare(report(record(1.3, copy=1.3, **arithmetic), form(2.0)), old).changes
+    assert (change.verdict, change.measures[0].name) == (
+        "slower",
+        "x cat",
+    )  # the rate was measured at another moment
+    (change,) = compare(report(record(1.3, **arithmetic)), old).changes
+    assert (change.verdict, change.measures[0].name) == ("slower", "x floor")
+
+
 def test_a_floor_of_other_bytes_is_not_compared() -> None:
     old = report(record(1.0), form(2.0))
     (change,) = compare(report(record(1.0, copy=0.5, bytes=4), form(2.0)), old).changes

@@ -211,5 +211,52 @@ def test_a_gpus_file_changes_the_readme(tmp_path: Path) -> None:
     write(tmp_path, "2026-11-22_nvidia-h200.json", gpu())
     text = readme_table.filled(f"a{readme_table.BEGIN}old{readme_table.END}b", result_files.load(tmp_path))
     assert "old" not in text
-    assert "not yet measured" not in text
+    assert "GPU: not yet" not in text
+    assert "Networks: not yet measured on a GPU." in text  # the file holds none
     assert (text[0], text[-1]) == ("a", "b")
+
+
+def network(workload: str, direction: str, speed: float, **more: Any) -> dict[str, Any]:
+    target = {
+        "text": f"{direction} >= 1.5 x reference",
+        "metric": "speedup",
+        "value": speed,
+        "verdict": "met",
+    }
+    return {
+        **record(f"network/{workload}/{direction}", operator="network", workload=workload, variant="fused"),
+        **{"dtype": "bfloat16", "direction": direction, "threads": None, "seconds": 1.0},
+        **{"clips_per_second": 1000 * speed, "ratios": {"reference": speed}, "targets": [target]},
+        **more,
+    }
+
+
+def test_networks_have_a_table(tmp_path: Path) -> None:
+    table = readme_table.network_table([], "cuda")
+    named = ["mstnet_resnet50", "bqn_x3d_m", "dan_x3d_xs", "rnl_tsm_resnet50", "mf_kpsem"]
+    assert [row.split()[1] for row in table.splitlines()[4:]] == named
+    assert table.count("not yet measured on a GPU") == 2 * len(named) + 1
+    assert readme_table.network_table([], "cpu") == ""
+    made = gpu()
+    first = table.splitlines()[4].split(" | ")[0].removeprefix("| ")
+    other = network("tsm 1x8", "inference", 1.1, targets=[])
+    other["ratios"]["torch.compile"] = 0.9
+    made["results"] = [network(first, "inference", 1.6), network(first, "training", 1.4), other]
+    write(tmp_path, "2026-11-22_nvidia-h200.json", made)
+    rows = readme_table.network_table(result_files.load(tmp_path), "cuda").splitlines()
+    assert rows[0].startswith("Networks on NVIDIA H200, torch 2.13.0; from [2026-11-22_nvidia-h200.json](")
+    assert rows[4] == (
+        f"| {first} | bfloat16 | 1600 (1.60 x) | 1400 (1.40 x) |"
+        " inference >= 1.5 x reference: 1.60 x, met; training >= 1.5 x reference: 1.40 x, met |"
+    )
+    assert rows[-1] == "| tsm 1x8 | bfloat16 | 1100 (1.10 x; 0.90 x torch.compile) | - | - |"
+    assert readme_table.UNMEASURED in rows[5]
+
+
+def test_networks_on_a_cpu(tmp_path: Path) -> None:
+    common = {"device": "cpu", "foreign_load": 0.0, "targets": []}
+    one, two = (network("tsm 1x8", "inference", n / 1000, threads=n, **common) for n in (1, 2))
+    write(tmp_path, CPU, report(results=[two, one]))
+    assert readme_table.network_table(result_files.load(tmp_path), "cpu").splitlines()[-1] == (
+        "| tsm 1x8 | bfloat16 | 1.00 / 2.00 (0.00 x / 0.00 x) | - | - |"
+    )

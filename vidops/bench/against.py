@@ -1,8 +1,8 @@
 """A report beside an older one: which kernels became slower, which faster, which are missing or wrong now.
 
 A time says something of a kernel only where the machine and its state are the same. So a kernel is judged by a
-ratio taken inside its own run: its multiple of the floor or, where it has none that could show a change, its time
-over that of an eager form which both reports hold. On the same machine, as long as what it was compared with runs
+ratio taken inside its own run: where bytes are its floor the multiple of that, otherwise its time over that of an eager
+form which both reports hold. On the same machine, as long as what it was compared with runs
 as fast as it did, its time has to have changed as well. A change counts beyond the tolerance and beyond the quartiles
 of both runs.
 """
@@ -195,7 +195,10 @@ def _change(
     tolerance: float,
 ) -> Change:
     forms = [(now_forms[name], before_forms[name]) for name in before_forms if name in now_forms]
-    measures = [m for m in (_floors(now, before) or _forms(now, before, forms),) if m]
+    floors, beside = _floors(now, before), _forms(now, before, forms)
+    # A copy is timed in turns with the kernel, the rate of multiply-adds once in a run.
+    by_copy = now.get("floor_by") == "memory"
+    measures = [m for m in ((floors or beside) if by_copy else (beside or floors),) if m]
     if same_machine and _steady(now, before, forms, tolerance):
         measures.append(Measure("seconds", before["seconds"], now["seconds"], _range(before), _range(now)))
     found = tuple(measures)
