@@ -5,28 +5,38 @@
 // of 4 regions in fp32: 154 MB read, 44 MB of shifts and 76 MB of the rest. Backward reads the features for the
 // separators alone, what was written and its gradient, and writes dx.
 //
-// Forward: a block owns 32 neighbouring channels of one clip and walks along time. Its 8 warps load a frame, turned so
-// that pixels follow each other and channels lie side by side whatever the layout, and each warp takes a set from it.
-// Lanes are channels: lines are those of all channels, so that a warp never diverges. Four rows of a region go
-// together, for a pixel a read of shared memory, a maximum and a sum; only rows whose maximum is larger are noted, and
-// the key point's column is looked for in one row at the end. Regions of two frames stay in shared memory, so that
-// pairs are made at once, and several frames are written together. Sums over rows are in double. Prefix maxima from the
-// corners would take a region's maximum out of four tables, but making the tables costs as much shared memory traffic
-// as 8 sets do. Frames that are too large come in tiles of rows.
+// Forward, four regions (keypoint_shifts_quarters.cuh): a block owns 32 neighbouring channels of one clip, four sets
+// and up to eight frames, a warp a frame; lanes are channels and lines are those of all channels, so that a warp never
+// diverges. A warp walks over its frame two rows at a time, from memory through shared memory, once for its four sets:
+// their vertical lines, in order, cut a row into five strips, whose maxima, places and sums make what is left and right
+// of each line, from the left end and from the right. These are added to a set's upper or lower half, in registers. By
+// its centre a pixel is on one side of a line; the rest of it is moved to the other side's sum. All is taken to be
+// finite: where a mean turns out not to be, its channel is done again with care. Regions meet in shared memory, where a
+// warp pairs its frame with the next one's, and go to memory in rows of all frames.
+//
+// Forward, other numbers of regions and frames wider or higher than 64: the block's warps load a frame, turned so that
+// pixels follow each other and channels lie side by side whatever the layout, and each warp takes a set from it. Four
+// rows of a region go together, for a pixel a read of shared memory, a maximum and a sum; only rows whose maximum is
+// larger are noted, and the key point's column is looked for in one row at the end. Sums over rows are in double.
+// Frames that are too large come in tiles of rows.
 //
 // Backward: a thread makes the gradients of all regions of one clip, set and channel, pair by pair, in double; they go
 // to scratch, (N, T, G, K, C). A second kernel gathers dx in shared memory, a warp a row, and writes it once in the
 // layout of the features. A third takes the means along lines from the features; sums over 32 channels are partial sums
 // in double, added in a fixed order by a fourth. No atomics.
 //
-// Predicted on an H200 for the sizes above, from the instructions that nvcc made: about 20 thousand a frame of 32
-// channels for 8 sets, a third of them for pixels and the rest for what rows and regions begin and end with. That is
-// 130 us at the full rate of issue, against 46 us for the bytes: about 4 x floor forward in fp32, 6 x in bf16, which
-// has as many; backward 4 x. To reach 2 x, sets have to share their reads of a row. Not yet measured on a GPU.
+// Predicted on an H200 for the sizes above, from the instructions that nvcc made for sm_90, 926 thousand million of
+// which the device can issue a second: 15 thousand a frame of 32 channels for 8 sets, 98 us at the full rate. Of these
+// are strips 4.0 thousand, what sets make of them 3.4, pairs 3.4, loads 1.5, writes 1.4. Shared memory takes 45 us at
+// the same time, memory 64, so issue binds; 16 warps a multiprocessor will not keep the full rate, so 2.1 x the floor
+// is the least, 2.8 likely, in bf16 3.5 and 4.6 (its floor is 28 us, and what nobody asks for makes its bytes 46).
+// A set a warp takes 28 thousand. Left to try: eight sets a walk, which needs fewer registers than they now take.
+// Backward 4 x. Not yet measured on a GPU.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <limits>
 #include <tuple>
 #include <type_traits>
 
@@ -35,6 +45,7 @@
 #include "common/namespace.h"
 #include "cuda/keypoint_shifts_backward.cuh"
 #include "cuda/keypoint_shifts_forward.cuh"
+#include "cuda/keypoint_shifts_quarters.cuh"
 
 namespace vidops {
 namespace {
@@ -72,8 +83,39 @@ int64_t cover(KeypointArgs& a, int64_t bytes, int64_t size) {
   return int64_t{a.rows} * a.columns * kPitch * size;
 }
 
-// What a block of the forward kernel owns; returns its shared memory. Frames are split among blocks where there would
-// be too few.
+// How many pairs of frames a block walks along: they are split among blocks where there would be too few.
+void split_time(KeypointArgs& a, int64_t clips) {
+  a.set_chunks = (a.G + a.sets - 1) / a.sets;
+  const int32_t pairs = std::max(a.T - 1, 1);
+  const int64_t across = clips * a.groups * a.set_chunks;
+  a.span = static_cast<int32_t>(std::max<int64_t>(pairs * across / kFewestBlocks, std::min(pairs, 4)));
+  a.span = std::min(a.span, pairs);
+  a.spans = (pairs + a.span - 1) / a.span;
+}
+
+// What a block of the kernel for four regions owns; returns its shared memory, 0 where it cannot take this call. It has
+// a warp for each frame of a chunk.
+template <class A>
+int64_t quarters_plan(KeypointArgs& a, int64_t clips) {
+  if (a.bands != 2 || std::max(a.H, a.W) > kMostSide) return 0;
+  const auto bytes = [&] {
+    const int64_t row = sizeof(A) * a.W * kPitch, lines = kShare * (sizeof(Cross<A>) + 2 * sizeof(Split<A>));
+    return a.sets * int64_t{stage_size(kQuarters, a.chunk_log2)} * (2 * sizeof(A) + sizeof(uint32_t)) +
+           ((lines + kWalkedRows * row) << a.chunk_log2);
+  };
+  for (int32_t chunks = (a.G + kShare - 1) / kShare; chunks <= a.G; ++chunks) {
+    a.sets = (a.G + chunks - 1) / chunks;
+    split_time(a, clips);
+    for (a.chunk_log2 = 3; a.chunk_log2 > 0 && (1 << a.chunk_log2) / 2 > a.span; --a.chunk_log2) {
+    }
+    for (; a.chunk_log2 >= 0; --a.chunk_log2) {
+      if (bytes() <= kKeypointShared) return bytes();
+    }
+  }
+  return 0;
+}
+
+// What a block of the general forward kernel owns; returns its shared memory.
 template <class A>
 int64_t forward_plan(KeypointArgs& a, int64_t clips) {
   const int32_t K = a.regions();
@@ -83,12 +125,7 @@ int64_t forward_plan(KeypointArgs& a, int64_t clips) {
   };
   a.sets = std::min(a.G, kMostSets), a.chunk_log2 = 0;
   while (a.sets > 1 && stage() > kStageShared) a.sets = (a.sets + 1) / 2;
-  a.set_chunks = (a.G + a.sets - 1) / a.sets;
-  const int32_t pairs = std::max(a.T - 1, 1);
-  const int64_t across = clips * a.groups * a.set_chunks;
-  a.span = static_cast<int32_t>(std::max<int64_t>(pairs * across / kFewestBlocks, std::min(pairs, 4)));
-  a.span = std::min(a.span, pairs);
-  a.spans = (pairs + a.span - 1) / a.span;
+  split_time(a, clips);
   for (a.chunk_log2 = 3; a.chunk_log2 > 0 && ((1 << a.chunk_log2) > a.span || stage() > kStageShared);) --a.chunk_log2;
   const int64_t bytes = stage();
   return bytes + cover(a, kKeypointShared - bytes, sizeof(A));
@@ -114,14 +151,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> keypoint_shifts(Tensor features, Tens
     using T = typename decltype(tag)::type;
     using A = device_acc_t<T>;
     KeypointArgs a = arguments(s, describe(x));
-    const int64_t bytes = forward_plan<A>(a, s.N);
+    const int64_t quarters = quarters_plan<A>(a, s.N), bytes = quarters ? quarters : forward_plan<A>(a, s.N);
     const int64_t blocks = keypoint_blocks(s.N * a.groups * a.spans * a.set_chunks);
     const KeypointResults<A> to{static_cast<A*>(shifts.data_ptr()), static_cast<uint32_t*>(keypoints.data_ptr()),
                                 static_cast<A*>(values.data_ptr()), static_cast<A*>(means.data_ptr())};
-    with_bands(s.bands, [&](auto r) {
-      launch(keypoint_forward_kernel<r, T>, dim3(blocks), dim3(a.sets * kLane), bytes, device, a, steps_of<const T>(x),
-             static_cast<const T*>(lines.data_ptr()), static_cast<A>(epsilon), to);
-    });
+    const A least = std::max(static_cast<A>(epsilon), std::numeric_limits<A>::min());  // no kernel divides by less
+    const auto launch_with = [&](auto kernel, int32_t warps) {
+      launch(kernel, dim3(blocks), dim3(warps * kLane), bytes, device, a, steps_of<const T>(x),
+             static_cast<const T*>(lines.data_ptr()), least, to);
+    };
+    if (quarters) return launch_with(keypoint_quarters_kernel<T>, 1 << a.chunk_log2);
+    with_bands(s.bands, [&](auto r) { launch_with(keypoint_forward_kernel<r, T>, a.sets); });
   });
   return {shifts, keypoints, values, means};
 }

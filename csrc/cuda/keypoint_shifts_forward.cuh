@@ -23,6 +23,11 @@ struct Stage {
   __device__ __forceinline__ int32_t at(int32_t region, int32_t slot, int32_t lane) const {
     return region * step + slot * pitch + lane;
   }
+  // The frame in slot `last` is the one before the next chunk.
+  __device__ __forceinline__ void keep_last(int32_t region, int32_t last, int32_t lane) const {
+    const int32_t i = at(region, 0, lane), j = at(region, last, lane);
+    values[i] = values[j], means[i] = means[j], places[i] = places[j];
+  }
 };
 
 // Elements from one slot to the next: lanes that read a slot each of a few channels meet in no bank.
@@ -131,62 +136,145 @@ __device__ __forceinline__ void scan_region(const FrameTile& tile, const A* map,
   state.place = place_of_pixel(best_row, column);
 }
 
-// Shifts between the frames in two slots, eq. 8-12. They take the place of the first frame's values and means.
-template <int K, class A>
-__device__ __forceinline__ void pair_of_frames(const Stage<A>& stage, int32_t slot, int32_t lane, A epsilon) {
-  constexpr bool kHold = K * sizeof(A) < 128;  // the next frame's regions, or registers would not do
-  constexpr int kInner = kHold ? K : 1, kOuter = K <= 4 ? K : 1;
+// 1 / x for x >= 0, within a unit in the last place; 0 for infinity, NaN for NaN.
+__device__ __forceinline__ double inverse(double x) { return 1 / x; }
+__device__ __forceinline__ float inverse(float x) {
+#ifdef __CUDACC__
+  float bounded, near;
+  asm("min.NaN.f32 %0, %1, 0f7F7FFFFF;" : "=f"(bounded) : "f"(x));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(near) : "f"(bounded));
+  return near * (1 - bounded * near) + near;
+#else
+  return 1 / x;
+#endif
+}
+
+// exp(x) as a weight of a softmax: within a few units of the largest one.
+__device__ __forceinline__ double weight_of(double x) { return std::exp(x); }
+__device__ __forceinline__ float weight_of(float x) {
+#ifdef __CUDACC__
+  float weight;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(weight) : "f"(x * 1.44269504f));
+  return weight;
+#else
+  return std::exp(x);
+#endif
+}
+
+// Shifts between the frames in two slots, eq. 8-12: to(region, x, y). More than 4 regions have their means overwritten.
+template <int K, class A, class F>
+__device__ __forceinline__ void pair_of_frames(const Stage<A>& stage, int32_t slot, int32_t lane, A epsilon, F&& to) {
+  constexpr bool kFew = K <= 4;                // all that is needed twice is held
+  constexpr bool kHold = K * sizeof(A) < 128;  // the next frame's regions are, or registers would not do
+  constexpr int kInner = kHold ? K : 1, kOuter = kFew ? K : 1;
   const auto here = [&](int k) { return stage.at(k, slot, lane); };
   const auto ahead = [&](int k) { return stage.at(k, slot + 1, lane); };
-  A held[kInner];
+  A held[kInner], close[kInner], powers[kOuter], columns[kOuter], rows[kOuter];
   uint32_t held_places[kInner];
+  const auto power = [&](int k) -> A& {
+    if constexpr (kFew) return powers[k];
+    return stage.means[here(k)];
+  };
   A top = 0, total = 0;
 #pragma unroll kInner
   for (int k = 0; k < K; ++k) {
     const A mean = (stage.means[here(k)] + stage.means[ahead(k)]) / 2;
-    stage.means[here(k)] = mean, top = k == 0 || mean > top ? mean : top;
+    power(k) = mean, top = k == 0 ? mean : std::fmax(top, mean);
     if constexpr (kHold) held[k] = stage.values[ahead(k)], held_places[k] = stage.places[ahead(k)];
+    if constexpr (kFew) {
+      columns[k] = static_cast<A>(column_of(held_places[k])), rows[k] = static_cast<A>(row_of(held_places[k]));
+    }
   }
 #pragma unroll kInner
-  for (int k = 0; k < K; ++k) {
-    const A power = std::exp(stage.means[here(k)] - top);
-    stage.means[here(k)] = power, total += power;
-  }
+  for (int k = 0; k < K; ++k) power(k) = std::exp(power(k) - top), total += power(k);
 #pragma unroll kOuter
   for (int a = 0; a < K; ++a) {
-    const A value = stage.values[here(a)], share = stage.means[here(a)] / total;
+    const A value = stage.values[here(a)];
     const uint32_t from = stage.places[here(a)];
-    const auto closeness = [&](int b) {
-      A next;
-      if constexpr (kHold) {
-        next = held[b];
-      } else {
-        next = stage.values[ahead(b)];
-      }
-      const A d = value - next;
-      return A(1) / ((d < 0 ? -d : d) + epsilon);
-    };
+    const A column = static_cast<A>(column_of(from)), row = static_cast<A>(row_of(from));
+    const auto closeness = [&](A next) { return inverse(std::abs(value - next) + epsilon); };
     A largest = 0, whole = 0, x = 0, y = 0;
 #pragma unroll kInner
     for (int b = 0; b < K; ++b) {
-      const A close = closeness(b);
-      largest = b == 0 || close > largest ? close : largest;
+      A near;
+      if constexpr (kHold) {
+        near = close[b] = closeness(held[b]);
+      } else {
+        near = closeness(stage.values[ahead(b)]);
+      }
+      largest = std::fmax(largest, near);  // a NaN comes back as its own weight
     }
 #pragma unroll kInner
     for (int b = 0; b < K; ++b) {
-      uint32_t place;
+      A near, next_column, next_row;
       if constexpr (kHold) {
-        place = held_places[b];
+        near = close[b];
       } else {
-        place = stage.places[ahead(b)];
+        near = closeness(stage.values[ahead(b)]);
       }
-      const A weight = std::exp(closeness(b) - largest);
-      whole += weight;
-      x += weight * static_cast<A>(column_of(place) - column_of(from));
-      y += weight * static_cast<A>(row_of(place) - row_of(from));
+      if constexpr (kFew) {
+        next_column = columns[b], next_row = rows[b];
+      } else {
+        uint32_t place;
+        if constexpr (kHold) {
+          place = held_places[b];
+        } else {
+          place = stage.places[ahead(b)];
+        }
+        next_column = static_cast<A>(column_of(place)), next_row = static_cast<A>(row_of(place));
+      }
+      const A weight = weight_of(near - largest);
+      whole += weight, x += weight * (next_column - column), y += weight * (next_row - row);
     }
-    stage.values[here(a)] = share * (x / whole), stage.means[here(a)] = share * (y / whole);
+    const A share = power(a) * inverse(total * whole);
+    to(a, share * x, share * y);
   }
+}
+
+// What a block of a forward kernel has: sets from the first one on, and frames from `first` to `last`.
+struct ForwardBlock {
+  int64_t n;
+  int32_t c0, first_set, first, last;
+  __device__ __forceinline__ explicit ForwardBlock(const KeypointArgs& a) {
+    uint32_t block = blockIdx.x;
+    first_set = static_cast<int32_t>(block % a.set_chunks) * a.sets, block /= a.set_chunks;
+    first = static_cast<int32_t>(block % a.spans) * a.span, block /= a.spans;
+    c0 = static_cast<int32_t>(block % a.groups) * kLane;
+    n = block / a.groups, last = min(first + a.span, a.T - 1);
+  }
+  // How many of a chunk's frames are this block's to write: the one that the next block begins with is that one's.
+  __device__ __forceinline__ int32_t written(const KeypointArgs& a, int32_t t0, int32_t count) const {
+    return t0 + count > last && last < a.T - 1 ? count - 1 : count;
+  }
+};
+
+// f(place in the stage, offset) for slots `begin` to `end` - 1 of one region, so that neighbouring lanes have
+// neighbouring elements of (C, length): slot s is element from + s of its row.
+template <class A, class F>
+__device__ __forceinline__ void each_slot(const KeypointArgs& a, const Stage<A>& stage, int32_t k, int32_t c0,
+                                          int32_t begin, int32_t end, int32_t from, int32_t length, F&& f) {
+  const int32_t lane = threadIdx.x % kLane, channels = min(kLane, a.C - c0), together = kLane >> a.chunk_log2;
+  const int32_t slot = begin + (lane & ((1 << a.chunk_log2) - 1));
+  if (slot >= end) return;
+  int64_t offset = static_cast<int64_t>(c0 + (lane >> a.chunk_log2)) * length + from + slot;
+#pragma unroll 4
+  for (int32_t channel = lane >> a.chunk_log2; channel < channels; channel += together) {
+    f(stage.at(k, slot, channel), offset);
+    offset += static_cast<int64_t>(together) * length;
+  }
+}
+
+// Values, means and key points of the first frames of a chunk that begins at t0.
+template <class A>
+__device__ __forceinline__ void write_regions(const KeypointArgs& a, const ForwardBlock& p, int32_t set, int32_t k,
+                                              int32_t t0, int32_t frames, const Stage<A>& stage,
+                                              const KeypointResults<A>& to) {
+  const int64_t row = ((p.n * a.G + set) * a.regions() + k) * a.C * a.T;
+  each_slot(a, stage, k, p.c0, 1, frames + 1, t0 - 1, a.T, [&](int32_t i, int64_t offset) {
+    to.values[row + offset] = stage.values[i];
+    to.means[row + offset] = stage.means[i];
+    to.keypoints[row + offset] = stage.places[i];
+  });
 }
 
 template <class A>
@@ -194,18 +282,15 @@ struct alignas(2 * sizeof(A)) Shift {
   A x, y;
 };
 
-// f(region, slot, lane, offset) for the frames of slots first to end - 1, so that neighbouring lanes have neighbouring
-// elements of (K, C, length): slot s is element from + s of its row.
-template <class F>
-__device__ __forceinline__ void each_slot(const KeypointArgs& a, int32_t c0, int32_t first, int32_t end, int32_t from,
-                                          int32_t length, F&& f) {
-  const int32_t most = 1 << a.chunk_log2, channels = min(kLane, a.C - c0);
-  for (int32_t k = 0; k < a.regions(); ++k) {
-    for (int32_t i = threadIdx.x % kLane; i < channels << a.chunk_log2; i += kLane) {
-      const int32_t slot = first + (i & (most - 1)), lane = i >> a.chunk_log2;
-      if (slot < end) f(k, slot, lane, (static_cast<int64_t>(k) * a.C + c0 + lane) * length + from + slot);
-    }
-  }
+// Shifts, which lie where values and means have been.
+template <class A>
+__device__ __forceinline__ void write_shifts(const KeypointArgs& a, const ForwardBlock& p, int32_t set, int32_t k,
+                                             int32_t t0, int32_t begin, int32_t end, const Stage<A>& stage,
+                                             const KeypointResults<A>& to) {
+  const int64_t row = ((p.n * a.G + set) * a.regions() + k) * a.C * (a.T - 1);
+  Shift<A>* shifts = reinterpret_cast<Shift<A>*>(to.shifts) + row;
+  each_slot(a, stage, k, p.c0, begin, end, t0 - 1, a.T - 1,
+            [&](int32_t i, int64_t offset) { shifts[offset] = {stage.values[i], stage.means[i]}; });
 }
 
 // A block has kLane channels of one clip, a set a warp, and walks along time.
@@ -217,14 +302,8 @@ __global__ void __launch_bounds__(kKeypointThreads, sizeof(T) < 8 ? 2 : 1)
   using A = device_acc_t<T>;
   constexpr int K = R * R;
   const int32_t lane = threadIdx.x % kLane, warp = threadIdx.x / kLane;
-  uint32_t block = blockIdx.x;
-  const int32_t set = static_cast<int32_t>(block % a.set_chunks) * a.sets + warp;
-  block /= a.set_chunks;
-  const int32_t first = static_cast<int32_t>(block % a.spans) * a.span;
-  block /= a.spans;
-  const int32_t c0 = static_cast<int32_t>(block % a.groups) * kLane;
-  const int64_t n = block / a.groups;
-  const int32_t last = min(first + a.span, a.T - 1), chunk = 1 << a.chunk_log2;
+  const ForwardBlock p(a);
+  const int32_t set = p.first_set + warp, chunk = 1 << a.chunk_log2;
   const bool active = set < a.G;
 
   double* sums = dynamic_shared<double>() + warp * K * kLane;
@@ -238,16 +317,16 @@ __global__ void __launch_bounds__(kKeypointThreads, sizeof(T) < 8 ? 2 : 1)
   Split<A>* splits = all + warp * 2 * chunk;
   A* map = reinterpret_cast<A*>(all + a.sets * 2 * chunk);
 
-  for (int32_t t0 = first; t0 <= last; t0 += chunk) {
-    const int32_t count = min(chunk, last + 1 - t0);
+  for (int32_t t0 = p.first; t0 <= p.last; t0 += chunk) {
+    const int32_t count = min(chunk, p.last + 1 - t0);
     for (int32_t i = lane; active && i < 2 * count; i += kLane) {
-      split_axis(separators + a.lines_at(n, set, t0 + i / 2, i % 2), R, i % 2 ? a.H : a.W, splits[i]);
+      split_axis(separators + a.lines_at(p.n, set, t0 + i / 2, i % 2), R, i % 2 ? a.H : a.W, splits[i]);
     }
     for (int32_t f = 0; f < count; ++f) {
       for (int32_t tile_index = 0; tile_index < a.tiles; ++tile_index) {
         const FrameTile tile(a, tile_index);
         __syncthreads();
-        load_tile(a, x, n, c0, t0 + f, tile, map);
+        load_tile(a, x, p.n, p.c0, t0 + f, tile, map);
         __syncthreads();
         if (!active) continue;
         const Split<A>&across = splits[2 * f], &down = splits[2 * f + 1];
@@ -268,28 +347,20 @@ __global__ void __launch_bounds__(kKeypointThreads, sizeof(T) < 8 ? 2 : 1)
     }
     if (!active) continue;
     __syncwarp();
-    // The frame that the next block begins with is the next block's.
-    const int32_t written = t0 + count > last && last < a.T - 1 ? count - 1 : count;
-    const int64_t row = (n * a.G + set) * K * a.C, frames = row * a.T, pairs = row * (a.T - 1);
-    each_slot(a, c0, 1, written + 1, t0 - 1, a.T, [&](int32_t k, int32_t slot, int32_t channel, int64_t offset) {
-      const int32_t i = stage.at(k, slot, channel);
-      to.values[frames + offset] = stage.values[i];
-      to.means[frames + offset] = stage.means[i];
-      to.keypoints[frames + offset] = stage.places[i];
-    });
+    const int32_t written = p.written(a, t0, count), begin = t0 == p.first ? 1 : 0;
+    for (int32_t k = 0; k < K; ++k) write_regions(a, p, set, k, t0, written, stage, to);
     __syncwarp();
-    const int32_t begin = t0 == first ? 1 : 0;
-    for (int32_t slot = begin; slot < count; ++slot) pair_of_frames<K>(stage, slot, lane, epsilon);
-    __syncwarp();
-    each_slot(a, c0, begin, count, t0 - 1, a.T - 1, [&](int32_t k, int32_t slot, int32_t channel, int64_t offset) {
-      const int32_t i = stage.at(k, slot, channel);
-      reinterpret_cast<Shift<A>*>(to.shifts)[pairs + offset] = {stage.values[i], stage.means[i]};
-    });
-    __syncwarp();
-    for (int k = 0; k < K; ++k) {
-      const int32_t i = stage.at(k, 0, lane), j = stage.at(k, count, lane);
-      stage.values[i] = stage.values[j], stage.means[i] = stage.means[j], stage.places[i] = stage.places[j];
+    for (int32_t slot = begin; slot < count; ++slot) {
+      // They take the place of the first frame's values and means.
+      pair_of_frames<K>(stage, slot, lane, epsilon, [&](int k, A dx, A dy) {
+        const int32_t i = stage.at(k, slot, lane);
+        stage.values[i] = dx, stage.means[i] = dy;
+      });
     }
+    __syncwarp();
+    for (int32_t k = 0; k < K; ++k) write_shifts(a, p, set, k, t0, begin, count, stage, to);
+    __syncwarp();
+    for (int32_t k = 0; k < K; ++k) stage.keep_last(k, count, lane);
     __syncwarp();
   }
 }

@@ -235,6 +235,8 @@ def test_every_kernel_has_run() -> None:
                 torch.randn(s, dtype=dtype).requires_grad_() for s in ((1, 2, 2, 4, 4), (1, 2, 2, 2, r - 1))
             )
             ops.keypoint_shifts(x, lines, backend="cuda_host").sum().backward()
+        wide = torch.randn(1, 1, 2, 2, 70, dtype=dtype)  # than the kernel for four regions takes
+        ops.keypoint_shifts(wide, torch.ones(1, 1, 2, 2, 1, dtype=dtype), backend="cuda_host")
         for t in (8, 9):
             x = torch.randn(1, 2, t, 2, 2, dtype=dtype).requires_grad_()
             ops.temporal_descriptor(x, backend="cuda_host").square().sum().backward()
@@ -284,11 +286,14 @@ def test_projections_of_several_blocks(
 @pytest.mark.parametrize(
     ("shape", "sets", "r"),
     [
-        ((1, 2, 2, 30, 40), 1, 2),  # frames of several tiles of rows
-        ((1, 2, 2, 3, 900), 1, 3),  # and of parts of rows
+        ((1, 2, 2, 30, 40), 1, 3),  # frames of several tiles of rows
+        ((1, 2, 2, 3, 900), 1, 2),  # and of parts of rows
         ((1, 33, 2, 4, 5), 11, 4),  # sets of several blocks
         ((1, 2, 2, 3, 4), 70, 2),  # and more than a block's shared memory holds the lines of
-        ((2, 3, 12, 3, 4), 2, 2),  # frames of several blocks, and of several writes
+        ((2, 3, 12, 3, 4), 2, 3),  # frames of several blocks, and of several writes
+        ((1, 2, 12, 4, 60), 4, 2),  # the same of the kernel for four regions
+        ((1, 35, 2, 5, 8), 5, 2),  # whose rows are loaded by packs of pixels
+        ((1, 3, 2, 5, 6), 4, 2),  # all but the last
     ],
 )
 def test_key_points_of_several_blocks(shape: Any, sets: int, r: int, layout: str) -> None:
