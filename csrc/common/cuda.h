@@ -53,6 +53,7 @@ template <class... Parameters, class... Args>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, const DeviceScope& scope,
             Args... args) {
   const auto check = [](cudaError_t error) {
+    if (error != cudaSuccess) cudaGetLastError();  // which another call's launch would report again
     STD_TORCH_CHECK(error == cudaSuccess, "CUDA kernel launch failed: ", cudaGetErrorString(error));
   };
   if (shared_bytes > 48 << 10) {  // has to be asked for, of every kernel; all, lest another thread's call asks for less
@@ -79,10 +80,10 @@ __device__ __forceinline__ void store_whole(uint4* p, uint4 value) {
                : "memory");
 }
 
-// The block's dynamic shared memory.
+// The block's dynamic shared memory, aligned as the widest copies into it need it.
 template <class T>
 __device__ __forceinline__ T* dynamic_shared() {
-  extern __shared__ double vidops_dynamic_shared[];
+  extern __shared__ __align__(16) double vidops_dynamic_shared[];
   return reinterpret_cast<T*>(vidops_dynamic_shared);
 }
 #endif

@@ -22,6 +22,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <bit>
 #include <optional>
 #include <tuple>
 
@@ -30,12 +31,21 @@
 #include "common/namespace.h"
 #include "cuda/depthwise_conv3d_forward.cuh"
 #include "cuda/depthwise_conv3d_weight.cuh"
+#include "cuda/tuning.cuh"
 
 namespace vidops {
 namespace {
 
-constexpr int64_t kProducts = 128;  // that a thread sums, about, before a block adds them up
 constexpr uint32_t kMostGrid = 65535;
+
+namespace tuned {
+Tunable channel_lanes("depthwise_conv3d", "channel_lanes", 32, {8, 16, 32});  // of a block, in channels last, at most
+// Of a block, one after the other: clips in compiled walks, frames in plain loops. More share the taps.
+Tunable clips("depthwise_conv3d", "clips", 1, {1, 2, 4});
+Tunable frames("depthwise_conv3d", "frames", 1, {1, 2, 4, 8});
+// Products that a thread sums, about, before its block adds them up.
+Tunable products("depthwise_conv3d", "products", 128, {32, 64, 128, 256});
+}  // namespace tuned
 
 ClipSteps steps_of(const Clip& c) { return {c.sN, c.sC, c.sT, c.sP}; }
 
@@ -55,7 +65,7 @@ ConvArgs3d arguments(const ConvGeometry& g, const Clip& x, const Clip& y) {
   a.stride = sizes(g, &ConvAxis::stride), a.padding = sizes(g, &ConvAxis::padding);
   a.dilation = sizes(g, &ConvAxis::dilation);
   a.from = steps_of(x), a.to = steps_of(y);
-  a.lanes_log2 = x.channels_last() ? 5 : 0;
+  a.lanes_log2 = x.channels_last() ? std::countr_zero(static_cast<uint64_t>(tuned::channel_lanes.get())) : 0;
   a.transposed = false;
   // What threads count with, in 32 bits: positions of all clips, and how far an axis is reached.
   for (const ConvAxis& axis : {g.t, g.h, g.w}) narrowed(axis.in + 2 * axis.padding + axis.dilation * axis.taps);
@@ -87,7 +97,8 @@ template <class T, int KT, int KH, int KW, int S, int V>
 void launch_walk(ConvArgs3d a, size_t shared, const DeviceScope& device, const T* x, const T* weight, const T* bias,
                  T* y) {
   if (a.transposed) a.padding = {KT - 1 - a.padding.t, KH - 1 - a.padding.h, KW - 1 - a.padding.w};
-  const dim3 grid = grid_of(a, static_cast<int64_t>((a.out.h + V - 1) / V) * a.out.w, a.clips);
+  const int64_t each = tuned::clips.get(), columns = static_cast<int64_t>((a.out.h + V - 1) / V) * a.out.w;
+  const dim3 grid = grid_of(a, columns, (a.clips + each - 1) / each);
   launch(conv_walk_kernel<T, KT, KH, KW, S, V>, grid, dim3(kConvThreads), shared, device, a, x, weight, bias, y);
 }
 
@@ -110,7 +121,8 @@ void convolve(ConvArgs3d a, const DeviceScope& device, const T* x, const T* weig
       return launch_walk<T, 3, 7, 7, 1, 4>(a, shared, device, x, weight, bias, y);
     }
   }
-  const dim3 grid = grid_of(a, static_cast<int64_t>(a.out.h) * a.out.w, a.clips * a.out.t);
+  const int64_t each = tuned::frames.get(), plane = static_cast<int64_t>(a.out.h) * a.out.w;
+  const dim3 grid = grid_of(a, plane, (a.clips * a.out.t + each - 1) / each);
   launch(conv_any_kernel<T>, grid, dim3(kConvThreads), shared, device, a, x, weight, bias, y);
 }
 
@@ -123,7 +135,7 @@ void sum_gradients(const ConvArgs3d& a, const DeviceScope& device, const Tensor&
   const bool need_weight = dweight.numel() > 0, need_bias = dbias.numel() > 0;
   const int32_t first = need_weight ? 0 : taps, slots = taps + (need_bias ? 1 : 0);
   const int64_t rows = kConvThreads >> a.lanes_log2, plane = static_cast<int64_t>(a.out.h) * a.out.w;
-  const int64_t each = std::max<int64_t>(kProducts / a.out.t, 1) * a.out.t;
+  const int64_t each = std::max<int64_t>(tuned::products.get() / a.out.t, 1) * a.out.t;
   const int64_t shares = limited((a.clips * a.out.t * plane + rows * each - 1) / (rows * each));
   const Tensor partial =
       torch::stable::new_empty(x, {a.channels * slots * shares}, torch::headeronly::CppTypeToScalarType<A>::value);

@@ -29,14 +29,27 @@
 #include "common/namespace.h"
 #include "cuda/motion_band_pass_kernels.cuh"
 #include "cuda/sum_partials.cuh"
+#include "cuda/tuning.cuh"
 
 namespace vidops {
 namespace {
 
 constexpr int64_t kMostShared = 48 << 10;
-constexpr int32_t kTapThreads = 512, kTapRuns = 2048;
+constexpr int32_t kTapThreads = 512;
 
-int32_t power_of_two(int64_t n, int32_t most) {
+namespace tuned {
+// Tiles of the kernels that filter, 128 threads of 8 rows each: in channels last so many channels at most, in planar
+// layouts so many groups of 8 rows; pixels or channels make up the rest.
+Tunable lanes("motion_band_pass", "lanes", 16, {4, 8, 16, 32});
+Tunable row_groups("motion_band_pass", "row_groups", 4, {1, 2, 4});
+Tunable fold_rounds("motion_band_pass", "fold_rounds", 8, {2, 4, 8, 16});  // positions of a thread, element by element
+// The kernel of d spatial: the same two, in rows, and the blocks from which on they take several tiles.
+Tunable taps_lanes("motion_band_pass", "taps_lanes", 16, {4, 8, 16});
+Tunable taps_rows("motion_band_pass", "taps_rows", 32, {8, 16, 32});
+Tunable taps_blocks("motion_band_pass", "taps_blocks", 2048, {512, 1024, 2048});
+}  // namespace tuned
+
+int32_t power_of_two(int64_t n, int64_t most) {
   int32_t p = 1;
   while (p < n && p < most) p *= 2;
   return p;
@@ -79,11 +92,11 @@ void shrink(BandArgs& a, int32_t fewest_rows, F&& fits) {
 // The tile of the kernels that filter, and the bytes of shared memory that it takes.
 int64_t filter_tile(BandArgs& a, int64_t size) {
   if (a.last) {
-    a.lanes = power_of_two(a.C, 16), a.columns = std::min(32, kBandThreads / a.lanes);
+    a.lanes = power_of_two(a.C, tuned::lanes.get()), a.columns = std::min(32, kBandThreads / a.lanes);
     a.rows = kRows * (kBandThreads / (a.lanes * a.columns));
   } else {
     a.columns = std::max(8, power_of_two(a.W, 32));
-    const int32_t groups = power_of_two((a.H + kRows - 1) / kRows, 4);
+    const int32_t groups = power_of_two((a.H + kRows - 1) / kRows, tuned::row_groups.get());
     a.rows = kRows * groups, a.lanes = power_of_two(a.C, kBandThreads / (a.columns * groups));
   }
   const auto bytes = [&] {
@@ -98,7 +111,7 @@ int64_t filter_tile(BandArgs& a, int64_t size) {
 void element_tile(BandArgs& a) {
   const int32_t positions = a.H * a.W;
   a.lanes = a.last ? power_of_two(a.C, 32) : 1, a.columns = kBandThreads / a.lanes;
-  a.rows = std::min(8, (positions + a.columns - 1) / a.columns);
+  a.rows = std::min(static_cast<int32_t>(tuned::fold_rounds.get()), (positions + a.columns - 1) / a.columns);
   a.tiles_x = (positions + a.columns * a.rows - 1) / (a.columns * a.rows), a.tiles_y = 1;
   a.places = (a.C + a.lanes - 1) / a.lanes;
 }
@@ -106,9 +119,10 @@ void element_tile(BandArgs& a) {
 // The tile of the kernel of d spatial, and its shared memory.
 int64_t taps_tile(BandArgs& a, int64_t size) {
   if (a.last) {
-    a.lanes = power_of_two(a.C, 16), a.columns = 8, a.rows = 4;
+    a.lanes = power_of_two(a.C, tuned::taps_lanes.get()), a.columns = 8, a.rows = 4;
   } else {
-    a.columns = std::max(8, power_of_two(a.W, 32)), a.rows = power_of_two(a.H, 32), a.lanes = 1;
+    a.columns = std::max(8, power_of_two(a.W, 32)), a.lanes = 1;
+    a.rows = power_of_two(a.H, tuned::taps_rows.get());
     while (a.lanes < a.C && a.lanes * a.rows * a.k * 2 <= kTapThreads / 2) a.lanes *= 2;
   }
   const auto bytes = [&] {
@@ -218,7 +232,7 @@ struct BandCall {
     BandArgs a = arguments(call, cx);
     const int64_t bytes = taps_tile(a, sizeof(A));
     const int64_t items = blocks_of(cx.N * a.frames * a.tiles_x * a.tiles_y);
-    const int64_t run = std::clamp<int64_t>(items * a.places / kTapRuns, 1, 128 / a.columns);
+    const int64_t run = std::clamp<int64_t>(items * a.places / tuned::taps_blocks.get(), 1, 128 / a.columns);
     const int64_t shares = (items + run - 1) / run, rows = cx.C * call.taps * call.taps;
     const Tensor partial =
         torch::stable::new_empty(x, {rows * shares}, torch::headeronly::CppTypeToScalarType<A>::value);

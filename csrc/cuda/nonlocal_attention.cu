@@ -33,11 +33,30 @@
 #include "common/dispatch.h"
 #include "common/namespace.h"
 #include "cuda/nonlocal_attention_kernels.cuh"
+#include "cuda/tuning.cuh"
 
 namespace vidops {
 namespace {
 
-constexpr int64_t kFewBlocks = 128, kChunkBytes = 16 << 10;
+namespace tuned {
+// Warps of a block at most, and stages of its ring: with 4 and 2, two blocks may share a multiprocessor, and one's
+// exponentials hide behind the other's products.
+Tunable warps("nonlocal_attention", "warps", 8, {4, 8});
+Tunable stages("nonlocal_attention", "stages", 3, {2, 3});
+Tunable backward_warps("nonlocal_attention", "backward_warps", 8, {4, 8});
+Tunable backward_stages("nonlocal_attention", "backward_stages", 3, {2, 3});
+Tunable chunk_bytes("nonlocal_attention", "chunk_bytes", 16 << 10, {8 << 10, 16 << 10, 32 << 10});  // of values a stage
+Tunable few_blocks("nonlocal_attention", "few_blocks", 128, {64, 128, 256});  // with fewer, blocks have fewer rows
+}  // namespace tuned
+
+struct Choices {
+  int64_t warps, stages, chunk_bytes, few_blocks;
+  static Choices now(bool backward) {
+    return {(backward ? tuned::backward_warps : tuned::warps).get(),
+            (backward ? tuned::backward_stages : tuned::stages).get(), tuned::chunk_bytes.get(),
+            tuned::few_blocks.get()};
+  }
+};
 
 // The tokens (B, L, D) of a call.
 struct Tokens {
@@ -69,28 +88,35 @@ struct Plan {
   dim3 grid, block;
   int64_t bytes;
 
-  Plan(const AttentionArgs<T>& operands, int64_t batch, int64_t most_shared) : args(operands) {
+  Plan(const AttentionArgs<T>& operands, int64_t batch, const Choices& choices, int64_t most_shared) : args(operands) {
     const int64_t rows = args.rows[0].rows, width = args.values.width ? args.values.width : 2 * S::kWidth;
     const auto share = [](int64_t all, int64_t each) { return (all + each - 1) / each; };
     args.across = args.down = 1;
     while (args.across < 4 && args.across * S::kWidth < width) args.across *= 2;
     const int64_t slices = share(width, args.across * S::kWidth);
-    while (args.down < 4 && args.down * args.across < kAttentionWarps && args.down * S::kRows < rows) args.down *= 2;
-    while (args.down > 1 && batch * share(rows, args.down * S::kRows) * slices < kFewBlocks) args.down /= 2;
+    while (args.down < 4 && args.down * args.across < choices.warps && args.down * S::kRows < rows) args.down *= 2;
+    const auto blocks = [&] { return batch * share(rows, args.down * S::kRows) * slices; };
+    while (args.down > 1 && blocks() < choices.few_blocks) args.down /= 2;
     args.row_tiles = static_cast<int32_t>(share(rows, args.down * S::kRows));
     args.tiles = static_cast<int32_t>(share(args.values.rows, args.across * S::kColumns));
     for (int i = 0; i < 2; ++i) args.parts[i] = static_cast<int32_t>(share(args.rows[i].width, S::kSlice));
-    args.chunk = static_cast<int32_t>(
-        std::min<int64_t>(kChunkBytes / (args.across * S::kWidth * sizeof(T)), args.across * S::kColumns));
+    args.chunk = static_cast<int32_t>(std::clamp<int64_t>(choices.chunk_bytes / (args.across * S::kWidth * sizeof(T)),
+                                                          M::kK, args.across * S::kColumns));
     STD_TORCH_CHECK(batch * args.row_tiles < (int64_t{1} << 31) && rows < (int64_t{1} << 30),
                     "query is too large for the CUDA kernels");
     grid = dim3(static_cast<uint32_t>(batch * args.row_tiles), static_cast<uint32_t>(slices));
     block = dim3(32 * args.down * args.across);
-    // The best that fits: rows that stay, then three stages.
+    while (!fit(choices.stages, most_shared) && args.chunk > M::kK) args.chunk /= 2;
+  }
+
+  // Takes the best that fits, if one does: rows that stay, then three stages.
+  bool fit(int64_t most_stages, int64_t most_shared) {
     for (const auto& [resident, stages] : {std::pair{true, 3}, {true, 2}, {false, 3}, {false, 2}}) {
+      if (stages > most_stages) continue;
       bytes = use(resident, stages);
-      if (bytes <= most_shared) break;
+      if (bytes <= most_shared) return true;
     }
+    return false;
   }
 
   // Sets these and returns the bytes of shared memory.
@@ -113,6 +139,7 @@ struct Call {
   AttentionSizes sizes;
   AttentionKind kind;
   double scale;
+  Choices choices;
 
   bool gaussian() const { return kind == AttentionKind::kGaussian; }
   double mean() const { return 2.0 / static_cast<double>(sizes.keys); }  // of weights that were halved
@@ -131,7 +158,7 @@ struct Call {
                const Tensor& lse) const {
     auto args = arguments(query.operand<T>(), key.operand<T>(), value.operand<T>(), out, mean());
     args.lse = static_cast<A*>(lse.data_ptr());
-    const Plan<M> plan(args, sizes.batch, most_shared(device));
+    const Plan<M> plan(args, sizes.batch, choices, most_shared(device));
     launch(attention_kernel<M>, plan.grid, plan.block, plan.bytes, device, plan.args);
   }
 
@@ -143,7 +170,7 @@ struct Call {
     if (slopes[0]) args.rows[1] = slopes[0]->operand<T>(), args.columns[1] = slopes[1]->operand<T>();
     args.lse = statistics[0], args.delta = slopes[0] ? statistics[1] : nullptr, args.rest = statistics[2];
     args.by_column = by_column;
-    const Plan<M> plan(args, sizes.batch, most_shared(device));
+    const Plan<M> plan(args, sizes.batch, choices, most_shared(device));
     launch(attention_backward_kernel<M>, plan.grid, plan.block, plan.bytes, device, plan.args);
   }
 
@@ -200,7 +227,8 @@ std::tuple<Tensor, Tensor> nonlocal_attention(Tensor query, Tensor key, Tensor v
   Tensor lse = empty_statistic(query, which);
   const auto [q, k] = pairs_of(query, key, which);
   with_product(query, which, allow_tf32, [&, &q = q, &k = k](auto tag) {
-    Call<typename decltype(tag)::type>{device, sizes, which, scale}.forward(q, k, {value}, out, lse);
+    const Call<typename decltype(tag)::type> call{device, sizes, which, scale, Choices::now(false)};
+    call.forward(q, k, {value}, out, lse);
   });
   return {out, lse};
 }
@@ -216,7 +244,7 @@ std::tuple<Tensor, Tensor, Tensor> nonlocal_attention_backward(Tensor grad, Tens
   const Tensor statistics[kStatistics] = {lse, empty_statistic(query, which), empty_statistic(query, which)};
   const auto [q, k] = pairs_of(query, key, which);
   with_product(query, which, allow_tf32, [&, &q = q, &k = k](auto tag) {
-    const Call<typename decltype(tag)::type> call{device, sizes, which, scale};
+    const Call<typename decltype(tag)::type> call{device, sizes, which, scale, Choices::now(true)};
     call.backward(q, k, {value}, {grad}, out, statistics, gradients);
   });
   return {gradients[0], gradients[1], gradients[2]};

@@ -36,13 +36,20 @@
 #include "common/pathway_select.h"
 #include "cuda/pathway_select_kernels.cuh"
 #include "cuda/steps.cuh"
+#include "cuda/tuning.cuh"
 
 namespace vidops {
 namespace {
 
-// Units that a thread sums: of 2-byte types more, whose results keep fewer digits.
-template <class T>
-constexpr int64_t kSummed = sizeof(T) == 2 ? 32 : 16;
+namespace tuned {
+Tunable pack_bytes("pathway_select", "pack_bytes", 16, {4, 8, 16});  // at most; or one element
+Tunable backward_pack_bytes("pathway_select", "backward_pack_bytes", 16, {4, 8, 16});
+// Rows are parted where there are fewer blocks; 4096 are about eight rounds of an H200's 132 x 4 resident ones.
+Tunable fill_blocks("pathway_select", "fill_blocks", 4096, {512, 1024, 2048, 4096});
+Tunable backward_fill_blocks("pathway_select", "backward_fill_blocks", 4096, {512, 1024, 2048, 4096});
+// Units that a thread sums, at most: of 2-byte types, whose results keep fewer digits, twice as many.
+Tunable summed("pathway_select", "summed", 16, {4, 8, 16});
+}  // namespace tuned
 
 // One clip of a call, and how its rows are numbered there.
 struct Side {
@@ -88,21 +95,25 @@ LogitSteps logit_steps(const Tensor& logits, const Geometry& g, int64_t V) {
           channel};
 }
 
-SelectArgs plan(int64_t clips, int64_t paths, const Geometry& g, int64_t V, int64_t at_once, int64_t most) {
+SelectArgs plan(int64_t clips, int64_t paths, const Geometry& g, int64_t V, int64_t at_once, int64_t most,
+                int64_t fill_blocks) {
   const int64_t places = g.last ? g.C / V : g.C, frames = g.each_frame ? g.T : 1;
   const int64_t per_frame = g.last ? g.P : g.P / V;
   SelectArgs a = rows_of_blocks(clips, g.outer_frame() ? frames : places, g.outer_frame() ? places : frames,
-                                g.each_frame ? 1 : g.T, per_frame, g.last, at_once, most);
+                                g.each_frame ? 1 : g.T, per_frame, g.last, at_once, most, fill_blocks);
   a.paths = static_cast<int32_t>(paths);
   return a;
 }
 
-// Calls f(V, L, kM) as integral constants: the widest packs that all clips allow, and room for all pathways.
+// Calls f(V, L, kM) as integral constants: the widest packs that all clips and `most_bytes` allow, and room for all
+// pathways.
 template <class T, class F>
-void with_kernel(const std::vector<Side>& sides, const Geometry& g, int64_t paths, F&& f) {
+void with_kernel(const std::vector<Side>& sides, const Geometry& g, int64_t paths, int64_t most_bytes, F&& f) {
   using std::integral_constant;
   const auto fit = [&](int64_t V) {
-    return std::all_of(sides.begin(), sides.end(), [&](const Side& s) { return fits(s, g, sizeof(T), V); });
+    const int64_t bytes = V * static_cast<int64_t>(sizeof(T));
+    return bytes <= most_bytes &&
+           std::all_of(sides.begin(), sides.end(), [&](const Side& s) { return fits(s, g, sizeof(T), V); });
   };
   const auto with = [&](auto width, auto lanes) {
     if (paths <= 4) return f(width, lanes, integral_constant<int, 4>{});
@@ -167,9 +178,9 @@ Tensor pathway_select(std::vector<Tensor> paths, Tensor logits) {
   const Geometry g = geometry_of(sides, logits.dim() == 4);
   dispatch_float(result.scalar_type(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    with_kernel<T>(sides, g, M, [&](auto width, auto lanes, auto most) {
+    with_kernel<T>(sides, g, M, tuned::pack_bytes.get(), [&](auto width, auto lanes, auto most) {
       constexpr int V = decltype(width)::value, L = decltype(lanes)::value, kM = decltype(most)::value;
-      const SelectArgs a = plan(first.N, M, g, V, kAtOnceForward<T, V, kM>, kSlabRows);
+      const SelectArgs a = plan(first.N, M, g, V, kAtOnceForward<T, V, kM>, kSlabRows, tuned::fill_blocks.get());
       launch(select_kernel<T, V, L, kM>, grid_of(a), dim3(kSelectThreads), 0, device, a,
              path_rows<const T>(sides.data(), M, g, V), rows_of<T>(sides[M], g, V), logit_steps(logits, g, V),
              static_cast<const T*>(logits.data_ptr()));
@@ -196,9 +207,10 @@ std::tuple<std::vector<Tensor>, Tensor> pathway_select_backward(Tensor grad, std
   dispatch_float(grad.scalar_type(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = device_acc_t<T>;
-    with_kernel<T>(sides, g, M, [&](auto width, auto lanes, auto most) {
+    with_kernel<T>(sides, g, M, tuned::backward_pack_bytes.get(), [&](auto width, auto lanes, auto most) {
       constexpr int V = decltype(width)::value, L = decltype(lanes)::value, kM = decltype(most)::value;
-      const SelectArgs a = plan(first.N, M, g, V, kAtOnceBackward<T, V, kM>, kSummed<T>);
+      const int64_t summed = tuned::summed.get() * (sizeof(T) == 2 ? 2 : 1);
+      const SelectArgs a = plan(first.N, M, g, V, kAtOnceBackward<T, V, kM>, summed, tuned::backward_fill_blocks.get());
       const LogitSteps from = logit_steps(logits, g, V), to = logit_steps(dlogits, g, V);
       const T* weights = static_cast<const T*>(logits.data_ptr());
       T* result = static_cast<T*>(dlogits.data_ptr());

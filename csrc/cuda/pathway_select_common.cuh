@@ -59,13 +59,13 @@ struct SelectArgs {
   int64_t slab_clips;
 };
 
-constexpr int64_t kFillBlocks = 4096;            // about eight rounds of an H200's 132 x 4 resident blocks
 constexpr int64_t kSlabRows = int64_t{1} << 30;  // far enough from 2^31
 
 // Blocks for outer * inner rows of every clip, each of so many frames and units a frame. A thread takes `at_once` units
-// together and `most` at most, where the grid allows.
+// together and `most` at most, where the grid allows; fewer, where blocks would be fewer than `fill_blocks`.
 inline SelectArgs rows_of_blocks(int64_t clips, int64_t outer, int64_t inner, int64_t frames, int64_t per_frame,
-                                 bool across, int64_t at_once, int64_t most, int64_t slab_rows = kSlabRows) {
+                                 bool across, int64_t at_once, int64_t most, int64_t fill_blocks,
+                                 int64_t slab_rows = kSlabRows) {
   const int64_t clip_rows = outer * inner, units = frames * per_frame;
   STD_TORCH_CHECK(units < kSlabRows && clip_rows <= slab_rows,
                   "paths are too large for the CUDA kernels: at most 2^30 positions, and channels times frames");
@@ -84,7 +84,7 @@ inline SelectArgs rows_of_blocks(int64_t clips, int64_t outer, int64_t inner, in
   a.lanes_log2 = across ? lanes_log2(inner) : 7 - workers_log2;
   const int64_t workers = kSelectThreads >> a.lanes_log2, rounds = (units + workers - 1) / workers;
   const int64_t blocks = ((a.slab_rows + (1 << a.lanes_log2) - 1) >> a.lanes_log2) * a.slabs;
-  const int64_t shares = std::max((rounds + most - 1) / most, std::min(rounds / at_once, kFillBlocks / blocks));
+  const int64_t shares = std::max((rounds + most - 1) / most, std::min(rounds / at_once, fill_blocks / blocks));
   const int64_t share_rounds = (rounds - 1) / std::clamp<int64_t>(shares, 1, 65535) + 1;
   a.share = static_cast<uint32_t>(std::min((share_rounds + at_once - 1) / at_once * at_once * workers, units));
   a.shares = (a.units + a.share - 1) / a.share;

@@ -20,12 +20,17 @@
 #include "common/pack.h"
 #include "common/resize.h"
 #include "cuda/bilinear.cuh"
+#include "cuda/tuning.cuh"
 
 namespace vidops {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int64_t kFrames = 4;  // of a thread, where there are so many
+constexpr int kMostThreads = 256;  // of a block
+
+namespace tuned {
+Tunable threads("resize", "threads", 256, {64, 128, 256});  // of a block
+Tunable frames("resize", "frames", 4, {1, 2, 4, 8});        // of a thread, where there are so many
+}  // namespace tuned
 
 struct ResizeArgs {
   Axis rows, columns;
@@ -55,10 +60,10 @@ __device__ __forceinline__ void add(device_acc_t<T> (&sum)[V], device_acc_t<T> w
 }
 
 template <class T, int V, bool kBackward>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kMostThreads, 1)
     resize_kernel(const __grid_constant__ ResizeArgs a, const T* __restrict__ x, T* __restrict__ y) {
   using A = device_acc_t<T>;
-  const uint32_t unit = blockIdx.x * kThreads + threadIdx.x;
+  const uint32_t unit = blockIdx.x * blockDim.x + threadIdx.x;
   if (unit >= a.units) return;
   const uint32_t position = a.by_places.divide(unit), row = a.by_width.divide(position);
   const int64_t channel = int64_t{V} * (unit - position * a.by_places.divisor);
@@ -113,9 +118,11 @@ void run(const Tensor& x, const Clip& cx, const Tensor& y, const Clip& cy, bool 
   a.row_x = static_cast<int32_t>(cx.W);
   a.units = static_cast<uint32_t>(places * cy.P);
   a.by_places = Divisor(static_cast<uint32_t>(places)), a.by_width = Divisor(static_cast<uint32_t>(cy.W));
-  const dim3 grid((a.units + kThreads - 1) / kThreads,
-                  static_cast<uint32_t>(std::min<int64_t>((planes + kFrames - 1) / kFrames, 65535)));
-  launch(backward ? resize_kernel<T, V, true> : resize_kernel<T, V, false>, grid, dim3(kThreads), 0, device, a,
+  const uint32_t threads = static_cast<uint32_t>(tuned::threads.get());
+  const int64_t frames = tuned::frames.get();
+  const dim3 grid((a.units + threads - 1) / threads,
+                  static_cast<uint32_t>(std::min<int64_t>((planes + frames - 1) / frames, 65535)));
+  launch(backward ? resize_kernel<T, V, true> : resize_kernel<T, V, false>, grid, dim3(threads), 0, device, a,
          static_cast<const T*>(x.data_ptr()), static_cast<T*>(y.data_ptr()));
 }
 

@@ -39,11 +39,24 @@
 #include "cuda/steps.cuh"
 #include "cuda/temporal_conv_backward.cuh"
 #include "cuda/temporal_conv_forward.cuh"
+#include "cuda/tuning.cuh"
 
 namespace vidops {
 namespace {
 
-constexpr int64_t kFillBlocks = 4096;  // about eight rounds of an H200's 132 x 4 resident blocks
+namespace tuned {
+// Elements of a pack, at most: positions in planar layouts (8, 4 and 1 are compiled), channels in channels last.
+Tunable planar_pack("temporal_conv", "planar_pack", 8, {1, 4, 8});
+Tunable channel_pack("temporal_conv", "channel_pack", 2, {1, 2});
+Tunable backward_planar_pack("temporal_conv", "backward_planar_pack", 4, {1, 4});
+Tunable backward_channel_pack("temporal_conv", "backward_channel_pack", 2, {1, 2});
+// Columns of a thread: fewer where the blocks would then be fewer than these, which are about eight rounds of an H200's
+// 132 x 4 resident ones. Backward a thread sums taps' gradients over its columns in fp32: 16 are hundreds of products.
+Tunable trips("temporal_conv", "trips", 1, {1, 2, 4});
+Tunable fill_blocks("temporal_conv", "fill_blocks", 4096, {1024, 2048, 4096});
+Tunable backward_trips("temporal_conv", "backward_trips", 16, {4, 8, 16});
+Tunable backward_fill_blocks("temporal_conv", "backward_fill_blocks", 4096, {512, 1024, 2048, 4096});
+}  // namespace tuned
 
 struct Side {  // one tensor of a launch
   Clip clip;
@@ -95,11 +108,11 @@ void each_launch(const Call& call, bool backward, F&& f) {
   }
 }
 
-// Calls f(integral_constant<V>, integral_constant<L>) with the widest packs that all sides and groups allow.
+// Calls f(integral_constant<V>, integral_constant<L>) with the widest packs that all sides and groups and `most` allow.
 template <class T, int kWidest, class F>
-void with_width(const Groups& groups, bool last, std::initializer_list<Side> sides, F&& f) {
+void with_width(const Groups& groups, bool last, int64_t most, std::initializer_list<Side> sides, F&& f) {
   const auto all = [&](int64_t V) {
-    bool fit = true;
+    bool fit = V <= most;
     for (const Side& side : sides) fit = fit && packs_fit(side.clip, side.data, sizeof(T), V, last);
     for (const Group& g : groups.items) fit = fit && (!last || g.channels % V == 0);
     return fit;
@@ -146,15 +159,18 @@ Tensor temporal_conv(Tensor x, Tensor weight, std::optional<Tensor> bias, std::v
   if (bias) b = torch::stable::contiguous(*bias);
   dispatch_float(x.scalar_type(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    with_width<T, 16>(call.groups, last, {{cx, x.data_ptr()}, {cy, y.data_ptr()}}, [&](auto width, auto channels) {
-      constexpr int V = decltype(width)::value, L = decltype(channels)::value;
-      each_launch(call, false, [&](ConvArgs& a, const Group& from, const Group& to) {
-        a.columns = columns_of(cx, from, to, last, V, kFillBlocks, 1);
-        launch(forward_kernel<T, V, L>, column_grid(a.columns), dim3(kColumnThreads), 0, device, a,
-               strides_of(cx, V, last), strides_of(cy, V, last), data_of<const T>(x) + from.channel * cx.sC,
-               data_of<const T>(w), b ? data_of<const T>(*b) : nullptr, data_of<T>(y) + from.channel * cy.sC);
-      });
-    });
+    const int64_t most = last ? tuned::channel_pack.get() : tuned::planar_pack.get();
+    const int64_t blocks = tuned::fill_blocks.get(), trips = tuned::trips.get();
+    with_width<T, 16>(
+        call.groups, last, most, {{cx, x.data_ptr()}, {cy, y.data_ptr()}}, [&](auto width, auto channels) {
+          constexpr int V = decltype(width)::value, L = decltype(channels)::value;
+          each_launch(call, false, [&](ConvArgs& a, const Group& from, const Group& to) {
+            a.columns = columns_of(cx, from, to, last, V, blocks, trips);
+            launch(forward_kernel<T, V, L>, column_grid(a.columns), dim3(kColumnThreads), 0, device, a,
+                   strides_of(cx, V, last), strides_of(cy, V, last), data_of<const T>(x) + from.channel * cx.sC,
+                   data_of<const T>(w), b ? data_of<const T>(*b) : nullptr, data_of<T>(y) + from.channel * cy.sC);
+          });
+        });
   });
   return y;
 }
@@ -186,11 +202,13 @@ std::tuple<Tensor, Tensor, Tensor> temporal_conv_backward(Tensor grad, Tensor x,
   dispatch_float(x.scalar_type(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = device_acc_t<T>;
+    const int64_t most = last ? tuned::backward_channel_pack.get() : tuned::backward_planar_pack.get();
+    const int64_t blocks = tuned::backward_fill_blocks.get(), trips = tuned::backward_trips.get();
     with_width<T, kWidestBackward<T>>(
-        call.groups, last, {sides[0], sides[1], sides[2]}, [&](auto width, auto channels) {
+        call.groups, last, most, {sides[0], sides[1], sides[2]}, [&](auto width, auto channels) {
           constexpr int V = decltype(width)::value, L = decltype(channels)::value;
           each_launch(call, true, [&](ConvArgs& a, const Group& from, const Group& to) {
-            a.columns = columns_of(cx, from, to, last, V, kFillBlocks, 16);
+            a.columns = columns_of(cx, from, to, last, V, blocks, trips);
             const int64_t weights = to.weight + to.channels * to.taps - from.weight;
             const int64_t rows = weights + to.channel + to.channels - from.channel;
             const int64_t shares = static_cast<int64_t>(a.columns.shares) * a.columns.slabs;

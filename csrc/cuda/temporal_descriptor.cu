@@ -20,11 +20,18 @@
 #include "common/pack.h"
 #include "common/temporal_projection.h"
 #include "cuda/steps.cuh"
+#include "cuda/tuning.cuh"
 
 namespace vidops {
 namespace {
 
-constexpr int kPairThreads = 128, kFrameTile = 8;
+constexpr int kPairThreads = 128, kFrameTile = 8;  // threads: at most
+
+namespace tuned {
+// Threads of a block. Positions are few: 28 x 28 of 8 clips are 49 blocks of 128 for an H200's 132 multiprocessors.
+Tunable threads("temporal_descriptor", "threads", 128, {32, 64, 128});
+Tunable backward_threads("temporal_descriptor", "backward_threads", 128, {32, 64, 128});
+}  // namespace tuned
 template <class T>
 constexpr int kChannelTile = sizeof(T) == 8 ? 2 : 4;
 
@@ -41,7 +48,7 @@ struct Unit {
   int64_t n, position;
   bool active;
   __device__ __forceinline__ explicit Unit(const DescriptorArgs& a) {
-    const uint32_t unit = blockIdx.x * kPairThreads + threadIdx.x, clip = a.by_positions.divide(unit);
+    const uint32_t unit = blockIdx.x * blockDim.x + threadIdx.x, clip = a.by_positions.divide(unit);
     n = clip, position = unit - clip * a.by_positions.divisor;
     active = unit < a.units;
   }
@@ -153,15 +160,17 @@ __global__ void __launch_bounds__(kPairThreads, 3)
 
 struct DescriptorCall {
   DescriptorArgs args;
-  uint32_t blocks, tiles;
+  uint32_t threads, blocks, tiles;
 
-  explicit DescriptorCall(const Clip& x) {
+  DescriptorCall(const Clip& x, int64_t of_block) {
     const int64_t units = x.N * x.P, tile_count = (x.T + kFrameTile - 1) / kFrameTile;
-    STD_TORCH_CHECK(units < (int64_t{1} << 30) && x.C < (int64_t{1} << 17) && tile_count < 256,
-                    "features are too large for the CUDA kernels: at most 2^30 positions, 2^17 channels, 2040 frames");
+    STD_TORCH_CHECK(
+        units < (int64_t{1} << 30) && x.C < (1 << 17) - 1 && tile_count < 256,
+        "features are too large for the CUDA kernels: at most 2^30 positions, 2^17 - 2 channels, 2040 frames");
     args = {static_cast<int32_t>(x.C), static_cast<int32_t>(x.T), static_cast<uint32_t>(units),
             Divisor(static_cast<uint32_t>(x.P))};
-    blocks = static_cast<uint32_t>((units + kPairThreads - 1) / kPairThreads);
+    threads = static_cast<uint32_t>(of_block);
+    blocks = static_cast<uint32_t>((units + of_block - 1) / of_block);
     tiles = static_cast<uint32_t>(tile_count);
   }
 };
@@ -180,11 +189,11 @@ Tensor temporal_descriptor(Tensor features) {
   const Clip cx = describe(x);
   Tensor y = empty_images(x, cx, pairs_of(cx.T));
   if (y.numel() == 0) return y;
-  const DescriptorCall call(cx);
+  const DescriptorCall call(cx, tuned::threads.get());
   dispatch_float(x.scalar_type(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     const auto run = [&](auto kernel, uint32_t across) {
-      launch(kernel, dim3(call.blocks, across), dim3(kPairThreads), 0, device, call.args, steps_of<const T>(x),
+      launch(kernel, dim3(call.blocks, across), dim3(call.threads), 0, device, call.args, steps_of<const T>(x),
              steps_of_pairs<T>(y));
     };
     run(descriptor_kernel<T, true>, call.tiles);
@@ -202,11 +211,11 @@ Tensor temporal_descriptor_backward(Tensor grad, Tensor features) {
   if (grad.numel() == 0) torch::stable::zero_(dx);
   if (grad.numel() == 0) return dx;
   if (cx.H > 1 && cx.W > 1 && grad.stride(2) != cx.W * grad.stride(3)) grad = torch::stable::contiguous(grad);
-  const DescriptorCall call(cx);
+  const DescriptorCall call(cx, tuned::backward_threads.get());
   dispatch_float(x.scalar_type(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     const dim3 grid(call.blocks, call.tiles, static_cast<uint32_t>((cx.C + kChannelTile<T> - 1) / kChannelTile<T>));
-    launch(descriptor_backward_kernel<T>, grid, dim3(kPairThreads), 0, device, call.args, steps_of<const T>(x),
+    launch(descriptor_backward_kernel<T>, grid, dim3(call.threads), 0, device, call.args, steps_of<const T>(x),
            steps_of_pairs<const T>(grad), steps_of<T>(dx));
   });
   return dx;

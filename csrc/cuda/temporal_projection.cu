@@ -34,11 +34,20 @@
 #include "common/temporal_projection.h"
 #include "cuda/sum_partials.cuh"
 #include "cuda/temporal_projection_general.cuh"
+#include "cuda/tuning.cuh"
 
 namespace vidops {
 namespace {
 
-constexpr int64_t kMostShared = 48 << 10, kMostStaged = 40 << 10, kFewBlocks = 512;
+constexpr int64_t kMostShared = 48 << 10, kMostStaged = 40 << 10;
+
+namespace tuned {
+Tunable threads("temporal_projection", "threads", 128, {32, 64, 128});  // of a block, at most
+Tunable backward_threads("temporal_projection", "backward_threads", 128, {32, 64, 128});
+Tunable pixels("temporal_projection", "pixels", 4, {1, 4});  // of a thread, at most; fewer are compiled past 8 frames
+Tunable backward_pixels("temporal_projection", "backward_pixels", 4, {1, 4});
+Tunable few_blocks("temporal_projection", "few_blocks", 512, {128, 256, 512, 1024});  // with fewer, channels are parted
+}  // namespace tuned
 
 struct Call {
   ProjectionArgs args;
@@ -69,7 +78,8 @@ Call call_of(const Clip& x, const Tensor& basis, double ridge, int64_t P, int64_
   a.bands = static_cast<int32_t>((x.H + a.down - 1) / a.down);
   // Channels are parted where blocks are few: every part makes A and G anew.
   const int64_t tiles = x.N * a.segments * a.bands;
-  const int64_t parts = in_parts ? std::clamp<int64_t>((kFewBlocks + tiles - 1) / tiles, 1, (x.C + 7) / 8) : 1;
+  const int64_t parts =
+      in_parts ? std::clamp<int64_t>((tuned::few_blocks.get() + tiles - 1) / tiles, 1, (x.C + 7) / 8) : 1;
   a.part = static_cast<int32_t>((x.C + parts - 1) / parts);
   a.parts = static_cast<int32_t>((x.C + a.part - 1) / a.part);
   STD_TORCH_CHECK(tiles * a.parts < (int64_t{1} << 31) / 64, "x is too large for the CUDA kernels");
@@ -122,7 +132,8 @@ struct GeneralCall : Call {
 GeneralCall general_call(const Clip& x, const Tensor& basis, double ridge, int64_t size, bool backward) {
   const int64_t D = basis.size(2), of_thread = size * general_slots(static_cast<int32_t>(D), backward);
   GeneralCall best{};
-  for (int64_t threads = kProjectionThreads; threads >= 32; threads /= 2) {
+  const int64_t most = backward ? tuned::backward_threads.get() : tuned::threads.get();
+  for (int64_t threads = most; threads >= 32; threads /= 2) {
     GeneralCall call{call_of(x, basis, ridge, 1, threads, true), 0, true};
     const int64_t numbers = of_thread * call.threads.x, with_rows = numbers + call.rows_bytes(x.T * D, 1, size);
     if (with_rows <= kMostShared) return call.bytes = with_rows, call;
@@ -178,11 +189,11 @@ void project(const Tensor& x, const Tensor& basis, double ridge, const Fields& t
   };
   const bool served = compiled<T, false>(basis.size(2), cx.T, [&](auto d, auto frames, auto pixels) {
     const auto all = [&](int64_t P) {
-      return whole(from, cx.W, P) && whole(results.coefficients, cx.W, P) && whole(results.projection, cx.W, P) &&
-             whole(results.residual, cx.W, P) && whole(results.mean, cx.W, P);
+      return P <= tuned::pixels.get() && whole(from, cx.W, P) && whole(results.coefficients, cx.W, P) &&
+             whole(results.projection, cx.W, P) && whole(results.residual, cx.W, P) && whole(results.mean, cx.W, P);
     };
     const auto with = [&](auto p) {
-      const Call call = call_of(cx, basis, ridge, p, kProjectionThreads, true);
+      const Call call = call_of(cx, basis, ridge, p, tuned::threads.get(), true);
       run(projection_kernel<T, d, frames, p>, call, call.rows_bytes(frames * d, p, sizeof(A)));
     };
     all(pixels) ? with(pixels) : with(Number<1>{});
@@ -277,11 +288,12 @@ struct BackwardCall {
     const auto from = steps_of<const T>(x);
     return compiled<T, true>(basis.size(2), cx.T, [&](auto d, auto frames, auto pixels) {
       const auto all = [&](int64_t P) {
-        return whole(from, cx.W, P) && whole(to(), cx.W, P) && whole(grads.coefficients, cx.W, P) &&
-               whole(grads.projection, cx.W, P) && whole(grads.residual, cx.W, P) && whole(grads.mean, cx.W, P);
+        return P <= tuned::backward_pixels.get() && whole(from, cx.W, P) && whole(to(), cx.W, P) &&
+               whole(grads.coefficients, cx.W, P) && whole(grads.projection, cx.W, P) &&
+               whole(grads.residual, cx.W, P) && whole(grads.mean, cx.W, P);
       };
       const auto with = [&](auto p) {
-        Call call = call_of(cx, basis, ridge, p, kProjectionThreads, true);
+        Call call = call_of(cx, basis, ridge, p, tuned::backward_threads.get(), true);
         const int64_t staged = cx.channels_last() && need_x ? stage(call) : 0;
         std::optional<Tensor> memory;
         const RowSums<A> sums = place(call, memory);
@@ -307,7 +319,8 @@ struct BackwardCall {
            dim3(solving.blocks), solving.threads, solving.bytes, device, solving.args, steps_of<const T>(x), grid(),
            grads, to(), Solutions<A>{kept});
     if (!need_basis) return;
-    const Call call = call_of(cx, basis, ridge, 1, kProjectionThreads, false);
+    const Call call = call_of(cx, basis, ridge, 1, tuned::backward_threads.get(), false);
+    STD_TORCH_CHECK(int64_t{call.blocks} * call.args.T < (int64_t{1} << 31), "x is too large for the CUDA kernels");
     const RowSums<A> sums = place(call, memory);
     const auto with = [&](auto columns) {
       launch(projection_general_basis_kernel<T, columns>, dim3(call.blocks * call.args.T), call.threads,

@@ -16,12 +16,19 @@
 #include "common/temporal_checks.h"
 #include "common/pack.h"
 #include "cuda/steps.cuh"
+#include "cuda/tuning.cuh"
 
 namespace vidops {
 namespace {
 
 constexpr int kBatch = 8;
-constexpr int64_t kFillBlocks = 4096;
+
+namespace tuned {
+Tunable word_bytes("temporal_shift", "word_bytes", 16, {4, 8, 16});  // at most
+// Columns of a thread: fewer where the blocks would then be fewer than these.
+Tunable trips("temporal_shift", "trips", 1, {1, 2, 4});
+Tunable fill_blocks("temporal_shift", "fill_blocks", 4096, {1024, 2048, 4096});
+}  // namespace tuned
 
 template <int kBytes>
 using Word = typename Access<kBytes>::type;
@@ -73,8 +80,8 @@ void run(const InWords& in, const Tensor& x, const Clip& cx, const Tensor& y, co
   STD_TORCH_CHECK(cx.T < int64_t{1} << 30, "x has too many frames: ", cx.T);
   ShiftArgs a{};
   const int64_t places = in.last ? cx.C / in.V : cx.C;
-  a.columns =
-      make_columns(cx.N, in.last ? cx.P : cx.P / in.V, places, in.last ? lanes_log2(places) : 0, kFillBlocks, 1);
+  a.columns = make_columns(cx.N, in.last ? cx.P : cx.P / in.V, places, in.last ? lanes_log2(places) : 0,
+                           tuned::fill_blocks.get(), tuned::trips.get());
   a.x = in.strides(cx), a.y = in.strides(cy);
   a.frames = static_cast<int32_t>(cx.T), a.step = step;
   a.fold = static_cast<int32_t>(in.last ? fold / in.V : fold);
@@ -90,10 +97,10 @@ Tensor shift(const Tensor& input, int64_t fold, int32_t step) {
   Tensor y = empty_clip(x, cx, cx.T, cx.layout);
   if (y.numel() == 0) return y;
   const Clip cy = describe(y);
-  const int64_t size = x.element_size();
+  const int64_t size = x.element_size(), widest = tuned::word_bytes.get();
   for (int64_t bytes : {16, 8, 4, 2}) {
     const InWords in{bytes / size, cx.channels_last()};
-    if (bytes != size && (bytes < size || !packs_fit(cx, x.data_ptr(), size, in.V, in.last) ||
+    if (bytes != size && (bytes < size || bytes > widest || !packs_fit(cx, x.data_ptr(), size, in.V, in.last) ||
                           !packs_fit(cy, y.data_ptr(), size, in.V, in.last) || (in.last && fold % in.V != 0))) {
       continue;
     }

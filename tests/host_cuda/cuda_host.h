@@ -132,6 +132,10 @@ struct Fiber {
   void* fake = nullptr;  // AddressSanitizer's
 };
 
+struct Launch {
+  int64_t kernel, grid[3], threads, shared_bytes;
+};
+
 struct Machine {
   std::mutex one_launch;
   Context scheduler;
@@ -143,6 +147,7 @@ struct Machine {
   std::function<void()> kernel;
   std::vector<double> shared;
   std::set<const void*> launched;  // every kernel so far
+  std::vector<Launch> recent;      // launches since they were asked for, the first of them
 
   void enter(uint32_t thread) {
     current = thread;
@@ -225,6 +230,13 @@ void launch(Kernel kernel, dim3 grid, dim3 block, size_t shared_bytes, Args... a
                       block.x * block.y * block.z - 1 < 1024 && shared_bytes <= kMostShared,
                   "CUDA kernel launch failed: invalid configuration argument");
   machine.launched.insert(reinterpret_cast<const void*>(kernel));
+  if (machine.recent.size() < 256) {
+    const Launch now{reinterpret_cast<int64_t>(kernel),
+                     {grid.x, grid.y, grid.z},
+                     block.x * block.y * block.z,
+                     static_cast<int64_t>(shared_bytes)};
+    machine.recent.push_back(now);
+  }
   gridDim = grid, blockDim = block;
   machine.threads = block.x * block.y * block.z;
   if (machine.fibers.size() < machine.threads) machine.fibers.resize(machine.threads);
@@ -248,6 +260,14 @@ void launch(Kernel kernel, dim3 grid, dim3 block, size_t shared_bytes, Args... a
 extern "C" inline __attribute__((visibility("default"), used)) int vidops_host_launched(const void** to, int most) {
   std::copy_n(machine.launched.begin(), std::min<size_t>(most, machine.launched.size()), to);
   return static_cast<int>(machine.launched.size());
+}
+
+// Writes the launches since the last time it was asked, at most `most`; returns how many there were.
+extern "C" inline __attribute__((visibility("default"), used)) int vidops_host_launches(Launch* to, int most) {
+  const int count = static_cast<int>(machine.recent.size());
+  std::copy_n(machine.recent.begin(), std::min(most, count), to);
+  machine.recent.clear();
+  return count;
 }
 
 // Gives `value`, waits for the warp, and takes what lane `from` gave.

@@ -118,7 +118,8 @@ VIDOPS_PROBE int64_t probe_columns(int64_t clips, int64_t units, int64_t places,
 // The same of pathway_select's rows (clip, outer, inner) and their units (frame, unit).
 VIDOPS_PROBE int64_t probe_rows(int64_t clips, int64_t outer, int64_t inner, int64_t frames, int64_t per_frame,
                                 int across, int64_t at_once, int64_t most, int64_t slab_rows) {
-  const SelectArgs a = rows_of_blocks(clips, outer, inner, frames, per_frame, across != 0, at_once, most, slab_rows);
+  const SelectArgs a =
+      rows_of_blocks(clips, outer, inner, frames, per_frame, across != 0, at_once, most, 4096, slab_rows);
   const int64_t units = frames * per_frame;
   std::vector<int64_t> visits(clips * outer * inner * units);
   const dim3 grid = grid_of(a);

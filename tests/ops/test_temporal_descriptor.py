@@ -117,6 +117,15 @@ def test_random_calls(backend: str) -> None:
     check()
 
 
+def test_more_channels_than_a_grid_takes() -> None:
+    device_for("cuda_host", OP)
+    x, grad = (
+        torch.zeros(1, n, *rest, dtype=torch.float64) for n, *rest in ((2**17 - 1, 2, 1, 1), (1, 1, 1))
+    )
+    with pytest.raises(RuntimeError, match=r"at most .* 2\^17 - 2 channels"):
+        torch.ops.vidops_cuda_host.temporal_descriptor_backward(grad, x)
+
+
 @pytest.mark.parametrize("backend", EVERY_BACKEND)
 @pytest.mark.parametrize(
     "features,error,text",
