@@ -196,6 +196,31 @@ def _shortfall(target: dict[str, Any]) -> float:
     return 1 - value / limit if target["metric"] in ("speedup", "share") else value / limit - 1
 
 
+def slower(results: Sequence[Result]) -> str:
+    """Sizes at which an eager form beats a kernel, in how many layouts and numbers of threads, and by how much."""
+    found: dict[tuple[str, ...], list[tuple[float, str]]] = {}
+    for result in results:
+        for r in result.records:
+            eager = r["best"].get("eager") if r["kind"] == "kernel" and r["status"] == "ok" else None
+            if eager and r["operator"] in load_benchmarks():
+                key = (
+                    f"`{r['operator']}`",
+                    r["workload"],
+                    r["device"],
+                    readme_table.DIRECTIONS[r["direction"]],
+                )
+                found.setdefault(key, []).append((eager["ratio"], eager["variant"]))
+    body = []
+    for key, ratios in found.items():
+        worse = sorted(pair for pair in ratios if pair[0] < 1)
+        if worse:
+            cells = f"{len(worse)} of {len(ratios)}"
+            body.append([*key, cells, f"{worse[0][0]:.2f} x {worse[0][1]}"])
+    return (
+        rows(["operator", "case", "device", "direction", "slower in", "at worst"], body) if body else "None."
+    )
+
+
 def resources(operator: str) -> str:
     """What the operator's kernels take of a multiprocessor of an H200 (sm_90), and whether any spills on any target."""
     body = []
@@ -247,7 +272,7 @@ def bounds(found: Sequence[dict[str, float]], column: str, factor: float = 1.0, 
 
 def tables(results: Sequence[Result]) -> dict[str, str]:
     """Every table of the page by its mark."""
-    made = {"ceilings": ceilings(results)}
+    made = {"ceilings": ceilings(results), "slower": slower(results)}
     for operator in load_benchmarks():
         made[f"gpu {operator}"] = gpu_floors(operator, results)
         made[f"cpu {operator}"] = cpu_reached(operator, results)

@@ -128,3 +128,16 @@ def test_resources_in_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "| CUDA | `a_kernel` | 2 | 128 to 256 | 40 to 80 | 0 to 512 | 25 to 75 % | none |",
         "| Triton | `b_kernel` | 1 | 32 | 255 | 0 | 12 % | 8 bytes in 1 of 2 |",
     ]
+
+
+def test_where_eager_is_faster() -> None:
+    def measured(ratio: float, layout: str, workload: str) -> dict[str, Any]:
+        best = {"eager": {"variant": "cat", "ratio": ratio}}
+        return {**record(9.0, "met", layout), "workload": workload, "best": best}
+
+    records = (measured(0.7, "NCTHW", "a"), measured(1.2, "NTHWC", "a"), measured(1.1, "NCTHW", "b"))
+    result = result_files.Result(Path("x.json"), "m", {}, records)
+    assert performance_page.slower([result]).splitlines()[2:] == [
+        "| `temporal_conv` | a | cpu | forward | 1 of 2 | 0.70 x cat |"
+    ]
+    assert performance_page.slower([]) == "None."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -94,6 +95,56 @@ def test_accuracies_are_bars() -> None:
 def test_a_report_without_floors_is_not_drawn() -> None:
     with pytest.raises(ValueError, match="no kernel with a floor"):
         visualize.benchmark_bars({"results": []})
+
+
+def test_bars_begin_at_one_and_say_what_they_are() -> None:
+    def record(variant: str, floor: float, ratio: float, **more: Any) -> dict[str, Any]:
+        return {
+            **{
+                "kind": "kernel",
+                "operator": "op",
+                "workload": "w",
+                "dtype": "bfloat16",
+                "direction": "forward",
+            },
+            **{
+                "variant": variant,
+                "layout": "NTHWC",
+                "threads": None,
+                "floor_multiple": floor,
+                "targets": [],
+            },
+            **{
+                "best": {"eager": {"variant": "cat", "ratio": ratio}},
+                "ratios": {"cat": ratio, "sdpa": 9.0, "a": 8.0},
+            },
+            **more,
+        }
+
+    target = {"metric": "floor", "limit": 1.5}
+    records = [
+        record("cuda", 2.0, 3.0, targets=[target]),
+        record("triton", 0.9, 0.5),
+        record("fused", 4.0, 1.6, operator="network", direction="training"),
+        record("another", 4.0, 1.6, best={}, ratios={}),
+    ]
+    machine = {"gpu": {"name": "NVIDIA Y"}, "versions": {"torch": "2.11.0"}}
+    figure = visualize.benchmark_bars({"results": records, "machine": machine, "date": "then"})
+    left, right = figure.axes
+    ends = [[bar.get_x() + bar.get_width() for bar in axes.patches] for axes in figure.axes]
+    assert ends[0] == pytest.approx([2.0, 0.9, 4.0, 4.0])
+    assert ends[1] == pytest.approx([3.0, 0.5, 1.6, 1.0])
+    assert (left.get_xscale(), right.get_xscale()) == ("log", "log")
+    assert [text.get_text() for text in right.texts] == [
+        " 3.0 x cat, 8.0 x a",
+        " 0.5 x cat, 8.0 x a",
+        " 1.6 x cat, 8.0 x a",
+        " no baseline ran",
+    ]
+    heads = [text.get_text() for text in left.texts if text.get_weight() == "bold"]
+    assert heads == ["op w bf16 forward", "network w bf16 training", "op w bf16 forward"]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["cuda", "triton", "fused", "another", "target"]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])

@@ -1,4 +1,4 @@
-"""A report of ``vidops bench`` as bars."""
+"""A benchmark report as bars."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ if TYPE_CHECKING:
 
 __all__ = ["benchmark_bars"]
 
+Record = dict[str, Any]
+_VARIANTS = dict(zip(("cpu", "cuda", "triton", "reference", "fused"), COLORS, strict=False))
+_OTHERS = "0.5"
+_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+
 
 def benchmark_bars(report: dict[str, Any]) -> Figure:
     """Draw, for every kernel, its multiple of the least possible time and its speed-up over eager PyTorch.
+
+    Both are on logarithmic axes, from 1 on: a speed-up below 1 goes to the left.
 
     Args:
         report: what :func:`vidops.bench.run` returned, or ``vidops.bench.report.read_report`` read.
 
     Returns:
-        The figure: a bar a kernel, size, dtype, layout, direction and number of threads.
+        The figure: a bar a kernel, layout and number of threads, below a line a size, dtype and direction.
 
     Raises:
         ValueError: the report holds no kernel that was measured against a floor.
@@ -32,73 +39,115 @@ def benchmark_bars(report: dict[str, Any]) -> Figure:
     records = [r for r in report["results"] if r["kind"] == "kernel" and "floor_multiple" in r]
     if not records:
         raise ValueError("the report holds no kernel with a floor to draw")
-    records = records[::-1]  # the first one on top
-    places = range(len(records))
-    colors = {name: COLORS[i] for i, name in enumerate(("cpu", "cuda", "triton", "reference", "fused"))}
-    fill = [colors[r["variant"]] for r in records]
-    figure = new_figure(11, 1.6 + 0.3 * len(records))
+    heads: list[tuple[float, str]] = []
+    places: list[float] = []
+    row = 0.0
+    for record in records:  # downwards, a line of its own before each group
+        if not heads or heads[-1][1] != _head(record):
+            row -= 1.2
+            heads.append((row, _head(record)))
+        row -= 1
+        places.append(row)
+    figure = new_figure(11, 1.4 + 0.19 * -row)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1))
-
-    floors = [r["floor_multiple"] for r in records]
-    left.barh(places, floors, color=fill, height=0.7)
-    left.axvline(1, color="0.2", linewidth=1)
-    limits = [
-        (p, t["limit"])
-        for p, r in zip(places, records, strict=True)
-        for t in r["targets"]
-        if t["metric"] == "floor"
-    ]
-    # The figures stand in a column of their own: neither the line of the floor nor a target strikes through them.
-    edge = 1.2 * max(*floors, *(limit for _, limit in limits), 1.5)
-    left.set_xlim(0, edge)
-    left.set_title("time, in multiples of the least possible (1 = floor)", fontsize=10)
-    for place, value in zip(places, floors, strict=True):
-        left.text(edge, place, f"{value:.2f}", va="center", ha="right", fontsize=8)
-    if limits:
-        left.plot(
-            [x for _, x in limits], [p for p, _ in limits], "|", color="black", markersize=11, label="target"
-        )
-        figure.legend(frameon=False, fontsize=8, loc="outside lower left")
-
-    right.set_title("speed-up over the fastest eager PyTorch", fontsize=10)
-    right.axvline(1, color="0.2", linewidth=1)
-    bests = [r["best"].get("eager") for r in records]
-    ratios = [b["ratio"] if b else 0.0 for b in bests]
-    right.barh(places, ratios, color=fill, height=0.7)
-    texts = [_ratios(record) for record in records]
-    # Room for the texts, a letter of which takes about this share of the axes.
-    needed = [
-        ratio / max(0.2, 1 - 0.018 * max(map(len, text.split("\n"))))
-        for ratio, text in zip(ratios, texts, strict=True)
-    ]
-    right.set_xlim(0, max(*needed, 3))
-    for place, text, ratio in zip(places, texts, ratios, strict=True):
-        right.text(max(ratio, 1), place, text, va="center", fontsize=7)
-
-    left.set_yticks(list(places), [_label(r) for r in records], fontsize=8)
-    left.set_ylim(-0.6, len(records) - 0.4)
+    fill = [_VARIANTS.get(r["variant"], _OTHERS) for r in records]
+    _floors(left, places, records, fill)
+    _speedups(right, places, records, fill)
+    left.set_yticks(places, [_label(r) for r in records], fontsize=7)
+    left.set_ylim(row - 0.8, -0.5)
+    for place, text in heads:
+        beside = {"transform": left.get_yaxis_transform(), "ha": "right", "va": "center"}
+        left.text(-0.02, place, text, fontsize=8, weight="bold", **beside)
+        for axes in (left, right):
+            axes.axhline(place + 0.6, color="0.9", linewidth=0.6, zorder=0)
     for axes in (left, right):
         plain(axes)
         axes.grid(axis="x", alpha=0.25)
         axes.set_axisbelow(True)
         axes.tick_params(axis="y", length=0)
+    _legend(figure, records)
     figure.suptitle(_title(report), fontsize=8, color="0.3")
     return figure
 
 
-def _label(record: dict[str, Any]) -> str:
-    threads = "" if record["threads"] is None else f", {record['threads']} thr."
+def _log(axes: Any, low: float, highest: float, room: float) -> None:
+    """A logarithmic axis of round numbers up to the highest figure, and room for words beyond."""
+    axes.set_xscale("log")
+    axes.set_xlim(low, highest * (highest / low) ** room)
+    ticks = [tick for tick in _TICKS if low <= tick <= 1.5 * highest]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=8)
+    axes.minorticks_off()
+    axes.axvline(1, color="0.2", linewidth=1)
+
+
+def _bars(axes: Any, places: list[float], values: list[float], fill: list[str]) -> None:
+    axes.barh(places, [value - 1 for value in values], left=1, color=fill, height=0.75)
+
+
+def _floors(axes: Any, places: list[float], records: list[Record], fill: list[str]) -> None:
+    """Multiples of the floor; the figures stand in a column of their own, which nothing strikes through."""
+    floors = [r["floor_multiple"] for r in records]
+    _bars(axes, places, floors, fill)
+    limits = [
+        (t["limit"], place)
+        for place, r in zip(places, records, strict=True)
+        for t in r["targets"]
+        if t["metric"] == "floor"
+    ]
+    highest = max(*floors, *(limit for limit, _ in limits), 2)
+    low = min(*floors, 1) / 1.1
+    _log(axes, low, highest, 0.2)
+    axes.set_title("time, in multiples of the least possible (1 = floor)", fontsize=9)
+    for place, value in zip(places, floors, strict=True):
+        beside = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+        axes.text(0.995, place, f"{value:.2f}", fontsize=7, **beside)
+    if limits:
+        axes.plot(*zip(*limits, strict=True), "|", color="black", markersize=8)
+
+
+def _speedups(axes: Any, places: list[float], records: list[Record], fill: list[str]) -> None:
+    """Speed-ups over the fastest eager form, with that and the nearest other form in words."""
+    ratios = [r["best"]["eager"]["ratio"] if r["best"].get("eager") else 1.0 for r in records]
+    _bars(axes, places, ratios, fill)
+    low, highest = min(*ratios, 1) / 1.2, max(*ratios, 2)
+    _log(axes, low, highest, 1.1)
+    axes.set_title("speed-up over the fastest eager PyTorch", fontsize=9)
+    for place, record, ratio in zip(places, records, ratios, strict=True):
+        axes.text(max(ratio, 1), place, f" {_ratios(record)}", va="center", fontsize=7)
+
+
+def _legend(figure: Figure, records: list[Record]) -> None:
+    """Which colour is which kernel, where there are several, and what the ticks are."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    names = list(dict.fromkeys(r["variant"] for r in records))
+    handles: list[Any] = [Patch(color=_VARIANTS.get(n, _OTHERS), label=n) for n in names] if names[1:] else []
+    if any(t["metric"] == "floor" for r in records for t in r["targets"]):
+        handles.append(Line2D([], [], color="black", marker="|", linestyle="", markersize=8, label="target"))
+    if handles:
+        figure.legend(
+            handles=handles, frameon=False, fontsize=8, loc="outside lower left", ncols=len(handles)
+        )
+
+
+def _head(record: Record) -> str:
     dtype = record["dtype"].replace("bfloat", "bf").replace("float", "fp")
-    return (
-        f"{record['operator']} {record['workload']} {dtype} {record['layout']}\n"
-        f"{record['direction']}, {record['variant']}{threads}"
-    )
+    return f"{record['operator']} {record['workload']} {dtype} {record['direction']}"
 
 
-def _ratios(record: dict[str, Any]) -> str:
-    """The speed-ups over the two fastest baselines, the fastest first, one a line."""
-    nearest = sorted((ratio, name) for name, ratio in record["ratios"].items())[:2]
-    return "\n".join(f" {ratio:.1f} x {name}" for ratio, name in nearest) or " no baseline ran"
+def _label(record: Record) -> str:
+    threads = "" if record["threads"] is None else f", {record['threads']} thr."
+    return f"{record['variant']} {record['layout']}{threads}"
+
+
+def _ratios(record: Record) -> str:
+    """The speed-up that the bar shows, and the least of the others."""
+    own = record["best"].get("eager")
+    first = own["variant"] if own else None
+    others = sorted((ratio, name) for name, ratio in record["ratios"].items() if name != first)
+    shown = [(own["ratio"], first), *others[:1]] if own else others[:2]
+    return ", ".join(f"{ratio:.1f} x {name}" for ratio, name in shown) or "no baseline ran"
 
 
 def _title(report: dict[str, Any]) -> str:
