@@ -234,6 +234,9 @@ def _measured(
         model = build(
             num_classes=num_classes, num_segments=num_segments, backend="reference", **dict(options)
         )
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.forward = nn.Identity()  # counts nothing, and takes a third of the time on the meta device
     return count_params(model), count_gmacs(model, clip)
 
 
