@@ -14,7 +14,7 @@ pytest.importorskip("lightning", reason="training needs lightning")
 pytest.importorskip("skimage", reason="the motion dataset needs scikit-image")
 pytest.importorskip("av", reason="video files need av")
 
-from vidops.data import MOTION_PAIRS
+from vidops.data import MOTION_PAIRS, make_motion
 from vidops.evaluation import Report
 from vidops.ops.backends import BACKENDS
 from vidops.training import fit
@@ -23,6 +23,7 @@ from vidops.training.learn import (
     judge,
     learn,
     loss_curve,
+    main,
     of_pair,
     within_pairs,
     without_order,
@@ -110,16 +111,45 @@ def test_shuffled_frames_leave_chance_within_pairs(right: int, shuffled: int, pa
     assert result.requirement.endswith(f"frames shuffled 50 % +- 7.5% within pairs, is {shuffled / 400:.1%}")
 
 
+@pytest.fixture(scope="module")
+def motion_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The set that networks are judged by: 2,400 clips and 400."""
+    return make_motion(tmp_path_factory.mktemp("data") / "motion", progress=False)
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_key_points_learn_motion_and_nothing_without_order(tmp_path: Path) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("name", "epochs"), [("tiny_mf_kpsem", 3), ("tiny_mstnet", 3), ("tiny_tsn", 1)])
+def test_networks_learn_what_they_can_see_of_motion(
+    motion_set: Path, tmp_path: Path, name: str, epochs: int
+) -> None:
     if BACKENDS["cpu"].missing:
         pytest.skip(BACKENDS["cpu"].missing)
-    folders = {"data": tmp_path / "motion", "output": tmp_path / "runs"}
-    (result,) = learn(["tiny_mf_kpsem"], **folders, overrides=["epochs=3", "backend=cpu", "accelerator=cpu"])
+    overrides = [f"epochs={epochs}", "backend=cpu", "accelerator=cpu"]
+    (result,) = learn([name], data=motion_set, output=tmp_path / "runs", overrides=overrides)
     assert result.passed, result.requirement
-    assert result.top1 >= 0.9
-    assert abs(result.shuffled - 0.5) <= 0.075
+    assert result.top1 >= {"tiny_mf_kpsem": 0.9, "tiny_mstnet": 0.97, "tiny_tsn": 0.4}[name]
+    if name == "tiny_tsn":  # it tells which of the four pairs, so that it has learned
+        assert abs(result.within_pairs - 0.5) <= 0.075
+    if name == "tiny_mf_kpsem":
+        assert abs(result.shuffled - 0.5) <= 0.075
+
+
+def test_the_table_and_the_exit_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = np.arange(400) % 4
+    right, wrong = (
+        judge(name, report(np.eye(4)[told], labels))
+        for name, told in (("tiny_mstnet", labels), ("tiny_tsm", labels ^ 1))
+    )
+    for results, status in (([right], 0), ([right, wrong], 1)):
+        monkeypatch.setattr("vidops.training.learn.learn", lambda *args, results=results, **keywords: results)
+        assert main(["tiny_mstnet", "--data", str(tmp_path)]) == status
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split()[:4] == ["tiny_mstnet", "400", "100.00%", "100.00%"]
+    assert lines[2].endswith("top-1 at least 97%: yes")
+    assert lines[-1].endswith("top-1 at least 90%: NO")
 
 
 def test_too_few_clips_to_judge() -> None:

@@ -55,13 +55,16 @@ class ActorsLearned:
     seconds: float = 0.0
 
 
-def learn_actors(name: str, config: Config, *, out: TextIO | None = None) -> ActorsLearned:
+def learn_actors(
+    name: str, config: Config, *, epochs_without: int | None = None, out: TextIO | None = None
+) -> ActorsLearned:
     """Train a tiny network of actors and hold it against what it must reach.
 
     Args:
         name: of the recipe.
         config: the recipe, on the synthetic detection set, which is made if its folder does not exist. An earlier run
             in the recipe's output folder is replaced.
+        epochs_without: of the network without what sees time; None for as many as the recipe has.
         out: where progress is shown; None shows nothing.
 
     Returns:
@@ -76,9 +79,10 @@ def learn_actors(name: str, config: Config, *, out: TextIO | None = None) -> Act
         make_actors(config.data.root, progress=out is not None and out.isatty())
     report, other = _trained(config, out), None
     if name not in TIMELESS:
-        options = [f"model.options.{key}={json.dumps(value)}" for key, value in WITHOUT_TIME.items()]
+        changes = [f"model.options.{key}={json.dumps(value)}" for key, value in WITHOUT_TIME.items()]
         output = json.dumps(str(Path(config.output).with_name(f"{Path(config.output).name}_without_time")))
-        other = _trained(override(config, [*options, f"output={output}"], name), out)
+        changes += [f"output={output}", f"epochs={epochs_without or config.epochs}"]
+        other = _trained(override(config, changes, name), out)
     return judge_actors(name, report, other, seconds=time.perf_counter() - start)
 
 
