@@ -31,8 +31,9 @@ from ._compile import CompileCase, meta_clip
 from ._register import operator, wrap_triton
 from ._temporal_kernels import temporal_conv_sum_kernel
 
-# Elements of a tile a thread; the sums of a row of taps are that many times k, and 8 times 9 spill.
-SHARE = Knob("motion_band_pass", "triton", "share", 4, (1, 2, 4))
+# Elements of a tile a thread; the sums of a row of taps are that many times k, and with 8 times 9 of them few programs
+# run at once.
+SHARE = Knob("motion_band_pass", "triton", "share", 4, (2, 4, 8))
 TILES, RUNS = Tiles("motion_band_pass"), Runs("motion_band_pass")
 ROWS, COLUMNS, WARPS = 64, 32, 4  # tile of the kernel that adds them
 

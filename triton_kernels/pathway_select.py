@@ -33,8 +33,8 @@ from ._keypoint_kernels import exponential
 from ._register import operator, wrap_triton
 
 MOST = 8  # pathways
-# Of a tile, a thread: 16 are the widest load. Twice as much of every pathway would be most of the registers.
-BYTES = Knob("pathway_select", "triton", "bytes", 16, (8, 16))
+# Of a tile, a thread: 16 are the widest load; twice as much of every pathway leaves few registers.
+BYTES = Knob("pathway_select", "triton", "bytes", 16, (8, 16, 32))
 TILES, RUNS = (
     Tiles("pathway_select"),
     Runs("pathway_select"),

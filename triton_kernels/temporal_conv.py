@@ -38,13 +38,13 @@ from ._temporal_kernels import temporal_conv_backward_kernel, temporal_conv_kern
 # Bytes of a tile a thread where channels are planar: 16 are the widest load, twice as many two.
 BYTES = Knob("temporal_conv", "triton", "bytes", 16, (8, 16, 32))
 # Elements, half as many of fp64: channels last keeps taps of every channel in registers, and backward sums of every
-# tap, so that twice as many spill.
-SHARE_LAST = Knob("temporal_conv", "triton", "share_last", 4, (1, 2, 4))
-SHARE_BACKWARD = Knob("temporal_conv", "triton", "share_backward", 4, (1, 2, 4))
+# tap. 8 take up to 243 registers in bf16, so that few programs run at once.
+SHARE_LAST = Knob("temporal_conv", "triton", "share_last", 4, (2, 4, 8))
+SHARE_BACKWARD = Knob("temporal_conv", "triton", "share_backward", 4, (2, 4, 8))
 STATIC_FRAMES = 16  # up to here the number of frames is a constant of the kernel
 # Most frames that are loaded side by side, forward and backward, when there are no more, and how many when there are.
 WHOLE = 16, 8
-CHUNK = Knob("temporal_conv", "triton", "chunk", 4, (2, 4))  # more take more registers than there are
+CHUNK = Knob("temporal_conv", "triton", "chunk", 4, (2, 4, 8))
 # Forward keeps its taps over a run, backward writes fewer rows. Channels last has half as many programs, since each
 # writes the sums of a whole line of channels.
 TILES, RUNS = Tiles("temporal_conv"), Runs("temporal_conv")

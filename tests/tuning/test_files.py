@@ -11,6 +11,7 @@ import pytest
 
 from vidops.tuning import KNOBS, Knob, Tuning, choose, in_use, read_tuning, trial, write_tuning
 from vidops.tuning.file import MACHINE
+from vidops.tuning.knob import adopt
 
 
 def tuning(gpu: str = "A GPU", capability: str = "9.0", date: str = "2026-01-02", **more: Any) -> Tuning:
@@ -48,6 +49,35 @@ def test_a_trial_ends_as_it_began(knob: Knob[int]) -> None:
     with pytest.raises(KeyError), trial({"temporal_shift/triton/none": 5}):
         pass
     assert knob.value == 4
+
+
+class Library:
+    """A native library with one knob."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, int]] = []
+
+    def knobs(self) -> list[tuple[str, str, int, list[int]]]:
+        return [("temporal_shift", "native_spare", 4, [2, 4])]
+
+    def get(self, operator: str, name: str) -> int:
+        return self.told[-1][2] if self.told else 4
+
+    def set(self, operator: str, name: str, value: int) -> None:
+        self.told.append((operator, name, value))
+
+
+def test_a_native_library_is_told_of_its_values() -> None:
+    library = Library()
+    adopt(library)
+    key = "temporal_shift/cuda/native_spare"
+    with trial({key: 2}):
+        assert (KNOBS[key].value, library.told) == (2, [("temporal_shift", "native_spare", 2)])
+    assert library.told[-1] == ("temporal_shift", "native_spare", 4)
+    KNOBS[key].set(4)
+    with pytest.raises(ValueError, match=r"native_spare must be one of 2, 4, got 3"):
+        KNOBS[key].set(3)
+    assert len(library.told) == 2
 
 
 def test_a_file_comes_back_whole(tmp_path: Path) -> None:

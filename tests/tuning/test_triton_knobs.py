@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from tests.ops.common import device_for
 from tests.ops.test_triton_compile import OPERATORS as FILES
+from tests.ops.test_triton_compile import python
 from vidops.bench.case import Benchmark, Params, Workload, load_benchmarks
 from vidops.bench.variants import Data, Variant
 from vidops.ops.backends import BACKENDS
@@ -87,6 +89,41 @@ def few_programs(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(found, "candidates", (2, 3, 5))
         monkeypatch.setattr(found, "default", 3)
         monkeypatch.setattr(found, "value", 3)
+
+
+# Where a candidate takes most of a kernel: the knob's value, the case, and which of its launches.
+GREEDIEST = [
+    ["depthwise_conv3d/triton/share", 8, "bf16, 3x3x3", 0],
+    ["nonlocal_attention/triton/stages", 3, "backward, bf16, D 256", 1],
+    ["nonlocal_attention/triton/tokens", "64x64", "backward, bf16, D 256", 1],
+    ["temporal_conv/triton/bytes", 32, "forward, bf16, 56x56", 0],
+    ["temporal_conv/triton/share_backward", 8, "backward, bf16, channels last", 0],
+    ["temporal_shift/triton/bytes", 32, "bf16, NTCHW", 0],
+]
+FIT = """
+import importlib, json, sys
+from vidops.tuning import KNOBS, trial
+from vidops.triton_kernels import _compile
+for key, value, name, number in json.loads(sys.argv[1]):
+    cases = importlib.import_module("vidops.triton_kernels." + key.split("/")[0]).COMPILE_CASES
+    case = next(c for c in cases if c.name == name and 90 in (c.capabilities or (90,)))
+    default = _compile.launches(case)[number]
+    with trial({key: value}):
+        launch = _compile.launches(case)[number]
+    same = [(l.options, {k: v for k, v in l.arguments.items() if isinstance(v, (int, str))}) for l in (default, launch)]
+    used = _compile.compile_launch(launch, 90)
+    print(json.dumps([key, used.spilled - case.spilled, used.shared - case.shared, same[0] == same[1]]))
+"""
+
+
+@pytest.mark.slow
+def test_kernels_of_the_greediest_values_fit_an_h200() -> None:
+    found = [json.loads(line) for line in python("-c", FIT, json.dumps(GREEDIEST)).splitlines()]
+    assert [key for key, *_ in found] == [key for key, *_ in GREEDIEST]
+    for key, spilled, shared, same in found:
+        assert spilled <= 0, f"{key}: spills {spilled} bytes a thread more than it may"
+        assert shared <= 0, f"{key}: takes {shared} bytes of shared memory more than it may"
+        assert not same, f"{key}: the launch is that of the default"
 
 
 def test_every_operator_has_knobs() -> None:

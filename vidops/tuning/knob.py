@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-__all__ = ["KNOBS", "Knob", "Value", "trial"]
+__all__ = ["KNOBS", "Knob", "Native", "NativeKnob", "Value", "adopt", "trial"]
 
 Value = int | str
 V = TypeVar("V", int, str)
@@ -63,6 +63,55 @@ class Knob(Generic[V]):
 
 
 KNOBS: dict[str, Knob[Any]] = {}  # by key: "operator/backend/name"
+
+
+class Native(Protocol):
+    """A library whose kernels have knobs of their own."""
+
+    def knobs(self) -> Sequence[tuple[str, str, int, Sequence[int]]]:
+        """Operator, name, default and candidates of each."""
+
+    def set(self, operator: str, name: str, value: int) -> None:
+        """Give one another value."""
+
+    def get(self, operator: str, name: str) -> int:
+        """The value of one."""
+
+
+class NativeKnob(Knob[int]):
+    """A knob that a native library's kernels read; ``value`` is what the library was given last.
+
+    Args:
+        library: whose knob it is.
+        operator: as :class:`Knob` has it.
+        name: as :class:`Knob` has it.
+        default: as :class:`Knob` has it.
+        candidates: as :class:`Knob` has it.
+    """
+
+    def __init__(
+        self, library: Native, operator: str, name: str, default: int, candidates: tuple[int, ...]
+    ) -> None:
+        super().__init__(operator, "cuda", name, default, candidates)
+        self._library = library
+        self.value = library.get(operator, name)
+
+    def set(self, value: int) -> None:
+        """Give it, in the library, another of its candidates."""
+        before = self.value
+        super().set(value)
+        if value != before:
+            self._library.set(self.operator, self.name, value)
+
+
+def adopt(library: Native) -> None:
+    """Take up the knobs of a native library, in its order.
+
+    Args:
+        library: for example :mod:`vidops.tuning.native`.
+    """
+    for operator, name, default, candidates in library.knobs():
+        NativeKnob(library, operator, name, default, tuple(candidates))
 
 
 @contextmanager
