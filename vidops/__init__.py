@@ -10,6 +10,7 @@ from .acceleration import accelerate, restore
 from .models import create_model, list_models, load_weights
 from .ops import explain, use_backend
 from .tuning.in_use import arrange as _arrange_tuning
+from .tuning.in_use import take_native as _take_native
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,7 +27,8 @@ __all__ = [
     "use_backend",
 ]
 
-_arrange_tuning()  # once CUDA starts
+_take_native()
+_arrange_tuning()  # applied once CUDA starts
 
 # Imported when first asked for: most of them need an extra.
 _LAZY = ("bench", "data", "evaluation", "training", "visualize")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vidops.tuning import KNOBS, Knob, Tuning, choose, in_use, read_tuning, trial, write_tuning
+from vidops.tuning import KNOBS, Knob, Tuning, choose, in_use, native, read_tuning, trial, write_tuning
 from vidops.tuning.file import MACHINE
 from vidops.tuning.knob import adopt
 
@@ -57,8 +57,8 @@ class Library:
     def __init__(self) -> None:
         self.told: list[tuple[str, str, int]] = []
 
-    def knobs(self) -> list[tuple[str, str, int, list[int]]]:
-        return [("temporal_shift", "native_spare", 4, [2, 4])]
+    def knobs(self) -> list[native.NativeKnob]:
+        return [native.NativeKnob("temporal_shift", "native_spare", 4, (2, 4))]
 
     def get(self, operator: str, name: str) -> int:
         return self.told[-1][2] if self.told else 4

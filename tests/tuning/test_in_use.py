@@ -172,6 +172,20 @@ def test_a_measured_order_is_traced_without_a_break_and_guarded(monkeypatch: pyt
 BACKENDS_BY_NUMBER = list(BACKENDS)
 
 
+def test_a_library_without_knobs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def knobs() -> None:
+        raise AttributeError("undefined symbol: vidops_tunables")
+
+    monkeypatch.setattr(in_use, "_told", [])
+    monkeypatch.setattr(in_use.native, "knobs", knobs)
+    in_use.take_native()
+    told = (
+        "the CUDA library has no knobs (undefined symbol: vidops_tunables); it is older than the Python code"
+    )
+    assert in_use.state().told == [f"{told}: reinstall vidops"]
+    assert in_use.apply(tuning()).told == in_use.state().told
+
+
 def test_info_says_what_is_in_use(knob: Knob[int]) -> None:
     from vidops.cli import info
 

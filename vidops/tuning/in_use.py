@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from ..ops.backends import BACKENDS, OPERATORS
+from . import native
 from .file import Tuning, choose, read_tuning
-from .knob import KNOBS
+from .knob import KNOBS, adopt
 
 __all__ = ["VARIABLE", "State", "apply", "arrange", "state", "withdraw"]
 
@@ -38,6 +39,7 @@ class State:
 
 _NO_GPU = "built-in values: no GPU is in use"
 _state = State(_NO_GPU)
+_told: list[str] = []  # whatever is in use
 
 
 def state() -> State:
@@ -48,6 +50,17 @@ def state() -> State:
         True
     """
     return _state
+
+
+def take_native() -> None:
+    """Take up the knobs of the CUDA library, where it is loaded; one without knobs is told, and can be used."""
+    try:
+        adopt(native)
+    except AttributeError as error:  # it lacks the functions
+        _told.append(
+            f"the CUDA library has no knobs ({error}); it is older than the Python code: reinstall vidops"
+        )
+        _state.told += _told
 
 
 def arrange(environ: Mapping[str, str] = os.environ) -> None:
@@ -119,7 +132,7 @@ def apply(tuning: Tuning) -> State:
         'values measured on A GPU, 2026-01-01: 0 values, 0 orders of backends'
         >>> withdraw()
     """
-    told = []
+    told = list(_told)
     taken = 0
     for key, value in tuning.values.items():
         backend = key.split("/")[1] if key.count("/") == 2 else ""
@@ -147,7 +160,7 @@ def apply(tuning: Tuning) -> State:
         " backends"
     )
     _state.tuning, _state.told = tuning, told
-    for line in told:
+    for line in told[len(_told) :]:
         _log.warning("tuning%s: %s; the built-in value stays", where, line)
     return _state
 
@@ -164,4 +177,4 @@ def withdraw() -> None:
         knob.set(knob.default)
     for operator in OPERATORS.values():
         operator.prefer("cuda", None)
-    _state.text, _state.tuning, _state.told = _NO_GPU, None, []
+    _state.text, _state.tuning, _state.told = _NO_GPU, None, list(_told)

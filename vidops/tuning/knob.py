@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
-__all__ = ["KNOBS", "Knob", "Native", "NativeKnob", "Value", "adopt", "trial"]
+__all__ = ["KNOBS", "Knob", "Native", "Value", "adopt", "trial"]
 
 Value = int | str
 V = TypeVar("V", int, str)
@@ -65,11 +65,31 @@ class Knob(Generic[V]):
 KNOBS: dict[str, Knob[Any]] = {}  # by key: "operator/backend/name"
 
 
+class NativeKnob(Protocol):
+    """A knob as a native library tells it."""
+
+    @property
+    def operator(self) -> str:
+        """Whose kernels read it."""
+
+    @property
+    def name(self) -> str:
+        """What it is called among theirs."""
+
+    @property
+    def default(self) -> int:
+        """The built-in value."""
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """The values that it may have."""
+
+
 class Native(Protocol):
     """A library whose kernels have knobs of their own."""
 
-    def knobs(self) -> Sequence[tuple[str, str, int, Sequence[int]]]:
-        """Operator, name, default and candidates of each."""
+    def knobs(self) -> Sequence[NativeKnob]:
+        """All of them."""
 
     def set(self, operator: str, name: str, value: int) -> None:
         """Give one another value."""
@@ -78,26 +98,15 @@ class Native(Protocol):
         """The value of one."""
 
 
-class NativeKnob(Knob[int]):
-    """A knob that a native library's kernels read; ``value`` is what the library was given last.
+class _CudaKnob(Knob[int]):
+    """A knob that a native library's kernels read; ``value`` is what the library was given last."""
 
-    Args:
-        library: whose knob it is.
-        operator: as :class:`Knob` has it.
-        name: as :class:`Knob` has it.
-        default: as :class:`Knob` has it.
-        candidates: as :class:`Knob` has it.
-    """
-
-    def __init__(
-        self, library: Native, operator: str, name: str, default: int, candidates: tuple[int, ...]
-    ) -> None:
-        super().__init__(operator, "cuda", name, default, candidates)
+    def __init__(self, library: Native, knob: NativeKnob) -> None:
+        super().__init__(knob.operator, "cuda", knob.name, knob.default, knob.candidates)
         self._library = library
-        self.value = library.get(operator, name)
+        self.value = library.get(knob.operator, knob.name)
 
     def set(self, value: int) -> None:
-        """Give it, in the library, another of its candidates."""
         before = self.value
         super().set(value)
         if value != before:
@@ -108,10 +117,10 @@ def adopt(library: Native) -> None:
     """Take up the knobs of a native library, in its order.
 
     Args:
-        library: for example :mod:`vidops.tuning.native`.
+        library: for example the module :mod:`vidops.tuning.native`.
     """
-    for operator, name, default, candidates in library.knobs():
-        NativeKnob(library, operator, name, default, tuple(candidates))
+    for knob in library.knobs():
+        _CudaKnob(library, knob)
 
 
 @contextmanager
