@@ -47,7 +47,7 @@ class _Call:
         self.x = native(x)
         self.at = walk(self.x)
         self.N, self.C, self.T, self.H, self.W = (int(size) for size in x.shape)
-        self.K = spatial.shape[-1]
+        self.K = int(spatial.shape[-1])
         self.stride = stride
         self.first = 0 if temporal_padding == "valid" else -1
         span = self.T - 2 if temporal_padding == "valid" else self.T

@@ -88,6 +88,7 @@ def resize_backward_kernel(
 
 def _resample(x: Tensor, height: int, width: int, backward: bool) -> Tensor:
     x = native(x)
+    height, width = int(height), int(width)  # a traced graph is for these
     shape = (*x.shape[:3], height, width)
     layout = layout_of(x)
     y = x.new_empty_strided(shape, clip_strides(shape, layout))
@@ -100,7 +101,7 @@ def _resample(x: Tensor, height: int, width: int, backward: bool) -> Tensor:
     blocks, p_blocks = triton.cdiv(at.C, block.c_block), triton.cdiv(height * width, block.p_block)
     # As many results as lie between elements i - 1 and i + 1; of those beyond the ends there are fewer.
     most = tuple(
-        2 * out // side + 2 for side, out in zip((height, width), x.shape[3:], strict=True) if backward
+        2 * int(out) // side + 2 for side, out in zip((height, width), x.shape[3:], strict=True) if backward
     )
     wrap_triton(resize_backward_kernel if backward else resize_kernel)[(blocks * p_blocks * at.N * at.T,)](
         x, y, at.N, at.C, at.T, height, width, x.shape[3], x.shape[4], at.sN, at.sC, at.sT, at.sP if last else 1,

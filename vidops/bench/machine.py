@@ -132,7 +132,12 @@ def _version(distribution: str) -> str | None:
 
 
 def _revision() -> str | None:
-    """The commit of the checkout that vidops lies in, marked where files differ; None in an install."""
+    """The commit of the checkout that vidops lies in, marked where files differ; None in an install.
+
+    VIDOPS_REVISION says it of a copy without its repository, as on a machine that is lent.
+    """
+    if given := os.environ.get("VIDOPS_REVISION"):
+        return given
     root = _build.package_folder().parent
     if not (root / ".git").exists():
         return None

@@ -96,7 +96,7 @@ class Data:
             sets = 1
         elif sets is None:
             sets = max(2, min(6, math.ceil(2 * cache_bytes(self.device) / max(self.input_bytes, 1))))
-        self._sets = [self._first, *(self._draw() for _ in range(sets - 1))]
+        self.sets = [self._first, *(self._draw() for _ in range(sets - 1))]
         self._grads: list[Tensors] = []
         self._truth: dict[str, tuple[Tensors, Tensors]] = {}
         self._truth_of = truth_of
@@ -148,7 +148,7 @@ class Data:
         if self._grads:
             return
         shapes = [tuple(t.shape) for t in self.truth("forward")[0] if t.is_floating_point()]
-        for _ in self._sets:
+        for _ in self.sets:
             with torch.device(self._home):
                 drawn = [torch.randn(s, generator=self._generator, dtype=torch.float64) for s in shapes]
             self._grads.append(tuple(g.to(self.device, self.dtype) for g in drawn))
@@ -193,7 +193,7 @@ class Data:
         def call(tensors: Tensors) -> Any:
             return variant.run(self.params, tensors)
 
-        sets = [self.laid_out(tensors, variant.layout) for tensors in self._sets]
+        sets = [self.laid_out(tensors, variant.layout) for tensors in self.sets]
         if direction == "backward":
             self._make_grads()
             steps = [self._gradients(call, t, g)[0] for t, g in zip(sets, self._grads, strict=True)]
@@ -207,7 +207,7 @@ class Data:
     def fresh_copy(self) -> Step:
         """``empty_like(x).copy_(x)`` of the first clip, as operators.md's CPU figures count a copy."""
         index = self.benchmark.clips[0]
-        turn = itertools.cycle([tensors[index].clone() for tensors in self._sets])
+        turn = itertools.cycle([tensors[index].clone() for tensors in self.sets])
 
         def step() -> Tensor:
             x = next(turn)
