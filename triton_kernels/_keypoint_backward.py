@@ -145,23 +145,24 @@ def keypoint_spread_kernel(
 
 
 @device
-def _walk(pixel, step, along, solid, own, side, R: tl.constexpr):
-    """Every band's sum of the pixels behind a line, and of those that count before it, which on an edge are finite."""
-    before, after = (), ()
+def _walk(pixel, step, along, own, side, R: tl.constexpr):
+    """Every band's sum of the pixels behind a line.
+
+    On an edge, what is not finite has no part in the region that ends there, but the one that begins makes the line's
+    gradient NaN anyway.
+    """
+    sums = ()
     for _ in tl.static_range(R):
-        before = before + (tl.full(own.shape, 0, tl.float64),)
-        after = after + (tl.full(own.shape, 0, tl.float64),)
+        sums = sums + (tl.full(own.shape, 0, tl.float64),)
     for p in range(side):
         v = tl.load(pixel, mask=own, other=0).to(tl.float64)
-        counted = tl.where(solid | (tl.abs(v) < float("inf")), v, 0)
-        sums, others = (), ()
+        more = ()
         for b in tl.static_range(R):
             part = cover(along[b], along[b + 1], p)
-            sums = sums + (before[b] + tl.where(part > 0, counted * part, 0),)
-            others = others + (after[b] + tl.where(part > 0, v * part, 0),)
-        before, after = sums, others
+            more = more + (sums[b] + tl.where(part > 0, v * part, 0),)
+        sums = more
         pixel += step
-    return before, after
+    return sums
 
 
 @triton.jit(do_not_specialize=["x_n", "x_c", "x_t", "x_p", "C", "T", "H", "W", "G", "blocks"])
@@ -194,13 +195,12 @@ def keypoint_lines_kernel(
         for i in range(R - 1):
             start, at, stop = tl.load(line + i), tl.load(line + i + 1), tl.load(line + i + 2)
             pixel = tl.floor(at)
-            solid = cover(start, at, pixel) > 0  # or the region that ends here has no part in the pixel
             total = tl.full((ITEMS, LANES), 0, tl.float64)
             for first in range(0, C, LANES):
                 c = (first + tl.arange(0, LANES)[None, :]).to(tl.int64)
                 own = there & (c < C)
                 behind = x + n * x_n + t * x_t + c * x_c + pixel.to(tl.int64) * across
-                before, after = _walk(behind, step, along, solid, own, side, R)
+                sums = _walk(behind, step, along, own, side, R)
                 for b in tl.static_range(R):
                     k = (i * R + b) if direction == 1 else (b * R + i)
                     channel = ((n * G + g) * (R * R) + k) * C + c
@@ -208,12 +208,12 @@ def keypoint_lines_kernel(
                     mean = tl.load(means + channel * T + t, mask=own, other=0).to(tl.float64)
                     to = channel * (T - 1) + t
                     slope = _sum(half, to, own & begins, half, to - 1, own & ends).to(tl.float64)
-                    part = slope * (before[b] - mean * length) * inverse(length * (at - start))
+                    part = slope * (sums[b] - mean * length) * inverse(length * (at - start))
                     channel += C.to(tl.int64) * (R if direction == 1 else 1)
                     mean = tl.load(means + channel * T + t, mask=own, other=0).to(tl.float64)
                     to = channel * (T - 1) + t
                     slope = _sum(half, to, own & begins, half, to - 1, own & ends).to(tl.float64)
-                    part -= slope * (after[b] - mean * length) * inverse(length * (stop - at))
+                    part -= slope * (sums[b] - mean * length) * inverse(length * (stop - at))
                     total += tl.where(own, part, 0)
             owner = tl.load(source + (axis + direction) * (R - 1) + i)
             more = ()

@@ -42,11 +42,6 @@ struct Region {
   Vec<A> mean;
 };
 
-template <class A>
-Vec<A> only_finite(const Vec<A>& v) {
-  return v - v == 0 ? v : Vec<A>{};
-}
-
 // The splits of one frame: of set g along x and along y.
 template <class A>
 struct FrameSplits {
@@ -197,29 +192,27 @@ void spread_frame(const KeypointSize& size, const FrameSplits<A>& splits, const 
 }
 
 // Gradient of line i of an axis of set g, summed over channels: of the regions that it ends and begins,
-// (mean along the line - mean of the region) * length / area. `along` is the other axis, steps are in pixels.
+// (mean along the line - mean of the region) * length / area. `along` is the other axis, steps are in pixels. On an
+// edge of pixels what is not finite has no part in the region that ends there, but the one that begins makes the
+// gradient NaN anyway.
 template <class A>
 double line_gradient(const A* pixels, const Split<A>& axis, const Split<A>& along, int i, int64_t step,
                      int64_t along_step, int region_step, int along_region_step, const Region<A>* regions,
                      const RegionGradient<A>* grads) {
   const int64_t j = axis.pixel(i);
-  const bool edge = axis.cover(j, i) <= 0;  // the region that ends here has no part in the pixel
   Wide<A> total{};
   for (int b = 0; b < along.bands; ++b) {
-    Wide<A> before{}, after{};
+    Wide<A> sum{};
     const int64_t end = b < along.bands - 1 ? along.pixel(b) : static_cast<int64_t>(along.border[b + 1]) - 1;
     for (int64_t p = b ? along.pixel(b - 1) : 0; p <= end; ++p) {
       const double cover = along.cover(p, b);
       if (!(cover > 0)) continue;
-      const Vec<A> v = load(pixels + (j * step + p * along_step) * kLanes<A>);
-      const Vec<A> counted = edge ? only_finite<A>(v) : v;
-      before += __builtin_convertvector(counted, Wide<A>) * cover;
-      after += __builtin_convertvector(v, Wide<A>) * cover;
+      sum += __builtin_convertvector(load(pixels + (j * step + p * along_step) * kLanes<A>), Wide<A>) * cover;
     }
     const double length = along.width(b);
     const int k = i * region_step + b * along_region_step, next = k + region_step;
-    before -= __builtin_convertvector(regions[k].mean, Wide<A>) * length;
-    after -= __builtin_convertvector(regions[next].mean, Wide<A>) * length;
+    const Wide<A> before = sum - __builtin_convertvector(regions[k].mean, Wide<A>) * length;
+    const Wide<A> after = sum - __builtin_convertvector(regions[next].mean, Wide<A>) * length;
     total += __builtin_convertvector(grads[k].mean, Wide<A>) * before / (length * axis.width(i));
     total -= __builtin_convertvector(grads[next].mean, Wide<A>) * after / (length * axis.width(i + 1));
   }

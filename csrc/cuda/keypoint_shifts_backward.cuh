@@ -170,10 +170,7 @@ __global__ void __launch_bounds__(kKeypointThreads, 2)
             if (cover > 0) slope += shares[(set * K + by * a.bands + bx) * kLane + lane] * cover;
           }
           const BandRange x(across, bx, tile.x0, tile.x1);
-          const auto part_of_pixel = [&](int32_t j) {
-            const A cover = across.cover(j, bx);
-            if (cover > 0) pixel[(j - tile.x0) * kPitch] += slope * cover;
-          };
+          const auto part_of_pixel = [&](int32_t j) { pixel[(j - tile.x0) * kPitch] += slope * across.cover(j, bx); };
           for (int32_t j = x.begin; j < x.inner; ++j) part_of_pixel(j);
 #pragma unroll 4
           for (int32_t j = x.inner; j < x.outer; ++j) pixel[(j - tile.x0) * kPitch] += slope;
@@ -194,13 +191,13 @@ __global__ void __launch_bounds__(kKeypointThreads, 2)
 }
 
 // Gradient of line i of an axis, of one channel and what a tile has of it: of the regions that the line ends and
-// begins, (mean along the line - mean of the region) * length / area. `is_x`: of a vertical line.
+// begins, (mean along the line - mean of the region) * length / area. `is_x`: of a vertical line. On an edge of pixels
+// what is not finite has no part in the region that ends there, but the one that begins makes the gradient NaN anyway.
 template <class A, class F>
 __device__ __forceinline__ double line_gradient(const FrameTile& tile, const A* map, const Split<A>& axis,
                                                 const Split<A>& along, int32_t i, bool is_x, bool first_tile,
                                                 F&& region) {
   const int32_t j = static_cast<int32_t>(axis.pixel(i)), bands = axis.bands;
-  const bool edge = !(axis.cover(j, i) > 0);  // the region that ends here has no part in the pixel
   const bool inside = is_x ? j >= tile.x0 && j < tile.x1 : j >= tile.y0 && j < tile.y1;
   double total = 0;
   for (int32_t b = 0; b < bands; ++b) {
@@ -209,15 +206,12 @@ __device__ __forceinline__ double line_gradient(const FrameTile& tile, const A* 
     const auto ends = region(is_x ? b * bands + i : i * bands + b);
     const auto begins = region(is_x ? b * bands + i + 1 : (i + 1) * bands + b);
     const double length = along.width(b);
-    double before = 0, after = 0;
+    double sum = 0;
     for (int32_t q = p.begin; inside && q < p.end; ++q) {
-      const double cover = along.cover(q, b);
-      if (!(cover > 0)) continue;
-      const double v = map[is_x ? tile.at(q, j) : tile.at(j, q)];
-      if (!edge || v - v == 0) before += v * cover;
-      after += v * cover;
+      sum += static_cast<double>(map[is_x ? tile.at(q, j) : tile.at(j, q)]) * along.cover(q, b);
     }
-    if (first_tile) before -= ends.mean * length, after -= begins.mean * length;
+    const double before = first_tile ? sum - ends.mean * length : sum;
+    const double after = first_tile ? sum - begins.mean * length : sum;
     total += ends.grad * before / (length * axis.width(i));
     total -= begins.grad * after / (length * axis.width(i + 1));
   }

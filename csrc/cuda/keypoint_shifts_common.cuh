@@ -83,18 +83,17 @@ __device__ __forceinline__ void place_lines(const KeypointArgs& a, const T* sepa
   }
 }
 
-// The pixels of a band in a tile: [begin, end) have a part in it or are members by their centre; [inner, outer) are
-// both, and wholly.
+// The pixels of a band in a tile: [begin, end) have a part in it, [inner, outer) lie in it wholly; no more than one is
+// on either side of these. All that are members by their centre have a part.
 struct BandRange {
   int32_t begin, inner, outer, end;
   template <class A>
   __device__ __forceinline__ BandRange(const Split<A>& s, int32_t band, int32_t low, int32_t high) {
     const A from = s.border[band], to = s.border[band + 1];
-    const int32_t first = s.first[band], next = s.first[band + 1];
-    begin = max(min(static_cast<int32_t>(std::floor(from)), first), low);
-    end = max(min(max(static_cast<int32_t>(std::ceil(to)), next), high), begin);
-    inner = min(max(max(static_cast<int32_t>(std::ceil(from)), first), begin), end);
-    outer = max(min(min(static_cast<int32_t>(std::floor(to)), next), end), inner);
+    begin = max(static_cast<int32_t>(std::floor(from)), low);
+    end = max(min(static_cast<int32_t>(std::ceil(to)), high), begin);
+    inner = min(max(static_cast<int32_t>(std::ceil(from)), begin), end);
+    outer = max(min(static_cast<int32_t>(std::floor(to)), end), inner);
   }
 };
 

@@ -55,7 +55,7 @@ __device__ __forceinline__ void scan_region(const FrameTile& tile, const A* map,
                                             const Split<A>& down, int32_t bx, int32_t by, RegionState<A>& state) {
   const BandRange x(across, bx, tile.x0, tile.x1), y(down, by, tile.y0, tile.y1);
   const auto member = [&](int32_t j) { return j >= across.first[bx] && j < across.first[bx + 1]; };
-  // A band's ends: a pixel each, but for rounding.
+  // A band's ends.
   struct End {
     int32_t at;
     A weight;
@@ -65,7 +65,6 @@ __device__ __forceinline__ void scan_region(const FrameTile& tile, const A* map,
     return End{j * kPitch, across.cover(j, bx), is_there, member(j)};
   };
   const End before = end_of_band(x.begin, x.begin < x.inner), after = end_of_band(x.outer, x.outer < x.end);
-  const bool odd = x.inner - x.begin > 1 || x.end - x.outer > 1;
   const int32_t first_row = down.first[by], end_row = down.first[by + 1], step = tile.width() * kPitch;
   A best = state.best;
   double sum = state.sum;
@@ -85,16 +84,12 @@ __device__ __forceinline__ void scan_region(const FrameTile& tile, const A* map,
 #pragma unroll
       for (int i = 0; i < kRowsAtOnce; ++i) {
         const A v = pixel[at[i] + offset];
-        if (weight > 0) part[i] += v * weight;
+        part[i] += v * weight;
         if (is_member) largest[i] = larger(largest[i], v);
       }
     };
     if (before.is_there) take(before.at, before.weight, before.is_member);
     if (after.is_there) take(after.at, after.weight, after.is_member);
-#pragma unroll 1
-    for (int32_t j = x.begin + 1; odd && j < x.end; ++j) {
-      if (j < x.inner || j > x.outer) take(j * kPitch, across.cover(j, bx), member(j));
-    }
     int32_t left = x.outer - x.inner;
     const A* inner[kRowsAtOnce];
 #pragma unroll

@@ -125,7 +125,7 @@ struct Part {
   }
 };
 
-// One region of one channel, pixel by pixel from memory: what is not finite counts where it has an area alone.
+// One region of one channel, pixel by pixel from memory, none but those that have a part in it.
 template <class T, class A = device_acc_t<T>>
 __device__ __forceinline__ void region_with_care(const T* map, int64_t step, int32_t width, const Split<A>& across,
                                                  const Split<A>& down, int32_t k, const Stage<A>& stage, int32_t to) {
@@ -140,7 +140,7 @@ __device__ __forceinline__ void region_with_care(const T* map, int64_t step, int
     for (int32_t j = x.begin; j < x.end; ++j) {
       const A v = static_cast<A>(map[(static_cast<int64_t>(row) * width + j) * step]);
       const double cover = static_cast<double>(down.cover(row, by)) * across.cover(j, bx);
-      if (cover > 0) sum += v * cover;
+      sum += v * cover;
       const bool member =
           j >= across.first[bx] && j < across.first[bx + 1] && row >= down.first[by] && row < down.first[by + 1];
       if (member && !(v <= best) && best == best) best = v, place = place_of_pixel(row, j);
