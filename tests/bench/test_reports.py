@@ -30,7 +30,9 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "first.json",
         "second.json",
     ]
-    assert main(["bench", "--show", str(first)]) == 0
+    roof = tmp_path / "roof.png"
+    assert main(["bench", "--show", str(first), "--roofline", str(roof)]) == 0
+    assert roof.read_bytes().startswith(b"\x89PNG")
     assert "temporal_shift  tiny float32 on cpu, 1 thread: backward" in capsys.readouterr().out
 
 
@@ -58,6 +60,7 @@ def test_strict_fails_on_a_missed_target(
     ("arguments", "text"),
     [
         (["--plot", "bars.jpg"], "picture bars.jpg: the name must end in .png, .svg or .pdf"),
+        (["--roofline", "roof.jpg"], "picture roof.jpg: the name must end in .png, .svg or .pdf"),
         (["--against", "none.json"], "report none.json: no such file"),
         (["--backend", "cuda,nonsense"], "got 'nonsense'"),
         (["no_such_operator"], "nothing is called like 'no_such_operator'"),

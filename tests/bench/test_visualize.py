@@ -147,6 +147,40 @@ def test_bars_begin_at_one_and_say_what_they_are() -> None:
     assert legend == ["cuda", "triton", "fused", "another", "target"]
 
 
+def test_roofline_has_a_point_a_size() -> None:
+    def record(threads: int, seconds: float, **more: Any) -> dict[str, Any]:
+        figures = {"bytes": 8e9, "products": 16e9, "copy_bytes_per_second": 1e10, "products_ceiling": 1e11}
+        rates = {"products_per_second": 16e9 / seconds, "bytes_per_second": 8e9 / seconds}
+        name = {
+            "operator": "op",
+            "workload": "w",
+            "dtype": "float32",
+            "device": "cpu",
+            "direction": "forward",
+        }
+        own = {"kind": "kernel", "status": "ok", "threads": threads, "seconds": seconds}
+        return {**name, **own, **figures, **rates, **more}
+
+    records = [
+        record(1, 1.0),
+        record(2, 3.0),
+        record(2, 2.0),  # the fastest on most threads
+        record(2, 1.0, kind="eager"),
+        record(2, 1.0, status="wrong"),
+        record(2, 4.0, direction="backward", products=0, products_per_second=0.0),
+    ]
+    points = visualize.roofline_points({"results": records})
+    assert [(p["direction"], p["intensity"], p["rate"], p["bandwidth"]) for p in points] == [
+        ("forward", 2.0, 8e9, 4e9),
+        ("backward", 0.0, 0.0, 2e9),
+    ]
+    machine = {"gpu": None, "cpu": "X", "cores": 2, "versions": {"torch": "2.11.0"}}
+    for some in (records, records[:1], records[-1:]):
+        left, right = visualize.roofline({"results": some, "machine": machine, "date": "then"}).axes
+        assert (len(left.lines) > 0) == (records[-1] in some)
+        assert (right.get_xscale() == "log") == (records[0] in some)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_files_are_whole(suffix: str, tmp_path: Path) -> None:
     file = tmp_path / "new" / f"a{suffix}"

@@ -48,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write every figure, after each group")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the result (also .svg, .pdf)")
     parser.add_argument(
+        "--roofline",
+        metavar="FILE.png",
+        help="draw the kernels under the rates of a copy and of multiply-adds",
+    )
+    parser.add_argument(
         "--show",
         metavar="FILE",
         nargs="+",
@@ -106,10 +111,10 @@ def run(args: argparse.Namespace) -> int:
     from vidops.bench import harness, report
 
     before = report.read_report(args.against) if args.against else None
-    if args.plot:
+    for picture in filter(None, (args.plot, args.roofline)):
         from vidops.visualize import check_picture
 
-        check_picture(args.plot)
+        check_picture(picture)
     if args.show:
         from vidops.bench.merge import merge
 
@@ -154,12 +159,18 @@ def _finish(
     if args.json:
         report.write_report(args.json, result)
         print(f"figures: {args.json}")
-    if args.plot:
-        from vidops.visualize import benchmark_bars, save
-
-        save(benchmark_bars(result), args.plot)
-        print(f"picture: {args.plot}")
+    if args.plot or args.roofline:
+        _draw(args, result)
     wrong = any(r["status"] == "wrong" for r in result["results"])
     targets = (t for r in result["results"] for t in r.get("targets", ()) if not t.get("stretch"))
     missed = any(t["verdict"] == "missed" for t in targets)
     return 1 if wrong or slower or (args.strict and missed) else 0
+
+
+def _draw(args: argparse.Namespace, result: dict[str, Any]) -> None:
+    from vidops.visualize import benchmark_bars, roofline, save
+
+    for draw, file in ((benchmark_bars, args.plot), (roofline, args.roofline)):
+        if file:
+            save(draw(result), file)
+            print(f"picture: {file}")
