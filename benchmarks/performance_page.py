@@ -221,6 +221,33 @@ def slower(results: Sequence[Result]) -> str:
     )
 
 
+def targets(results: Sequence[Result]) -> str:
+    """Of each operator how many targets are met, the one that is missed by most, and how many a GPU has."""
+    body = []
+    for operator, benchmark in load_benchmarks().items():
+        own = [r for x in results for r in x.records if r["operator"] == operator and r["kind"] == "kernel"]
+        cells = []
+        for device in ("cpu", "cuda"):
+            judged = [
+                (t, r)
+                for r in own
+                if r["device"] == device
+                for t in r["targets"]
+                if t["value"] is not None and not t.get("stretch") and t["verdict"] in ("met", "missed")
+            ]
+            missed = [pair for pair in judged if pair[0]["verdict"] == "missed"]
+            told = f"{len(judged) - len(missed)} of {len(judged)}" if judged else "-"
+            if missed:
+                target, record = max(missed, key=lambda pair: _shortfall(pair[0]))
+                told += f"; most: {target['text']} by {100 * _shortfall(target):.0f} % ({record['workload']})"
+            if not judged and device == "cuda":
+                told = UNMEASURED
+            cells.append(told)
+        set_out = sum(len(w.targets) for w in benchmark.workloads if w.device == "cuda")
+        body.append([f"`{operator}`", *cells, str(set_out)])
+    return rows(["operator", "met on a CPU", "met on a GPU", "targets of its sizes for a GPU"], body)
+
+
 def resources(operator: str) -> str:
     """What the operator's kernels take of a multiprocessor of an H200 (sm_90), and whether any spills on any target."""
     body = []
@@ -272,7 +299,7 @@ def bounds(found: Sequence[dict[str, float]], column: str, factor: float = 1.0, 
 
 def tables(results: Sequence[Result]) -> dict[str, str]:
     """Every table of the page by its mark."""
-    made = {"ceilings": ceilings(results), "slower": slower(results)}
+    made = {"ceilings": ceilings(results), "slower": slower(results), "targets": targets(results)}
     for operator in load_benchmarks():
         made[f"gpu {operator}"] = gpu_floors(operator, results)
         made[f"cpu {operator}"] = cpu_reached(operator, results)
