@@ -22,15 +22,15 @@ def test_a_rehearsal_runs_everything_and_its_file_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "new.json"
-    assert main(["tune", "temporal_shift", "--rehearse", "--out", str(path)]) == 0
+    assert main(["tune", "temporal_descriptor", "--rehearse", "--out", str(path)]) == 0
     printed = capsys.readouterr().out
     assert "a rehearsal: these figures mean nothing" in printed
-    assert f"4 values, 0 orders of backends: {path}" in printed
+    assert f"2 values, 0 orders of backends: {path}" in printed
     found = read_tuning(path, rehearsal=True)
-    assert set(found.values) == {key for key in KNOBS if key.startswith("temporal_shift/triton/")}
+    assert set(found.values) == {key for key in KNOBS if key.startswith("temporal_descriptor/triton/")}
     assert all(KNOBS[key].value == KNOBS[key].default for key in KNOBS)
-    tried = [step for step in found.measured if step["knob"] == "temporal_shift/triton/frames"]
-    assert set(tried[0]["tried"]) == {"2", "4"}
+    tried = [step for step in found.measured if step["knob"] == "temporal_descriptor/triton/warps"]
+    assert set(tried[0]["tried"]) == {"1", "4"}
     assert all(t["typical"] > 0 and t["groups"] == 2 for t in tried[0]["tried"].values())
     with pytest.raises(ValueError, match="is of a rehearsal"):
         in_use.arrange({in_use.VARIABLE: str(path)})

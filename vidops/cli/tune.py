@@ -23,7 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "pattern", nargs="?", default="", metavar="PATTERN", help="part of an operator's name; * and ?"
     )
     parser.add_argument("--out", required=True, metavar="FILE.json", help="where to write the values")
-    parser.add_argument("--limit", type=float, metavar="SECONDS", help="stop after so long (default: never)")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        metavar="SECONDS",
+        help="stop once the size at hand is done (default: never)",
+    )
     parser.add_argument("--quick", action="store_true", help="the quick sizes alone, in their first type")
     parser.add_argument(
         "--rehearse",

@@ -60,10 +60,11 @@ class Bench:
         self._data: dict[tuple[str, str], Data] = {}
 
     def data(self, group: _Group) -> Data:
-        """Inputs of a group, drawn once."""
+        """Inputs of a group, drawn once; as many sets as no cache holds, but for a rehearsal's."""
         key = group.workload.name, group.dtype
         if key not in self._data:
-            self._data[key] = Data(self.benchmark, group.workload, getattr(torch, group.dtype), sets=2)
+            sets = 1 if group.workload.device == "cpu" else None
+            self._data[key] = Data(self.benchmark, group.workload, getattr(torch, group.dtype), sets=sets)
         return self._data[key]
 
     def times(
