@@ -171,8 +171,11 @@ def test_what_is_wrong_missing_or_new_is_told() -> None:
 
 def test_a_quick_run_misses_what_it_leaves_out_no_more() -> None:
     old = report(record(1.0), record(1.0, layout="NTHWC"), record(1.0, group="other"))
-    found = compare(report(record(1.0), options={"quick": True}), old)
+    quick = report(record(1.0), form(1.0, layout="NTHWC"), options={"quick": True})
+    found = compare(quick, old)
     assert (found.missing, found.left_out) == ((), 2)
+    gone = record(1.0, variant="triton")  # in a place that the run did measure
+    assert compare(quick, report(record(1.0), gone)).missing == (gone,)
 
 
 def test_the_command_fails_on_a_slower_kernel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -176,9 +176,8 @@ def _chosen(record: Record, report: Report) -> bool:
     if record["group"] in report.get("left", ()):
         return False  # its time had run out
     if options.get("quick"):
-        return any(
-            r["group"] == record["group"] and r["layout"] == record["layout"] for r in report["results"]
-        )
+        places = {(r["group"], r["layout"]) for r in report["results"] if r["kind"] == "kernel"}
+        return (record["group"], record["layout"]) in places
     return (
         selects(options.get("pattern") or "", record["group"])
         and (not options.get("backends") or record["variant"] in options["backends"])
