@@ -20,7 +20,7 @@ from vidops.bench.networks import NetworkData, awake, compare_networks
 from vidops.bench.report import group_lines, grouped
 from vidops.bench.small_networks import DIRECTIONS, replay_small, run_small_network, small_network
 from vidops.bench.timing import Effort
-from vidops.models import TSN, list_models, model_card
+from vidops.models import TSN, create_model, list_models, model_card
 from vidops.ops.backends import BACKENDS
 from vidops.visualize import benchmark_bars
 
@@ -81,6 +81,17 @@ def test_the_clips_fit_the_networks() -> None:
         elif card.name == "mstnet_resnet50":
             assert products(workload.params, "training") == 3 * products(workload.params, "inference")
             assert products(workload.params, "inference") == pytest.approx(32.88e9 / 4, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["btsnet26", "se_tsm_resnet50"])
+def test_there_are_clips_enough_to_train_on(name: str) -> None:
+    (clip,) = (
+        w.params["clip"]
+        for w in network_cases.NETWORKS.workloads
+        if w.device == "cpu" and w.params["network"] == name
+    )
+    with torch.device("meta"):
+        create_model(name, num_segments=clip[2], backend="reference").train()(torch.empty(clip))
 
 
 def test_networks_are_measured_when_they_are_named() -> None:
@@ -148,6 +159,7 @@ def test_a_wrong_network_gets_no_speed(monkeypatch: pytest.MonkeyPatch, what: st
     assert records["training", "reference"]["status"] == "ok"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_compiled_networks_are_variants(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
@@ -233,7 +245,10 @@ def test_16_bits_are_autocast_in_training_and_converted_in_inference() -> None:
     assert not data.same_function(None, "training").reason
 
 
-@pytest.mark.parametrize("name", ["tiny_mstnet", "tiny_tesnet"])  # the second with a loss of its own
+@pytest.mark.parametrize(
+    "name",
+    ["tiny_mstnet", pytest.param("tiny_tesnet", marks=pytest.mark.slow)],  # the second with a loss of its own
+)
 def test_small_networks_are_right(name: str) -> None:
     found = list(run_small_network(name, "cpu"))
     assert [result.name for result in found] == [

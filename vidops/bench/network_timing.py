@@ -179,7 +179,7 @@ def _effort(options: Options, device: str) -> Effort:
     sample = 0.1 if device == "cuda" else 2e-3
     if options.quick:
         return Effort(rounds=5, least=2, budget=0.5, sample=sample)
-    return Effort(rounds=9, least=3, budget=1.5, sample=sample)
+    return Effort(rounds=7, least=3, budget=1.0, sample=sample)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ class Options:
             ``network`` is in it, as in ``network/cpu/mstnet``.
         backends: kernels to time; None for all that an automatic choice considers and that can run here. In networks
             a backend runs every operator; None is the automatic choice in each.
-        threads: thread counts of CPU groups; None for one and all.
+        threads: thread counts of CPU groups; None for one and all. Networks train, and a call is timed, on the last.
         quick: a few sizes, in their first layout and dtype, and fewer samples.
         compile: time ``torch.compile(reference)`` too, and of networks the fused one; both take long to build.
     """
@@ -175,7 +175,7 @@ def _groups(options: Options) -> Iterator[Group]:
             for dtype in workload.dtypes[some]:
                 for direction in workload.directions:
                     counts = threads if workload.device == "cpu" else (None,)
-                    if direction.startswith("call"):
+                    if direction.startswith("call") or direction == "training":  # nobody trains on one core
                         counts = counts[-1:]
                     for count in counts:
                         yield Group(case, workload, dtype, workload.layouts[some], direction, count, backends)
