@@ -164,7 +164,7 @@ def test_what_is_wrong_missing_or_new_is_told() -> None:
     assert compare_lines(found)[1:] == [
         "  wrong now  a cpu NCTHW: off by 3",
         "  missing  b cpu NCTHW",
-        "  2 kernels of that report were not chosen this time",
+        "  2 kernels of that report were not asked for this time, or cannot run here",
         "  1 kernels are not in that report",
     ]
 
@@ -200,3 +200,12 @@ def test_bad_tolerances(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "must be a percentage of at least 0" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"tolerance must be at least 0, got -0\.1"):
         compare(report(), report(), -0.1)
+
+
+def test_what_cannot_run_or_had_no_time_is_not_missing() -> None:
+    old = report(record(1.0, device="cuda"), record(1.0, group="late"), machine=GPU)
+    found = compare(report(record(1.0, group="x"), left=["late"]), old)
+    assert (found.missing, found.left_out) == ((), 2)
+    assert len(compare(report(record(1.0, group="x"), machine=GPU), old).missing) == 2
+    merged = report(record(1.0, group="x"), options={"pattern": "g, late"}, machine=GPU)
+    assert len(compare(merged, old).missing) == 2

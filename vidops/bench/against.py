@@ -175,11 +175,13 @@ def _chosen(record: Record, report: Report) -> bool:
     options = report.get("options", {})
     if record["group"] in report.get("left", ()):
         return False  # its time had run out
+    if record["device"] == "cuda" and not report["machine"]["gpu"]:
+        return False
     if options.get("quick"):
         places = {(r["group"], r["layout"]) for r in report["results"] if r["kind"] == "kernel"}
         return (record["group"], record["layout"]) in places
     return (
-        selects(options.get("pattern") or "", record["group"])
+        any(selects(part, record["group"]) for part in (options.get("pattern") or "").split(", "))
         and (not options.get("backends") or record["variant"] in options["backends"])
         and (not options.get("threads") or record["threads"] in (None, *options["threads"]))
     )
@@ -292,7 +294,9 @@ def compare_lines(found: Comparison) -> list[str]:
     lines += [f"  wrong now  {_name(r)}: {r['reason']}" for r in found.wrong]
     lines += [f"  missing  {_name(r)}" for r in found.missing]
     if found.left_out:
-        lines.append(f"  {found.left_out} kernels of that report were not chosen this time")
+        lines.append(
+            f"  {found.left_out} kernels of that report were not asked for this time, or cannot run here"
+        )
     if found.added:
         lines.append(f"  {found.added} kernels are not in that report")
     return lines
