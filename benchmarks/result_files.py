@@ -122,10 +122,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--machine", default="", metavar="WORDS", help='what its name leaves out, such as "zen5"'
     )
     parser.add_argument("--part", default="", help="what was measured, where it is not everything")
+    parser.add_argument(
+        "--revision", metavar="COMMIT", help="of what was measured, where its copy had no git folder"
+    )
     parser.add_argument("--into", type=Path, default=RESULTS, metavar="FOLDER")
     args = parser.parse_args(argv)
     try:
         report = merge(sorted((read_report(path) for path in args.files), key=lambda r: str(r["date"])))
+        if args.revision and report["machine"]["revision"]:
+            raise ValueError(f"the files say that they are of {report['machine']['revision']}")
+        report["machine"]["revision"] = report["machine"]["revision"] or args.revision
         name = name_of(report, args.machine, args.part)
         wrong = faults(name, report)
         if wrong:

@@ -260,3 +260,19 @@ def test_networks_on_a_cpu(tmp_path: Path) -> None:
     assert readme_table.network_table(result_files.load(tmp_path), "cpu").splitlines()[-1] == (
         "| tsm 1x8 | bfloat16 | 1.00 / 2.00 (0.00 x / 0.00 x) | - | - |"
     )
+
+
+def test_a_copy_without_git_is_told_its_revision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = gpu()
+    made["machine"]["revision"] = None
+    write(tmp_path, "a.json", made)
+    command = [str(tmp_path / "a.json"), "--into", str(tmp_path / "results")]
+    assert result_files.main(command) == 2
+    assert "no committed revision" in capsys.readouterr().err
+    assert result_files.main([*command, "--revision", "abc1234"]) == 0
+    (result,) = result_files.load(tmp_path / "results")
+    assert (result.path.name, result.gpu) == ("2026-11-22_nvidia-h200.json", "NVIDIA H200")
+    assert result.report["machine"]["revision"] == "abc1234"
+    write(tmp_path, "a.json", gpu())
+    assert result_files.main([*command, "--revision", "def"]) == 2
+    assert "say that they are of abc" in capsys.readouterr().err
