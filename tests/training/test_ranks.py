@@ -30,14 +30,14 @@ from vidops.training.loading import EpochSampler, RankSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore:freeze_norms. 3 of the frozen batch norms have weight zero")
 
-STEPS = 21
+STEPS = 12
 PLAIN: dict[str, Any] = {
     "freeze_norms": "all",
     "model__options": {"dropout": 0.0},
     "optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 1e-3},
     "clip_norm": 5.0,
 }
-WHOLE = {**PLAIN, "epochs": 7}
+WHOLE = {**PLAIN, "epochs": 4}
 AVERAGED = {**WHOLE, "data__batch_size": 4, "accumulate": 2, "ema": 0.9}
 JOINT: dict[str, Any] = {
     **WHOLE,
