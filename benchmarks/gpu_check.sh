@@ -17,7 +17,7 @@
 #
 # The call ends within VIDOPS_GPU_CHECK_LIMIT seconds (530), whatever its stages: what does not fit is not begun or is
 # stopped, what was found is kept, and the last line is the command that goes on. OUTDIR gets log.txt, summary.txt,
-# logs.tgz (a log a job), operators.json, networks.json, tuning.json and *.png. Status: 0 done, 1 something failed,
+# logs.tgz (a log a job), operators.json, networks.json, tuning.json and pictures. Status: 0 done, 1 something failed,
 # 3 nothing failed and something is left. CONTRIBUTING.md has the plan for half an hour.
 # Needs nvcc, PyTorch, Triton, CMake, Ninja, pybind11 and pytest, and no network.
 # VIDOPS_GPU_CHECK_DEVICE=cpu rehearses it without a GPU. Where nothing is timed, VIDOPS_GPU_CHECK_JOBS programs, or
@@ -183,9 +183,9 @@ test_part() { # PART [PATHS]
   has pytest_timeout && options+=(--timeout=240 --timeout-method=thread)
   has pytest_timeout || options+=(-o "addopts=-ra --strict-markers --doctest-modules")
   case $part in
-    operators)  # what runs on the GPU; the other backends come with the rest
+    operators)  # what runs on the GPU, but what `graphs` does; the other backends come with the rest
       environment+=("VIDOPS_TEST_BACKENDS=$([ "$DEVICE" = cuda ] && echo cuda,triton || echo cpu)")
-      options+=(-k "not cuda_host")
+      options+=(-k "not cuda_host and not graphs_replay")
       for path in $HOST_TESTS; do options+=("--ignore=tests/ops/$path.py"); done
       [ ${#paths[@]} -gt 0 ] || paths=(tests/ops)
       ;;
@@ -366,15 +366,27 @@ gather() {
 }
 
 tune() { # [ITEMS]
-  local status pattern
-  if [ "$(seconds)" -lt 60 ]; then left "${1:-}"; return; fi
+  local item items log status rehearse=() todo
   if [ "$DEVICE" = cpu ]; then
-    echo "no GPU: a rehearsal, whose file is refused when it is loaded"
+    echo "no GPU: a rehearsal in Triton's interpreter, whose file is refused when it is loaded"
+    rehearse=(env TRITON_INTERPRET=1)
   fi
-  timeout -k 5 "$(seconds 5)" "$PYTHON" -m vidops tune ${1:+"$1"} --limit "$(seconds 45)" \
-    --out "$OUT/tuning.json" $([ "$DEVICE" = cuda ] || echo --rehearse)
-  status=$?
-  case $status in 0) ;; 124 | 137) left "${1:-}" ;; *) FAILURES=1 ;; esac
+  mapfile -t items < <(words "${1:-}")
+  todo=${#items[@]}
+  [ "$todo" -gt 0 ] || { items=(""); todo=1; }
+  for item in "${items[@]}"; do
+    log="$NOTES/logs/tune${item:+-$item}.log"
+    if [ "$(seconds)" -lt 60 ]; then left "$item"; continue; fi
+    ${rehearse[@]+"${rehearse[@]}"} timeout -k 5 "$(seconds 5)" "$PYTHON" -m vidops tune ${item:+"$item"} \
+      --limit "$(($(seconds 45) / todo))" --out "$OUT/tuning${item:+_$item}.json" \
+      ${rehearse[@]+--rehearse} 2>&1 | tee "$log"
+    status=${PIPESTATUS[0]}
+    todo=$((todo - 1))
+    case $status in 0) ;; 124 | 137) left "$item" ;; *) FAILURES=1 ;; esac
+    # What the time did not reach, by operator.
+    sed -n 's/^not reached: //p' "$log" | tr ';' '\n' | sed 's/^ *//; s/[/:].*//' | sort -u |
+      while read -r item; do [ -z "$item" ] || left "$item"; done
+  done
 }
 
 plot() {
