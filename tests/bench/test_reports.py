@@ -19,7 +19,9 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = ["bench", TINY, "--backend", "reference", "--threads", "1", "--json"]
     assert main([*common, str(first)]) == 0
     picture = tmp_path / "bars.png"
-    assert main([*common, str(second), "--against", str(first), "--plot", str(picture)]) == 0
+    # Two runs of microseconds on any machine: whether the second is slower is test_against.py's matter.
+    against = ["--against", str(first), "--tolerance", "1000000"]
+    assert main([*common, str(second), *against, "--plot", str(picture)]) == 0
     out = capsys.readouterr().out
     assert "temporal_shift  tiny float32 on cpu, 1 thread: forward" in out
     assert "against the report of 20" in out
