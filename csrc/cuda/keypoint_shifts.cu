@@ -46,6 +46,7 @@
 #include "cuda/keypoint_shifts_backward.cuh"
 #include "cuda/keypoint_shifts_forward.cuh"
 #include "cuda/keypoint_shifts_quarters.cuh"
+#include "cuda/tuning.cuh"
 
 namespace vidops {
 namespace {
@@ -53,7 +54,14 @@ namespace {
 // Two blocks fit an H200's multiprocessor, one that of any of our targets; the regions take a part of it at most.
 constexpr int64_t kKeypointShared = 98 << 10, kStageShared = 60 << 10;
 constexpr int32_t kMostSets = kKeypointThreads / kLane;
-constexpr int64_t kFewestBlocks = 512;
+
+namespace tuned {
+Tunable quarters("keypoint_shifts", "quarters", 1, {0, 1});  // whether four regions have their own kernel
+// Of its blocks, at most: sets, and frames at once, a warp each.
+Tunable walk_sets("keypoint_shifts", "walk_sets", kShare, {1, 2, kShare});
+Tunable walk_frames("keypoint_shifts", "walk_frames", 8, {2, 4, 8});
+Tunable few_blocks("keypoint_shifts", "few_blocks", 512, {256, 512, 1024});  // with fewer, they walk along less time
+}  // namespace tuned
 
 int64_t keypoint_blocks(int64_t count) {
   STD_TORCH_CHECK(count < (int64_t{1} << 31), "features are too large for the CUDA kernels");
@@ -88,7 +96,7 @@ void split_time(KeypointArgs& a, int64_t clips) {
   a.set_chunks = (a.G + a.sets - 1) / a.sets;
   const int32_t pairs = std::max(a.T - 1, 1);
   const int64_t across = clips * a.groups * a.set_chunks;
-  a.span = static_cast<int32_t>(std::max<int64_t>(pairs * across / kFewestBlocks, std::min(pairs, 4)));
+  a.span = static_cast<int32_t>(std::max<int64_t>(pairs * across / tuned::few_blocks.get(), std::min(pairs, 4)));
   a.span = std::min(a.span, pairs);
   a.spans = (pairs + a.span - 1) / a.span;
 }
@@ -97,19 +105,20 @@ void split_time(KeypointArgs& a, int64_t clips) {
 // a warp for each frame of a chunk.
 template <class A>
 int64_t quarters_plan(KeypointArgs& a, int64_t clips) {
-  if (a.bands != 2 || std::max(a.H, a.W) > kMostSide) return 0;
+  if (a.bands != 2 || std::max(a.H, a.W) > kMostSide || tuned::quarters.get() == 0) return 0;
+  const auto most_sets = static_cast<int32_t>(tuned::walk_sets.get());
+  const int64_t most_frames = tuned::walk_frames.get();
   const auto bytes = [&] {
     const int64_t row = sizeof(A) * a.W * kPitch, lines = kShare * (sizeof(Cross<A>) + 2 * sizeof(Split<A>));
     return a.sets * int64_t{stage_size(kQuarters, a.chunk_log2)} * (2 * sizeof(A) + sizeof(uint32_t)) +
            ((lines + kWalkedRows * row) << a.chunk_log2);
   };
-  for (int32_t chunks = (a.G + kShare - 1) / kShare; chunks <= a.G; ++chunks) {
+  for (int32_t chunks = (a.G + most_sets - 1) / most_sets; chunks <= a.G; ++chunks) {
     a.sets = (a.G + chunks - 1) / chunks;
     split_time(a, clips);
-    for (a.chunk_log2 = 3; a.chunk_log2 > 0 && (1 << a.chunk_log2) / 2 > a.span; --a.chunk_log2) {
-    }
-    for (; a.chunk_log2 >= 0; --a.chunk_log2) {
-      if (bytes() <= kKeypointShared) return bytes();
+    for (a.chunk_log2 = 3; a.chunk_log2 >= 0; --a.chunk_log2) {
+      const int32_t frames = 1 << a.chunk_log2;
+      if (frames <= most_frames && frames / 2 <= a.span && bytes() <= kKeypointShared) return bytes();
     }
   }
   return 0;

@@ -99,6 +99,7 @@ ROWS = [(1, 2, 8, 4, 128), (1, 8, 1, 2, 3)]
 SHORT_ROWS = [(1, 2, 8, 2, 8), (1, 8, 1, 2, 3)]
 # Query, key and value as clips: rows for several warps, of two warps' width, in blocks enough.
 TOKENS = [(32, 8, 1, 1, 128), (32, 8, 1, 1, 8), (32, 72, 1, 1, 8)]
+LINES = [(1, 2, 9, 4, 5), (1, 4, 9, 2, 1)]
 FEW_TOKENS = [(1, 8, 1, 2, 3), (1, 8, 1, 1, 40), (1, 136, 1, 1, 40)]
 
 CASES = {
@@ -152,6 +153,10 @@ CASES = {
     "temporal_projection/pixels": Case(project, SHORT_ROWS),
     "temporal_projection/backward_pixels": Case(project, SHORT_ROWS),
     "temporal_projection/few_blocks": Case(project, [(128, 64, 3, 1, 1), (128, 3, 1, 1, 1)]),
+    "keypoint_shifts/quarters": Case(ops.keypoint_shifts, LINES),
+    "keypoint_shifts/walk_sets": Case(ops.keypoint_shifts, LINES),
+    "keypoint_shifts/walk_frames": Case(ops.keypoint_shifts, LINES),
+    "keypoint_shifts/few_blocks": Case(ops.keypoint_shifts, [(256, 1, 17, 2, 2), (256, 1, 17, 2, 1)]),
     "nonlocal_attention/warps": Case(attend, TOKENS, dtype=torch.float64, also={"few_blocks": 64}),
     "nonlocal_attention/backward_warps": Case(attend, TOKENS, dtype=torch.float64, also={"few_blocks": 64}),
     "nonlocal_attention/few_blocks": Case(attend, TOKENS, dtype=torch.float64),
