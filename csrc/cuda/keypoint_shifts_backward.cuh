@@ -131,7 +131,7 @@ struct TilePlace {
 
 // dx: what the regions of all sets send to every pixel, a.sets at a time. A warp has whole rows.
 template <class T>
-__global__ void __launch_bounds__(kKeypointThreads, 2)
+__global__ void __launch_bounds__(kKeypointThreads, sizeof(T) < 8 ? 4 : 2)
     keypoint_features_kernel(const __grid_constant__ KeypointArgs a, const T* __restrict__ separators,
                              const __grid_constant__ RegionGradients<const device_acc_t<T>> from,
                              const __grid_constant__ Steps<T> dx) {
@@ -171,10 +171,10 @@ __global__ void __launch_bounds__(kKeypointThreads, 2)
           }
           const BandRange x(across, bx, tile.x0, tile.x1);
           const auto part_of_pixel = [&](int32_t j) { pixel[(j - tile.x0) * kPitch] += slope * across.cover(j, bx); };
-          for (int32_t j = x.begin; j < x.inner; ++j) part_of_pixel(j);
+          if (x.begin < x.inner) part_of_pixel(x.begin);
 #pragma unroll 4
           for (int32_t j = x.inner; j < x.outer; ++j) pixel[(j - tile.x0) * kPitch] += slope;
-          for (int32_t j = x.outer; j < x.end; ++j) part_of_pixel(j);
+          if (x.outer < x.end) part_of_pixel(x.outer);
         }
       }
       for (int32_t job = 0; job < sets * K; ++job) {
