@@ -108,6 +108,7 @@ def test_the_table_is_of_these_sources() -> None:
     assert not stale(), f"{tool.TABLE.name} is older than these sources; `{tables.COMMAND}` makes it anew"
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "arch", [a if a == "9.0" else pytest.param(a, marks=pytest.mark.slow) for a in tool.ARCHS]
 )
