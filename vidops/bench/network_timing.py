@@ -16,7 +16,7 @@ from .case import Workload
 from .ceilings import Rates
 from .check import Verdict
 from .judge import Record
-from .networks import COMPILED_SLACK, SLACK, NetworkData, graphed
+from .networks import COMPILED_SLACK, NetworkData, graphed
 from .plan import FUSED, Group, Options
 from .records import ceiling_of, record_of
 from .timing import Effort, Timing, clock_for, interleave
@@ -113,7 +113,7 @@ class MeasuredNetwork:
     def _prepare(self, variant: NetworkVariant, direction: str) -> Ready:
         """Build a variant's step, and judge its result."""
         data = self.data
-        if variant.kind == "kernel" and self.dtype in (torch.float16, torch.bfloat16):
+        if variant.kind == "kernel":
             verdict = data.same_function(variant.backend, direction)
             if verdict.reason:
                 net = data.network(variant.backend, direction)
@@ -125,7 +125,7 @@ class MeasuredNetwork:
             step = data.step(timed, direction)
             if variant.kind == "graph":
                 step = graphed(step)
-        slack = COMPILED_SLACK if compiled else SLACK
+        slack = COMPILED_SLACK if compiled else None
         verdict = data.judge(data.results(net, direction, step), direction, slack)
         return Ready(variant, net, step, verdict)
 

@@ -30,9 +30,12 @@ Step = Callable[[], Any]
 
 # A kernel's rule is twice the reference's largest error. A network's error is what the roundings of all its layers
 # became on their way through it: of fused and reference two draws of one distribution. Here the error of a tensor is
-# that of its norm, which no single element makes, and three times the reference's is allowed. Seen of tiny networks in
-# fp32 and bf16: at most 1.6 times, for any parameter's gradient.
-SLACK = 3.0
+# that of its norm, which no single element makes. In 16 bits every layer's rounding counts: three times the reference's
+# is allowed, 1.6 times was seen. In fp32 few ReLUs that flip make most of it, for all gradients at once (DAN on X3D:
+# 2.7 times in the median, where fp64 says that the function is the same to 1e-12); `same_function` is the sharp check.
+SLACK, SLACK_FP32 = 3.0, 8.0
+# What fp64's 1e-16 may become on its way through a network; the ones seen stay below 1e-11.
+SAME = 1e-6
 # Inductor fuses and reorders more than a kernel of ours; leaving it out for that would flatter ours.
 COMPILED_SLACK = 12.0
 LOGITS = "logits"
@@ -165,7 +168,6 @@ class NetworkData:
         *,
         clips: int | None = None,
         rounded: torch.dtype = torch.float32,
-        autocast: bool = True,
     ) -> Step:
         """What is timed: logits of the batch, or the loss and its gradients.
 
@@ -174,7 +176,6 @@ class NetworkData:
             direction: ``"inference"`` or ``"training"``.
             clips: of the batch; None for the workload's.
             rounded: dtype that the clips are rounded to before they come to that of the weights.
-            autocast: whether to train fp32 weights in the workload's 16 bits.
 
         Returns:
             A function that returns the logits. After training the gradients are those of the parameters.
@@ -186,7 +187,7 @@ class NetworkData:
             return lambda: net(*inputs)
         parameters = list(net.parameters())
         own = bool(getattr(net, "own_losses", ()))
-        low = autocast and self._low() and dtype == torch.float32
+        low = self._low() and dtype == torch.float32
         lowered = torch.autocast(self.device, self.dtype if low else None, enabled=low)
 
         def step() -> Tensor:
@@ -238,13 +239,13 @@ class NetworkData:
                 self._truth[key] = self.results(net, direction, step)
         return self._truth[key]
 
-    def judge(self, ours: Results, direction: str, slack: float = SLACK) -> Verdict:
+    def judge(self, ours: Results, direction: str, slack: float | None = None) -> Verdict:
         """Hold results of the workload's batch in what is timed against fp64 and the reference's own error.
 
         Args:
             ours: of `results`.
             direction: ``"inference"`` or ``"training"``.
-            slack: how many times the reference's error is allowed.
+            slack: how many times the reference's error is allowed; None for what is usual in the dtype.
 
         Returns:
             The verdict on what is worst in terms of what is allowed.
@@ -255,10 +256,11 @@ class NetworkData:
         turns = self.clip[0] // self.distinct
         exact = dict(self.truth(direction))
         exact[LOGITS] = exact[LOGITS].repeat(turns, 1)
+        slack = (SLACK if self._low() else SLACK_FP32) if slack is None else slack
         return compare_networks(ours, self._same[direction], exact, slack, torch.finfo(self.dtype).eps)
 
     def same_function(self, backend: str | None, direction: str) -> Verdict:
-        """Hold a network on the distinct clips against the reference in fp32, where a wrong gradient cannot hide.
+        """Hold a network in fp64 on the distinct clips against the reference, where a wrong gradient cannot hide.
 
         In 16 bits gradients are off by a fifth and more at the end of a network: what is right there may be wrong.
 
@@ -266,16 +268,12 @@ class NetworkData:
             backend: of the network's operators.
             direction: ``"inference"`` or ``"training"``.
         """
-        found = []
-        with full_fp32():
-            for b in ("reference", backend):
-                net = self.network(b, direction, torch.float32)
-                step = self.step(net, direction, clips=self.distinct, autocast=False)
-                found.append(self.results(net, direction, step))
         exact = self.truth(direction, torch.float32)
-        for key in [key for key in self._nets if key[1] != self.weight_dtype(direction)]:
-            del self._nets[key]
-        return compare_networks(found[1], found[0], exact, SLACK, torch.finfo(torch.float32).eps)
+        net = self.network(backend, direction, torch.float64)
+        with every_core(self.device):
+            found = self.results(net, direction, self.step(net, direction, clips=self.distinct))
+        del self._nets[backend, torch.float64]
+        return compare_networks(found, exact, exact, 1.0, SAME)
 
 
 def compare_networks(ours: Results, same: Results, exact: Results, slack: float, unit: float) -> Verdict:
@@ -283,7 +281,8 @@ def compare_networks(ours: Results, same: Results, exact: Results, slack: float,
 
     A tensor's error is the norm of its difference from fp64 over the norm in fp64. A gradient that is zero in fp64 is
     set against the usual gradient. ``slack`` times the error of the reference is allowed, that of the tensor or the
-    median of all gradients, whichever is more, and ``unit``.
+    one that nine in ten of its gradients keep to, whichever is more, and ``unit``: where gradients cancel, as of a
+    batch norm's weight before another batch norm, the reference is less off in one tensor than in the next by luck.
 
     Args:
         ours: results by name.
@@ -305,10 +304,10 @@ def compare_networks(ours: Results, same: Results, exact: Results, slack: float,
         return Verdict(float("inf"), 0.0, f"gradients of other parameters than the reference's: {missing}")
     norms = {name: float(tensor.norm()) for name, tensor in exact.items()}
     gradients = [norm for name, norm in norms.items() if name != LOGITS]
-    usual = _median(gradients)
+    usual = _quantile(gradients, 0.5)
     scales = {n: v if v > _ZERO * usual else usual for n, v in norms.items()}
     errors = {name: _off(same[name], exact[name], scales[name]) for name in exact}
-    typical = _median([error for name, error in errors.items() if name != LOGITS])
+    typical = _quantile([error for name, error in errors.items() if name != LOGITS], 0.9)
     worst, share = Verdict(0.0, 0.0), -1.0
     for name, true in exact.items():
         result = ours[name]
@@ -329,8 +328,8 @@ def _off(result: Tensor, true: Tensor, scale: float) -> float:
     return float((result.double() - true).norm()) / (scale or 1.0)
 
 
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2] if values else 0.0
+def _quantile(values: list[float], share: float) -> float:
+    return sorted(values)[int(share * len(values))] if values else 0.0
 
 
 def awake(net: nn.Module) -> nn.Module:
@@ -396,14 +395,3 @@ def every_core(device: str) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def full_fp32() -> Iterator[None]:
-    """Keep cuDNN and cuBLAS from rounding fp32 to TF32."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
