@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from vidops.cli import main
 from vidops.ops.backends import BACKENDS
-from vidops.tuning import KNOBS, in_use, read_tuning
-from vidops.tuning.tune import Options, plan
+from vidops.tuning import KNOBS, in_use, read_tuning, write_tuning
+from vidops.tuning.measure import Bench
+from vidops.tuning.tune import Options, plan, tune
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
@@ -72,3 +75,30 @@ def test_a_bad_pattern_or_limit_is_named() -> None:
         plan(Options("flow"))
     with pytest.raises(ValueError, match="limit must be above 0 seconds, got -1"):
         plan(Options(limit=-1))
+
+
+@NO_GPU
+@pytest.mark.skipif(bool(BACKENDS["triton"].missing), reason="Triton is not here")
+@pytest.mark.parametrize("end", [KeyboardInterrupt, RuntimeError])
+def test_a_run_that_ends_before_its_time_leaves_what_it_found(
+    end: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare = Bench.compare
+
+    def ends(bench: Bench, *args: Any, **kwargs: Any) -> Any:
+        if bench.benchmark.operator == "temporal_shift":
+            KNOBS["temporal_shift/triton/frames"].set(2)
+            raise end("in the middle")
+        return compare(bench, *args, **kwargs)
+
+    monkeypatch.setattr(Bench, "compare", ends)
+    path = tmp_path / "new.json"
+    options = Options("temporal_[ds]*", rehearsal=True)
+    plans = plan(options)
+    assert [each.benchmark.operator for each in plans] == ["temporal_descriptor", "temporal_shift"]
+    with pytest.raises(end, match="in the middle"):
+        tune(options, kept=functools.partial(write_tuning, path), plans=plans)
+    found = read_tuning(path, rehearsal=True)
+    assert set(found.values) == {key for key in KNOBS if key.startswith("temporal_descriptor/triton/")}
+    assert list(found.not_reached) == [key for key in KNOBS if key.startswith("temporal_shift/triton/")]
+    assert all(knob.value == knob.default for knob in KNOBS.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from pathlib import Path
 
@@ -11,7 +12,8 @@ HELP = "measure block shapes, widths, runs and the order of CUDA and Triton on t
 _EPILOG = """\
 A value is kept where results are right and it is faster beyond the spread of the samples, by the geometric mean over
 the operator's GPU sizes, types, layouts and directions. The file says what was measured, on what, and what the limit
-left out. VIDOPS_TUNING=FILE uses it.
+left out. It is written anew whenever a backend of an operator is done: a run that ends before its time leaves what it
+found, and the file names the rest as not reached. VIDOPS_TUNING=FILE uses it.
 """
 
 
@@ -50,7 +52,12 @@ def run(args: argparse.Namespace) -> int:
     for each in plans:
         knobs = ", ".join(f"{len(found)} of {backend}" for backend, found in each.knobs.items())
         print(f"{each.benchmark.operator}: knobs: {knobs}")
-    result = tune(options, told=lambda line: print(line, flush=True), plans=plans)
+    result = tune(
+        options,
+        told=lambda line: print(line, flush=True),
+        kept=functools.partial(write_tuning, path),
+        plans=plans,
+    )
     write_tuning(path, result)
     print(f"{len(result.values)} values, {len(result.orders)} orders of backends: {path}")
     if result.not_reached:

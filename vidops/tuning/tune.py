@@ -6,7 +6,7 @@ import datetime
 import fnmatch
 import functools
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,14 +99,33 @@ def plan(options: Options) -> list[Plan]:
 class _Result:
     """What there is so far."""
 
+    machine: dict[str, str | None]
+    rehearsal: bool
+    left: list[list[str]]  # a list a part of the work that is still to be done: what it would find
     values: dict[str, Value] = field(default_factory=dict)
     orders: dict[str, list[str]] = field(default_factory=dict)
     measured: list[dict[str, Any]] = field(default_factory=list)
     not_reached: list[str] = field(default_factory=list)
 
+    def tuning(self) -> Tuning:
+        """A file's content; what is still to be done counts as not reached."""
+        return Tuning(
+            date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            machine=self.machine,
+            values=dict(self.values),
+            orders=dict(self.orders),
+            measured=tuple(self.measured),
+            not_reached=(*self.not_reached, *(name for part in self.left for name in part)),
+            rehearsal=self.rehearsal,
+        )
+
 
 def tune(
-    options: Options, *, told: Callable[[str], None] = lambda line: None, plans: Sequence[Plan] | None = None
+    options: Options,
+    *,
+    told: Callable[[str], None] = lambda line: None,
+    kept: Callable[[Tuning], None] = lambda so_far: None,
+    plans: Sequence[Plan] | None = None,
 ) -> Tuning:
     """Measure.
 
@@ -116,6 +135,8 @@ def tune(
     Args:
         options: what to measure.
         told: called with a line about each thing that was measured or left out.
+        kept: called with what there is whenever a backend's knobs or an order are done, for what is measured next may
+            end the process.
         plans: of :func:`plan`, where it has been asked before.
 
     Returns:
@@ -125,8 +146,10 @@ def tune(
         ValueError, RuntimeError: as :func:`plan` does.
     """
     plans = plan(options) if plans is None else plans
-    timer, result = Timer(options.limit), _Result()
-    parts = sum(len(p.knobs) + (len(p.knobs) > 1) for p in plans)
+    timer = Timer(options.limit)
+    result = _Result(
+        _machine(options.rehearsal), options.rehearsal, [part for p in plans for part in _parts(p)]
+    )
     with trial({knob.key: knob.default for knob in KNOBS.values()}):
         for each in plans:
             bench = Bench(
@@ -134,41 +157,44 @@ def tune(
                 workloads(each.benchmark, quick=options.quick, rehearsal=options.rehearsal),
                 options.effort(),
             )
-            parts = _tune_one(each, bench, timer, parts, result, told)
-    return Tuning(
-        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        machine=_machine(options.rehearsal),
-        values=result.values,
-        orders=result.orders,
-        measured=tuple(result.measured),
-        not_reached=tuple(result.not_reached),
-        rehearsal=options.rehearsal,
-    )
+            for _ in _tune_one(each, bench, timer, result, told):
+                kept(result.tuning())
+    return result.tuning()
+
+
+def _parts(each: Plan) -> list[list[str]]:
+    """What an operator's parts of the work would find: a backend's knobs, one after the other, and the order."""
+    found = [[knob.key for knob in knobs] for knobs in each.knobs.values()]
+    return [*found, [_order_of(each.benchmark.operator, each.knobs)]] if len(each.knobs) > 1 else found
+
+
+def _order_of(name: str, backends: Iterable[str]) -> str:
+    return f"{name}: order of {', '.join(backends)}"
 
 
 def _tune_one(
-    each: Plan, bench: Bench, timer: Timer, parts: int, result: _Result, told: Callable[[str], None]
-) -> int:
-    """Tune one operator; ``parts`` of the work were left, and so many are now."""
+    each: Plan, bench: Bench, timer: Timer, result: _Result, told: Callable[[str], None]
+) -> Iterator[None]:
+    """Tune one operator, and yield after each part."""
     name = each.benchmark.operator
     best: dict[str, dict[str, Value]] = {}
     for backend, knobs in each.knobs.items():
-        own = timer.share(parts)
-        parts -= 1
+        own = timer.share(len(result.left))
         try:
             found = descend(knobs, functools.partial(bench.compare, backend, timer=own), own, told)
         except Wrong as wrong:
             result.not_reached.append(f"{name}/{backend}: {wrong}")
             told(result.not_reached[-1])
-            continue
-        best[backend] = {knob.key: found.values.get(knob.key, knob.default) for knob in knobs}
-        _take(found, result, told)
+        else:
+            best[backend] = {knob.key: found.values.get(knob.key, knob.default) for knob in knobs}
+            _take(found, result, told)
+        del result.left[0]
+        yield
     if len(each.knobs) > 1:
-        own = timer.share(parts)
-        parts -= 1
         if len(best) > 1:
-            _take_order(name, bench, best, own, result, told)
-    return parts
+            _take_order(name, bench, best, timer.share(len(result.left)), result, told)
+        del result.left[0]
+        yield
 
 
 def _take(found: Found, result: _Result, told: Callable[[str], None]) -> None:
@@ -190,8 +216,8 @@ def _take_order(
     try:
         backends, ratios = order(bench, best, timer)
     except TimeUp:
-        result.not_reached.append(f"{name}: order of {', '.join(best)}")
-        told(f"{name}: the order of {', '.join(best)} was not reached")
+        result.not_reached.append(_order_of(name, best))
+        told(f"{result.not_reached[-1]} was not reached")
         return
     result.orders[name] = backends
     result.measured.append(
