@@ -207,6 +207,21 @@ def test_torch_compile_is_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
+def test_every_group_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All groups compile one function, of which PyTorch keeps few versions before it runs others eagerly."""
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    with torch._dynamo.config.patch(recompile_limit=1):
+        run(options(pattern=TINY, compile=True))
+    assert len(compiled) == 2
+
+
+@pytest.mark.usefixtures("tiny")
 def test_a_run_that_must_end_says_what_is_left_and_another_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
