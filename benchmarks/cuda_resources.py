@@ -142,6 +142,45 @@ def _readable(symbol: str) -> str:
     return name[1].replace("c10::", "") if name else symbol
 
 
+def _command(source: Path, arch: str) -> list[str]:
+    nvcc = find_nvcc()
+    torch = importlib.util.find_spec("torch")
+    if nvcc is None or torch is None or not torch.submodule_search_locations:
+        raise RuntimeError("nvcc and an installed torch (for its headers) are needed")
+    number = arch.replace(".", "")
+    headers = Path(next(iter(torch.submodule_search_locations))) / "include"
+    target = f"-gencode=arch=compute_{number},code=sm_{number}"
+    return [nvcc, *FLAGS, target, f"-I{ROOT / 'csrc'}", "-isystem", str(headers), str(source)]
+
+
+def check_host(source: Path) -> None:
+    """Have the compiler part a source into its host's and its device's code, which `measure` leaves out.
+
+    It finds a host that calls a function of the device's, a kernel launched with other arguments, and the like. No
+    machine code is made: seconds instead of minutes.
+
+    Raises:
+        RuntimeError: there is no nvcc or no torch, or the source is wrong.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [*_command(source, "9.0"), "--dryrun", "--keep", f"--keep-dir={scratch}", "-c"]
+        plan = subprocess.run([*command, "-o", f"{scratch}/out.o"], capture_output=True, text=True).stderr
+        steps = [line[3:] for line in plan.splitlines() if line.startswith(("#$ gcc", "#$ cudafe++"))]
+        last = next((i for i, step in enumerate(steps) if step.startswith("cudafe++")), None)
+        if last is None:
+            raise RuntimeError(f"nvcc has no plan for {source} that is understood:\n{plan}")
+        tools = f"{Path(command[0]).resolve().parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-e"],
+            input="\n".join(steps[: last + 1]),
+            env={**os.environ, "PATH": tools},
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        raise RuntimeError(f"the host's part of {source} is wrong:\n{done.stdout}{done.stderr}")
+
+
 def measure(source: Path, arch: str, fresh: bool = False) -> list[Resources]:
     """Compile one source's kernels for one target and return what each of them needs; the host's part is left out.
 
@@ -153,20 +192,14 @@ def measure(source: Path, arch: str, fresh: bool = False) -> list[Resources]:
     Raises:
         RuntimeError: there is no nvcc or no torch, or nvcc failed.
     """
-    nvcc = find_nvcc()
-    torch = importlib.util.find_spec("torch")
-    if nvcc is None or torch is None or not torch.submodule_search_locations:
-        raise RuntimeError("nvcc and an installed torch (for its headers) are needed")
     number = arch.replace(".", "")
     key = hashlib.sha256(f"{toolchain()} {digest(source)}".encode()).hexdigest()[:16]
     kept = CACHE / f"{source.stem}-{number}-{key}.json"
     if kept.is_file() and not fresh:
         return [Resources(**entry) for entry in json.loads(kept.read_text())]
     CACHE.mkdir(parents=True, exist_ok=True)
-    headers = Path(next(iter(torch.submodule_search_locations))) / "include"
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        command = [nvcc, *FLAGS, f"-gencode=arch=compute_{number},code=sm_{number}", f"-I{ROOT / 'csrc'}"]
-        command += ["-isystem", str(headers), "--keep", f"--keep-dir={scratch}", "-cubin", str(source)]
+        command = [*_command(source, arch), "--keep", f"--keep-dir={scratch}", "-cubin"]
         done = subprocess.run([*command, "-o", f"{scratch}/out.cubin"], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"nvcc failed on {source} for {arch}:\n{done.stdout}{done.stderr}")

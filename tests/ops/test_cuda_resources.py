@@ -121,3 +121,21 @@ def test_the_table_is_what_nvcc_says(arch: str) -> None:
     assert chosen, f"`{tables.COMMAND}` makes the table anew"
     source = chosen[zlib.crc32((arch + "".join(map(tool.digest, known))).encode()) % len(chosen)]
     assert tool.resources(source, arch) == tool.measure(source, arch, fresh=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", tool.sources(), ids=lambda p: p.stem)
+def test_the_hosts_part_compiles(source: Path) -> None:
+    """The tables are of the device's part alone, and the emulation knows no difference between the two."""
+    if tool.find_nvcc() is None:
+        pytest.skip("nvcc is not installed")
+    tool.check_host(source)
+
+
+def test_a_host_that_calls_the_device_is_found(tmp_path: Path) -> None:
+    if tool.find_nvcc() is None:
+        pytest.skip("nvcc is not installed")
+    source = tmp_path / "a.cu"
+    source.write_text("__device__ int f() { return 1; }\nint g() { return f(); }\n")
+    with pytest.raises(RuntimeError, match="__device__ function"):
+        tool.check_host(source)
