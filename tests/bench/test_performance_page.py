@@ -59,6 +59,29 @@ def test_floors_by_a_pencil() -> None:
     assert first.seconds == pytest.approx(first.products / 395e12)
 
 
+def test_gradients_of_linear_operators_need_no_clip() -> None:
+    before, after = 16 * 256 * 8 * 56 * 56, 16 * 256 * 8 * 35 * 35
+    found = {(f.workload.name, f.dtype, f.direction): f for f in performance_page.h200_floors("resize")}
+    for direction in ("forward", "backward"):
+        assert found["256x56x56 to 35", "bfloat16", direction].bytes == 2 * (before + after)
+
+
+def test_a_floor_that_was_counted_otherwise_is_not_shown() -> None:
+    clip = 2 * 4 * 256 * 8 * 56 * 56
+    kept = {
+        **record(9.0, "met", "NCTHW"),
+        **{"operator": "temporal_shift", "workload": "1x256x8x56x56", "dtype": "float32"},
+        **{"bytes": clip, "products": 0},
+    }
+    assert result_files.with_todays_floor(kept) == kept
+    target = {**kept["targets"][0], "metric": "floor"}
+    old = {**kept, "bytes": clip + 4, "targets": [*kept["targets"], target]}
+    shown = result_files.with_todays_floor(old)
+    assert shown["targets"] == kept["targets"]
+    assert performance_page._floor(shown) == performance_page._multiples([shown]) == "-"
+    assert performance_page.readme_table.floors(shown) == "-"
+
+
 def test_every_size_for_a_gpu_has_a_floor() -> None:
     for operator, benchmark in load_benchmarks().items():
         timed = [w for w in benchmark.workloads if w.device == "cuda" and "call" not in w.directions]
