@@ -326,7 +326,8 @@ measure() { # ITEM PATTERN FILE
     0 | 1)
       grep -q '^WRONG' "$log" && FAILURES=1
       ! grep -q '^not measured for want of time' "$log" || left "$item"
-      [ -s "$file" ] || { tail -5 "$log"; FAILURES=1; }
+      # 1 is also how Python ends on an error, with what had been measured by then in the file.
+      if [ ! -s "$file" ] || ! grep -qE '^[0-9]+ kernels measured' "$log"; then tail -15 "$log"; FAILURES=1; fi
       ;;
     124 | 137) left "$item" ;;
     *) echo "FAILED: $item, status $status"; tail -15 "$log"; FAILURES=1 ;;

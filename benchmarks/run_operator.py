@@ -22,7 +22,7 @@ import torch
 from vidops.bench import Options, load_benchmarks
 from vidops.bench.harness import plan, variants
 from vidops.bench.small import SmallResult, replay_small, run_small
-from vidops.bench.variants import Data
+from vidops.bench.variants import Data, first_line, launch_errors
 from vidops.ops.backends import OPERATORS
 
 
@@ -42,8 +42,8 @@ def run_sizes(operator: str, backend: str, device: str) -> Iterator[SmallResult]
                 name = f"{group.name} {variant.key}"
                 try:
                     verdict = data.prepare(variant, group.direction).verdict
-                except RuntimeError as error:
-                    yield SmallResult(name, float("inf"), str(error).strip().splitlines()[0][:300])
+                except launch_errors() as error:
+                    yield SmallResult(name, float("inf"), first_line(error))
                 else:
                     yield SmallResult(name, verdict.error, verdict.reason)
 

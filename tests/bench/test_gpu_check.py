@@ -30,7 +30,8 @@ case "$*" in
   *run_operator.py* | *run_network.py*) sleep "${SLOW:-0}"; echo "$*" ;;
   *"bench "*--list*) printf 'two/cuda/a\\ntwo/cuda/b\\none/cuda/a\\nnetwork/cuda/a\\n' ;;
   *"bench --show"*) echo shown > "${@: -1}"; echo picture ;;
-  *"bench two"*) echo '1 kernels measured'; echo "${MORE:-}"; echo two > "${@: -1}" ;;
+  *"bench two"*) [ -z "${CRASH:-}" ] || { echo two > "${@: -1}"; echo "Traceback: $CRASH"; exit 1; }
+    echo '1 kernels measured'; echo "${MORE:-}"; echo two > "${@: -1}" ;;
   *"bench "*) echo '1 kernels measured'; echo one > "${@: -1}" ;;
   *"setup.py"*) echo "arch $TORCH_CUDA_ARCH_LIST"; exit "${BROKEN:-0}" ;;
   *) cat > /dev/null; echo "asked for $*" ;;
@@ -234,6 +235,13 @@ def test_bench_networks_and_plot(stubs: Path) -> None:
     assert lines[-1] == f"{GO_ON} {stubs.parent}/out bench:two"
     (summary,) = (line for line in lines if line.startswith("bench "))
     assert "ok, not finished" in summary
+
+
+def test_a_bench_that_breaks_off_fails(stubs: Path) -> None:
+    done = check_gpu(stubs, "bench:one,two", CRASH="out of resources")
+    assert done.returncode == 1, done.stdout
+    assert "Traceback: out of resources" in done.stdout
+    assert (stubs.parent / "out" / "operators.json").is_file()  # what was measured is kept
 
 
 @pytest.mark.parametrize("broken", ["0", "1"])

@@ -17,7 +17,7 @@ from .judge import FOREIGN_LOAD_LIMIT, Record, relate
 from .plan import Group, Options, left_out, plan
 from .records import ceiling_of, record_of
 from .timing import Timing, clock_for, interleave
-from .variants import Data, Prepared, Variant, compiled
+from .variants import Data, Prepared, Variant, compiled, first_line, launch_errors
 
 __all__ = ["FORMAT", "Group", "Options", "plan", "run", "variants"]
 
@@ -173,8 +173,8 @@ def _measure(group: Group, data: Data, rates: Rates, options: Options) -> list[R
     for variant in variants(group, compile_reference=options.compile):
         try:
             prepared = data.prepare(variant, direction)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0][:300]
+        except launch_errors() as error:
+            reason = first_line(error)
             ours = variant.kind == "kernel" and not isinstance(error, torch.OutOfMemoryError)
             status = "wrong" if ours else "unavailable"
             records.append(record_of(group, variant, status=status, reason=reason))

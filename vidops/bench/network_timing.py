@@ -20,6 +20,7 @@ from .networks import COMPILED_SLACK, NetworkData, graphed
 from .plan import FUSED, Group, Options
 from .records import ceiling_of, record_of
 from .timing import Effort, Timing, clock_for, interleave
+from .variants import first_line, launch_errors
 
 __all__ = ["MeasuredNetwork", "NetworkVariant", "network_variants"]
 
@@ -96,8 +97,8 @@ class MeasuredNetwork:
             for variant in network_variants(group, compiled=options.compile):
                 try:
                     found = self._prepare(variant, group.direction)
-                except RuntimeError as error:
-                    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+                except launch_errors() as error:
+                    reason = first_line(error)
                     ours = variant.kind == "kernel" and not isinstance(error, torch.OutOfMemoryError)
                     status = "wrong" if ours else "unavailable"
                     records.append(record_of(group, variant, status=status, reason=reason))

@@ -11,7 +11,7 @@ from torch import Tensor
 from .case import Benchmark, Params, Tensors, Workload, load_benchmarks
 from .check import tensors_of
 from .networks import graphed
-from .variants import Data, Variant
+from .variants import Data, Variant, first_line, launch_errors
 
 __all__ = ["SmallResult", "replay_small", "run_small"]
 
@@ -102,8 +102,8 @@ def replay_small(operator: str, backend: str, device: str) -> Iterator[SmallResu
                     name = f"{operator} {backend} case {number} {dtype} {layout} {direction} in a graph"
                     try:
                         reason = _replayed(_captured(benchmark, params, backend, sets[0], direction), sets)
-                    except RuntimeError as error:
-                        reason = str(error).strip().splitlines()[0][:300]
+                    except launch_errors() as error:
+                        reason = first_line(error)
                     yield SmallResult(name, float("inf") if reason else 0.0, reason)
 
 

@@ -11,6 +11,7 @@ from ..models import model_card
 from .case import Workload
 from .networks import NetworkData, graphed
 from .small import SmallResult
+from .variants import first_line, launch_errors
 
 __all__ = ["replay_small", "run_small_network", "small_network"]
 
@@ -96,8 +97,8 @@ def replay_small(name: str, device: str = "cuda", backend: str | None = None) ->
             for _ in range(2):
                 _spoil(net)
                 found.append(data.results(net, direction, step=replay))
-        except RuntimeError as error:
-            yield SmallResult(title, float("inf"), str(error).strip().splitlines()[0][:300])
+        except launch_errors() as error:
+            yield SmallResult(title, float("inf"), first_line(error))
             continue
         finally:
             torch.backends.cudnn.deterministic = before

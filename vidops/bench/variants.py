@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from .case import Benchmark, Run, Tensors, Workload, in_layout
 from .check import Verdict, compare, poison, tensors_of
 from .machine import cache_bytes
 
-__all__ = ["Data", "Prepared", "Variant", "compiled", "traffic"]
+__all__ = ["Data", "Prepared", "Variant", "compiled", "first_line", "launch_errors", "traffic"]
 
 Step = Callable[[], Any]
 
@@ -214,6 +215,27 @@ class Data:
             return torch.empty_like(x).copy_(x)
 
         return step
+
+
+def first_line(error: Exception) -> str:
+    """What an error says in a line, or its kind where it says nothing.
+
+    Example:
+        >>> first_line(RuntimeError("off\\nmore")), first_line(RuntimeError())
+        ('off', 'RuntimeError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def launch_errors() -> tuple[type[Exception], ...]:
+    """What a kernel raises that does not compile, fit or launch; Triton's errors are no RuntimeErrors.
+
+    Example:
+        >>> RuntimeError in launch_errors()
+        True
+    """
+    triton = sys.modules.get("triton")
+    return (RuntimeError, *([triton.TritonError] if triton else []))
 
 
 def traffic(benchmark: Benchmark, direction: str, inputs: Tensors, outputs: Tensors) -> int:
