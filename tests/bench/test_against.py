@@ -169,6 +169,22 @@ def test_what_is_wrong_missing_or_new_is_told() -> None:
     ]
 
 
+def test_a_kernel_that_no_longer_fits_is_missing() -> None:
+    old = record(1.0)
+    full = {**record(1.0), "status": "unavailable", "reason": "out of memory"}
+    assert compare(report(full), report(old)).missing == (old,)
+    assert compare(report(old), report(full)).missing == ()
+
+
+@pytest.mark.parametrize("lost", ["missing", "wrong"])
+def test_the_command_fails_on_a_kernel_that_is_lost(lost: str, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    write_report(old, report(record(1.0), record(2.0, layout="NTHWC")))
+    bad = [record(2.0, layout="NTHWC", status="wrong")] if lost == "wrong" else []
+    write_report(new, report(record(1.0), *bad))
+    assert main(["bench", "--show", str(new), "--against", str(old)]) == 1
+
+
 def test_a_quick_run_misses_what_it_leaves_out_no_more() -> None:
     old = report(record(1.0), record(1.0, layout="NTHWC"), record(1.0, group="other"))
     quick = report(record(1.0), form(1.0, layout="NTHWC"), options={"quick": True})

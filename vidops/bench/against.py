@@ -136,6 +136,7 @@ def compare(report: Report, before: Report, tolerance: float = TOLERANCE) -> Com
     ]
     gone = [old[key] for key in old if key not in new and old[key]["status"] == "ok"]
     missing = [record for record in gone if _chosen(record, report)]
+    lost = [old[k] for k in shared if new[k]["status"] not in ("ok", "wrong") and old[k]["status"] == "ok"]
     devices = {new[key]["device"] for key in done}
     others = sorted({_machine(before, device) for device in devices if not same[device]})
     revision = before["machine"].get("revision")
@@ -144,7 +145,7 @@ def compare(report: Report, before: Report, tolerance: float = TOLERANCE) -> Com
         tolerance,
         tuple(sorted(changes, key=_size, reverse=True)),
         tuple(new[k] for k in shared if new[k]["status"] == "wrong" and old[k]["status"] != "wrong"),
-        tuple(missing),
+        (*missing, *lost),
         len(gone) - len(missing),
         sum(key not in old for key in new),
         " and ".join(others),

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against",
         metavar="FILE",
-        help="compare with an older --json file: exit with status 1 where a kernel is slower than there",
+        help="compare with an older --json file: exit with status 1 where a kernel is slower than there or missing",
     )
     parser.add_argument(
         "--tolerance",
@@ -107,7 +107,7 @@ def _seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, write; return 1 where a result is wrong, a kernel slower or (--strict) a target missed."""
+    """Measure, print, write; return 1 where a result is wrong, a kernel slower or missing, or (--strict) a target missed."""
     from vidops.bench import harness, report
 
     before = report.read_report(args.against) if args.against else None
@@ -155,7 +155,7 @@ def _finish(
     if before:
         compared = against.compare(result, before, args.tolerance)
         print("\n".join(["", *against.compare_lines(compared)]))
-        slower = bool(compared.of("slower"))
+        slower = bool(compared.of("slower") or compared.missing)
     if args.json:
         report.write_report(args.json, result)
         print(f"figures: {args.json}")
