@@ -5,21 +5,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from vidops.bench import Options, load_benchmarks, network_cases, run
+from vidops.bench import Options, load_benchmarks, network_cases, network_timing, run
 from vidops.bench import machine as machine_module
 from vidops.bench.against import compare
 from vidops.bench.case import Workload
 from vidops.bench.harness import plan
-from vidops.bench.network_timing import network_variants
+from vidops.bench.network_timing import NetworkVariant, network_variants
 from vidops.bench.networks import NetworkData, awake, compare_networks
+from vidops.bench.plan import Group
 from vidops.bench.report import group_lines, grouped
 from vidops.bench.small_networks import DIRECTIONS, replay_small, run_small_network, small_network
-from vidops.bench.timing import Effort
+from vidops.bench.timing import Effort, Timing, interleave
 from vidops.models import TSN, create_model, list_models, model_card
 from vidops.ops.backends import BACKENDS
 from vidops.visualize import benchmark_bars
@@ -183,6 +185,32 @@ def test_graphs_are_variants_on_a_gpu() -> None:
         ("fused graph", "graph", None),
         ("graph", "graph", "reference"),
     ]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_graphs_make_room_for_what_has_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph keeps its memory while others are timed; where that is too much, it is left out, not the group."""
+
+    def variants(group: Group, *, compiled: bool = False) -> list[NetworkVariant]:
+        return [*network_variants(group), NetworkVariant("graph", "graph", "NCTHW", "reference")]
+
+    def full(steps: dict[str, Any], *args: Any) -> dict[str, Timing]:
+        if "graph" in steps:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return interleave(steps, *args)
+
+    monkeypatch.setattr(network_timing, "network_variants", variants)
+    monkeypatch.setattr(network_timing, "graphed", lambda step, pool: step)
+    monkeypatch.setattr(network_timing, "interleave", full)
+    records = run(Options("network*inference", threads=(1,)))["results"]
+    assert [(r["variant"], r["status"]) for r in records] == [
+        ("graph", "unavailable"),
+        ("fused", "ok"),
+        ("reference", "ok"),
+    ]
+    assert records[0]["reason"] == (
+        "other variants need its memory: CUDA out of memory. Tried to allocate 1 GiB"
+    )
 
 
 def results(**more: float) -> dict[str, torch.Tensor]:

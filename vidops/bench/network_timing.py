@@ -91,28 +91,45 @@ class MeasuredNetwork:
 
     def measure(self, group: Group, rates: Rates, options: Options) -> list[Record]:
         """Check and time the variants of a group: a record a variant."""
-        records: list[Record] = []
-        ready: list[Ready] = []
         with _usual_mode(self.workload.device):
-            for variant in network_variants(group, compiled=options.compile):
-                try:
-                    found = self._prepare(variant, group.direction)
-                except launch_errors() as error:
-                    reason = first_line(error)
-                    ours = variant.kind == "kernel" and not isinstance(error, torch.OutOfMemoryError)
-                    status = "wrong" if ours else "unavailable"
-                    records.append(record_of(group, variant, status=status, reason=reason))
-                    continue
-                if found.verdict.reason:
-                    records.append(
-                        record_of(group, variant, found.verdict, status="wrong", reason=found.verdict.reason)
-                    )
-                else:
-                    ready.append(found)
+            ready, records = self._judged(group, options)
+            try:
+                return records + self._time(ready, group, rates, options)
+            except torch.OutOfMemoryError as error:
+                graphs = [r.variant for r in ready if r.variant.kind == "graph"]
+                if not graphs:
+                    raise
+                reason = f"other variants need its memory: {first_line(error)}"
+            for variant in graphs:
+                records.append(record_of(group, variant, status="unavailable", reason=reason))
+            ready = [r for r in ready if r.variant.kind != "graph"]
             return records + self._time(ready, group, rates, options)
 
-    def _prepare(self, variant: NetworkVariant, direction: str) -> Ready:
-        """Build a variant's step, and judge its result."""
+    def _judged(self, group: Group, options: Options) -> tuple[list[Ready], list[Record]]:
+        """The variants to time, and records of those that are wrong or do not run."""
+        records: list[Record] = []
+        ready: list[Ready] = []
+        # What a training step keeps for backward would not fit a GPU once for each graph.
+        pool = torch.cuda.graph_pool_handle() if self.workload.device == "cuda" else None
+        for variant in network_variants(group, compiled=options.compile):
+            try:
+                found = self._prepare(variant, group.direction, pool)
+            except launch_errors() as error:
+                reason = first_line(error)
+                ours = variant.kind == "kernel" and not isinstance(error, torch.OutOfMemoryError)
+                status = "wrong" if ours else "unavailable"
+                records.append(record_of(group, variant, status=status, reason=reason))
+                continue
+            if found.verdict.reason:
+                records.append(
+                    record_of(group, variant, found.verdict, status="wrong", reason=found.verdict.reason)
+                )
+            else:
+                ready.append(found)
+        return ready, records
+
+    def _prepare(self, variant: NetworkVariant, direction: str, pool: Any) -> Ready:
+        """Build a variant's step, and judge its result; graphs share a pool of memory."""
         data = self.data
         if variant.kind == "kernel":
             verdict = data.same_function(variant.backend, direction)
@@ -125,7 +142,7 @@ class MeasuredNetwork:
         with torch.inference_mode(direction == "inference"):
             step = data.step(timed, direction)
             if variant.kind == "graph":
-                step = graphed(step)
+                step = graphed(step, pool)
         slack = COMPILED_SLACK if compiled else None
         verdict = data.judge(data.results(net, direction, step), direction, slack)
         return Ready(variant, net, step, verdict)

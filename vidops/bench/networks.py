@@ -362,11 +362,13 @@ def awake(net: nn.Module) -> nn.Module:
     return net
 
 
-def graphed(step: Step) -> Step:
+def graphed(step: Step, pool: Any = None) -> Step:
     """Capture a step in a CUDA graph.
 
     Args:
         step: reads and writes the same tensors at every call, and does not synchronise.
+        pool: of memory (``torch.cuda.graph_pool_handle()``), shared with graphs whose results nobody reads once
+            another one has been replayed; None for one of its own.
 
     Returns:
         A function that replays it and returns what the captured call returned, whose memory each replay fills anew.
@@ -381,7 +383,7 @@ def graphed(step: Step) -> Step:
             step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=pool):
         result = step()
 
     def replay() -> Any:
