@@ -140,3 +140,17 @@ def test_a_wrong_backend_comes_last(wrong: str, order: list[str], times: dict[st
     found, ratios = measure.order(bench, {"cpu": {}, "triton": {}}, Timer(None))
     assert found == order
     assert "off by" in ratios["triton"].reason
+
+
+def test_data_go_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = case(lambda _: 0.0, lambda _: 1.0)
+    (first,) = bench.groups
+    second = replace(first, dtype="float64")
+    data = bench.data(first)
+    assert bench.data(second) is not data
+    assert bench.data(first) is data
+    monkeypatch.setattr(measure, "_crowded", lambda device: True)
+    assert bench.data(first) is data
+    third = bench.data(replace(first, dtype="bfloat16"))
+    assert list(bench._data.values()) == [third]
+    assert bench.data(first) is not data

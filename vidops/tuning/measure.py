@@ -60,9 +60,11 @@ class Bench:
         self._data: dict[tuple[str, str], Data] = {}
 
     def data(self, group: _Group) -> Data:
-        """Inputs of a group, drawn once; as many sets as no cache holds, but for a rehearsal's."""
+        """Inputs of a group, kept while there is room; as many sets as no cache holds, but for a rehearsal's."""
         key = group.workload.name, group.dtype
         if key not in self._data:
+            if _crowded(group.workload.device):
+                self._data.clear()  # drawn again when their turn comes
             sets = 1 if group.workload.device == "cpu" else None
             self._data[key] = Data(self.benchmark, group.workload, getattr(torch, group.dtype), sets=sets)
         return self._data[key]
@@ -170,6 +172,14 @@ def order(
 
 def _plus(a: Timing, b: Timing) -> Timing:
     return Timing(a.median + b.median, a.low + b.low, a.high + b.high, min(a.samples, b.samples))
+
+
+def _crowded(device: str) -> bool:
+    """Whether a third of the GPU's memory is in use: all sizes of an operator in all types are tens of gigabytes."""
+    if device != "cuda":
+        return False
+    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return torch.cuda.memory_allocated() > total / 3
 
 
 def _set(values: Mapping[str, Value]) -> None:
