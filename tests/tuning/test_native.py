@@ -36,10 +36,9 @@ class Launches(ctypes.Structure):
 
 
 def launches() -> tuple[tuple[int, ...], ...]:
-    """Kernels, grids, threads and shared memory of the launches since the last call."""
+    """Kernels, grids, threads and shared memory of the launches since the last call: of all that are remembered."""
     heard = (Launches * 256)()
     count = ctypes.CDLL(str(host_cuda.library())).vidops_host_launches(heard, len(heard))
-    assert count < len(heard)
     return tuple(tuple(launch.numbers) for launch in heard[:count])
 
 
@@ -194,9 +193,10 @@ def test_results_are_right_at_every_candidate(key: str, library: native.Library)
     for value in (*knob.candidates, knob.candidates[0]):
         library.set(operator, name, value)
         assert library.get(operator, name) == value
-        launches()
+        launches()  # of other tests
         found = case.run("cuda_host", case.dtype)
         heard_now = launches()
+        assert 0 < len(heard_now) < 256
         if value in made:
             assert heard_now == heard[value]
             assert all(map(torch.equal, found, made[value]))
