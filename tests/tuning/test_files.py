@@ -141,7 +141,7 @@ def test_the_gpu_by_name_comes_before_its_capability_and_the_latest_before_other
     h100 = tuning("NVIDIA H100", date="2026-05-01")
     old, new = tuning("NVIDIA H200", date="2026-03-01"), tuning("NVIDIA H200", date="2026-04-01")
     a100 = tuning("NVIDIA A100", "8.0")
-    found = [h100, new, old, a100]
+    found = [h100, old, new, a100]
     assert choose(found, "NVIDIA H200", "9.0") is new
     assert choose(found, "NVIDIA GH200", "9.0") is h100
     assert choose(found, "NVIDIA A100", "8.0") is a100

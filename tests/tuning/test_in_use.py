@@ -78,6 +78,18 @@ def test_a_shipped_measurement_is_chosen(
     assert "measured on NVIDIA H100" in in_use.state().text
 
 
+def test_a_named_file_comes_before_shipped_ones(
+    cuda: Callable[[], None], knob: Knob[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "own.json"
+    write_tuning(path, tuning("NVIDIA H200", date="2026-01-01", values={knob.key: 4}))
+    later = tuning("NVIDIA H200", date="2026-09-01", values={knob.key: 16})
+    monkeypatch.setattr(in_use, "shipped", lambda: [later])
+    in_use.arrange({in_use.VARIABLE: str(path)})
+    cuda()
+    assert knob.value == 4
+
+
 def test_a_file_of_another_gpu_is_refused(cuda: Callable[[], None], tmp_path: Path) -> None:
     path = tmp_path / "a100.json"
     write_tuning(path, tuning("NVIDIA A100", "8.0"))
@@ -150,6 +162,8 @@ def test_explain_shows_a_measured_order() -> None:
         y = torch.zeros(1, 8, 4, 2, 2, device="cuda")
     told = vidops.explain("temporal_shift", y)
     assert "tried in the order measured on NVIDIA H200: triton, cuda, reference" in told
+    in_use.withdraw()
+    assert "measured" not in vidops.explain("temporal_shift", y)
 
 
 def test_a_measured_order_is_traced_without_a_break_and_guarded(monkeypatch: pytest.MonkeyPatch) -> None:

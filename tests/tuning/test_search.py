@@ -134,6 +134,24 @@ def test_the_faster_backend_comes_first(times: dict[str | None, float]) -> None:
     assert measure.order(case(times.__getitem__, lambda _: 1.0), both, Timer(None))[0] == ["cpu", "triton"]
 
 
+@pytest.mark.parametrize(("spread", "order"), [(0.01, ["triton", "cuda"]), (0.1, ["cuda", "triton"])])
+def test_the_order_is_of_both_directions_together_and_beyond_the_spread(
+    spread: float, order: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"cuda": {"forward": 1.0, "backward": 10.0}, "triton": {"forward": 1.2, "backward": 9.2}}
+
+    def times(bench: measure.Bench, group: Any, settings: Any, reasons: Any) -> dict[str, Timing]:
+        found = {name: seconds[name][group.direction] for name in settings}
+        return {name: Timing(t, t * (1 - spread), t * (1 + spread), 5) for name, t in found.items()}
+
+    monkeypatch.setattr(measure.Bench, "times", times)
+    size = Workload("tiny", "cpu", {}, directions=("forward", "backward"))
+    bench = measure.Bench(shift_case.BENCHMARK, [size], Effort())
+    found, ratios = measure.order(bench, {"cuda": {}, "triton": {}}, Timer(None))
+    assert found == order
+    assert ratios["triton"].typical == pytest.approx(10.4 / 11, abs=1e-4)
+
+
 @pytest.mark.parametrize(("wrong", "order"), [("triton", ["cpu", "triton"]), ("cpu", ["triton", "cpu"])])
 def test_a_wrong_backend_comes_last(wrong: str, order: list[str], times: dict[str | None, float]) -> None:
     bench = case(times.__getitem__, lambda backend: 2.0 if backend == wrong else 1.0)

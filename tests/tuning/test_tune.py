@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from vidops.bench import load_benchmarks
 from vidops.cli import main
 from vidops.ops.backends import BACKENDS
-from vidops.tuning import KNOBS, in_use, read_tuning, write_tuning
+from vidops.tuning import KNOBS, Knob, Tuning, in_use, read_tuning, write_tuning
 from vidops.tuning.measure import Bench
-from vidops.tuning.tune import Options, plan, tune
+from vidops.tuning.search import Ratio, Timer
+from vidops.tuning.tune import Options, Plan, plan, tune
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
@@ -102,3 +104,34 @@ def test_a_run_that_ends_before_its_time_leaves_what_it_found(
     assert set(found.values) == {key for key in KNOBS if key.startswith("temporal_descriptor/triton/")}
     assert list(found.not_reached) == [key for key in KNOBS if key.startswith("temporal_shift/triton/")]
     assert all(knob.value == knob.default for knob in KNOBS.values())
+
+
+def test_the_order_is_measured_at_the_values_found_and_each_part_has_its_share_of_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    knobs = {
+        backend: Knob("temporal_shift", backend, "spare", 8, (4, 8, 16)) for backend in ("cuda", "triton")
+    }
+    best = {"cuda": "4", "triton": "16"}
+    limits: list[float] = []
+
+    def compare(bench: Bench, backend: str, settings: Any, timer: Timer) -> dict[str, Ratio]:
+        limits.append(timer.left())
+        return {name: Ratio(0.5, 0.6, 1) for name in settings if name == best[backend]}
+
+    def ordered(bench: Bench, values: Any, timer: Timer) -> tuple[list[str], dict[str, Ratio]]:
+        limits.append(timer.left())
+        assert values == {b: {knob.key: int(best[b])} for b, knob in knobs.items()}
+        return ["triton", "cuda"], {"triton": Ratio(0.5, 0.6, 1)}
+
+    monkeypatch.setattr(Bench, "compare", compare)
+    monkeypatch.setattr("vidops.tuning.tune.order", ordered)
+    plans = [Plan(load_benchmarks()["temporal_shift"], {b: [knob] for b, knob in knobs.items()})]
+    so_far: list[Tuning] = []
+    found = tune(Options(limit=90, rehearsal=True), plans=plans, kept=so_far.append)
+    assert limits == pytest.approx([30, 45, 90], abs=5)
+    assert found.values == {knob.key: int(best[b]) for b, knob in knobs.items()}
+    assert found.orders == {"temporal_shift": ["triton", "cuda"]}
+    rest = ["temporal_shift/triton/spare", "temporal_shift: order of cuda, triton"]
+    assert [list(part.not_reached) for part in so_far] == [rest, rest[1:], []]
+    assert [len(part.values) for part in so_far] == [1, 2, 2]
