@@ -160,3 +160,10 @@ def test_every_cpu_level_gives_the_reference(said_by_levels: dict[str, tuple[str
     ran = out.splitlines()[0]
     if ran != level:
         pytest.skip(f"this processor has no {level}; {ran} ran instead")
+
+
+@pytest.mark.parametrize("name", backends.OPERATORS)
+def test_limits_of_calls_stand_against_no_backend_as_such(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for backend in backends.OPERATORS[name].limits:
+        monkeypatch.setitem(backends.OPERATORS[name].missing, backend, "")
+        assert backends.OPERATORS[name].why_not(backend, "cuda") == ""

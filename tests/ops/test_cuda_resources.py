@@ -7,6 +7,7 @@ all the same, so that a table that is wrong would be found.
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import zlib
 from pathlib import Path
@@ -75,6 +76,13 @@ def test_a_digest_is_of_the_code(tmp_path: Path, monkeypatch: Any) -> None:
     assert tool.digest(source) == first
     header.write_text("int c;\n")
     assert tool.digest(source) != first
+
+
+def test_the_flags_are_the_builds() -> None:
+    """What the build alone is given, such as a limit of registers, would let its kernels spill unseen."""
+    flags = re.search(r"set\(cuda_flags ([^)]*)\)", (ROOT / "CMakeLists.txt").read_text())
+    assert flags
+    assert set(flags[1].split()) - {"-lineinfo"} <= set(tool.FLAGS)
 
 
 @pytest.mark.parametrize(
