@@ -17,7 +17,7 @@
 #
 # The call ends within VIDOPS_GPU_CHECK_LIMIT seconds (530), whatever its stages: what does not fit is not begun or is
 # stopped, what was found is kept, and the last line is the command that goes on. OUTDIR gets log.txt, summary.txt,
-# logs.tgz (a log a job), operators.json, networks.json, tuning.json and pictures. Status: 0 done, 1 something failed,
+# logs.tgz (a log a job), operators.json, networks.json, tuning.json (tuning.tgz of several OPERATORs) and pictures. Status: 0 done, 1 something failed,
 # 3 nothing failed and something is left. CONTRIBUTING.md has the plan for half an hour.
 # Needs nvcc, PyTorch, Triton, CMake, Ninja, pybind11 and pytest, and no network.
 # VIDOPS_GPU_CHECK_DEVICE=cpu rehearses it without a GPU. Where nothing is timed, VIDOPS_GPU_CHECK_JOBS programs, or
@@ -60,18 +60,19 @@ words() { tr ',' '\n' <<< "$1" | sed '/^$/d'; }
 left() { printf '%s\n' "$1" >> "$NOTES/left.$STAGE"; }  # an item of this stage that has still to be done
 
 # Runs commands, JOBS at a time: lines of NAME, TAB, command. A log each; of one that fails its end is shown. A job is
-# not begun without time for it, and stopped at the end: then its item is left. NAME is that item.
-run_jobs() { # WIDTH LEAST
-  local width=$1 least=$2 name command running=0
+# not begun without time for it, and stopped at the end, or RESERVE seconds before it: then its item is left. NAME is
+# that item.
+run_jobs() { # WIDTH LEAST [RESERVE]
+  local width=$1 least=$2 reserve=${3:-5} name command running=0
   local -a names=()
   rm -f "$NOTES"/job.*
   while IFS=$'\t' read -r name command; do
     while [ "$(jobs -rp | wc -l)" -ge "$width" ]; do wait -n; done
-    if [ "$(seconds)" -lt "$least" ]; then left "$name"; continue; fi
+    if [ "$(seconds "$((reserve - 5))")" -lt "$least" ]; then left "$name"; continue; fi
     names+=("$name")
     (
       begin=$SECONDS log="$NOTES/logs/$STAGE-${name//\//-}.log"
-      timeout -k 5 "$(seconds 5)" bash -c "$command" > "$log" 2>&1 < /dev/null
+      timeout -k 5 "$(seconds "$reserve")" bash -c "$command" > "$log" 2>&1 < /dev/null
       status=$?
       echo $status > "$NOTES/job.${name//\//-}"
       case $status in
@@ -343,8 +344,8 @@ bench() { # [ITEMS]
     uniq -c | sort -n | awk '{print $2}') || { FAILURES=1; return; }
   for op in $items; do known "$op" "$all" || { echo "no operator $op"; FAILURES=1; return; }; done
   echo "--- at full size against the reference; Triton compiles what is timed next"
-  run_jobs "$JOBS" 60 < <(for op in $items; do printf '%s\t%s\n' "$op" "$(run_operator "$op") --sizes"; done)
-  rm -f "$NOTES/left.$STAGE"  # what was not checked in time is checked when it is timed
+  run_jobs "$JOBS" 30 "$(($(seconds) / 2))" < <(for op in $items; do printf '%s\t%s\n' "$op" "$(run_operator "$op") --sizes"; done)
+  rm -f "$NOTES/left.$STAGE"  # what was not checked in half of the time is checked when it is timed
   echo "--- timed, one after another"
   for op in $items; do
     measure "$op" "$op/$DEVICE/" "bench_$op.json"
@@ -388,6 +389,10 @@ tune() { # [ITEMS]
     sed -n 's/^not reached: //p' "$log" | tr ';' '\n' | sed 's/^ *//; s/[/:].*//' | sort -u |
       while read -r item; do [ -z "$item" ] || left "$item"; done
   done
+  # One file however many operators were named: OUTDIR may be carried home a few files at a time.
+  if [ ${#items[@]} -gt 1 ]; then
+    (cd "$OUT" && rm -f tuning.tgz && tar -czf tuning.tgz tuning_*.json && rm -f tuning_*.json) || FAILURES=1
+  fi
 }
 
 plot() {

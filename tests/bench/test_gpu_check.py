@@ -33,6 +33,7 @@ case "$*" in
   *"bench two"*) [ -z "${CRASH:-}" ] || { echo two > "${@: -1}"; echo "Traceback: $CRASH"; exit 1; }
     echo '1 kernels measured'; echo "${MORE:-}"; echo two > "${@: -1}" ;;
   *"bench "*) echo '1 kernels measured'; echo one > "${@: -1}" ;;
+  *"vidops tune"*) echo values > "${@: -1}" ;;
   *"setup.py"*) echo "arch $TORCH_CUDA_ARCH_LIST"; exit "${BROKEN:-0}" ;;
   *) cat > /dev/null; echo "asked for $*" ;;
 esac
@@ -235,6 +236,22 @@ def test_bench_networks_and_plot(stubs: Path) -> None:
     assert lines[-1] == f"{GO_ON} {stubs.parent}/out bench:two"
     (summary,) = (line for line in lines if line.startswith("bench "))
     assert "ok, not finished" in summary
+
+
+@pytest.mark.slow
+def test_checks_leave_half_of_the_time_to_what_is_timed(stubs: Path) -> None:
+    done = check_gpu(stubs, "bench", SLOW="300", VIDOPS_GPU_CHECK_JOBS="2", VIDOPS_GPU_CHECK_LIMIT="63")
+    assert done.stdout.count(" s: the time is over") == 2, done.stdout
+    assert done.stdout.count("stopped after 31 s") + done.stdout.count("stopped after 32 s") == 2
+
+
+def test_values_of_several_operators_are_one_file(stubs: Path) -> None:
+    done = check_gpu(stubs, "tune:one,two")
+    assert done.returncode == 0, done.stdout
+    out = stubs.parent / "out"
+    with tarfile.open(out / "tuning.tgz") as values:
+        assert sorted(values.getnames()) == ["tuning_one.json", "tuning_two.json"]
+    assert not list(out.glob("tuning*.json"))
 
 
 def test_a_bench_that_breaks_off_fails(stubs: Path) -> None:

@@ -107,7 +107,7 @@ def _seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, write; return 1 where a result is wrong, a kernel slower or missing, or (--strict) a target missed."""
+    """Measure, print, write; return 1: a result is wrong, a kernel slower or missing, or (--strict) a target missed."""
     from vidops.bench import harness, report
 
     before = report.read_report(args.against) if args.against else None
