@@ -62,6 +62,23 @@ def test_without_a_gpu_nothing_is_measured(tmp_path: Path, capsys: pytest.Captur
     assert not path.exists()
 
 
+def test_what_fails_when_cuda_starts_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starts(options: Options) -> None:
+        raise torch.cuda.DeferredCudaCallError(
+            "CUDA call failed lazily at initialization with error: VIDOPS_TUNING: a.json was measured on A\n\nplaces"
+        )
+
+    monkeypatch.setattr("vidops.tuning.tune.plan", starts)
+    command = ["tune", "--out", str(tmp_path / "new.json")]
+    assert main(command) == 2
+    reason = "CUDA call failed lazily at initialization with error: VIDOPS_TUNING: a.json was measured on A"
+    assert capsys.readouterr().err == f"vidops tune: error: {reason}\n"
+    with pytest.raises(torch.cuda.DeferredCudaCallError):
+        main([*command, "--traceback"])
+
+
 @pytest.mark.parametrize(
     ("out", "reason"), [(".", "is a folder; name a file"), ("none/new.json", "there is no folder")]
 )

@@ -62,6 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"vidops {args.command}: error: {error}", file=sys.stderr)
         return 2
+    except Exception as error:
+        # What fails when CUDA starts, as VIDOPS_TUNING of another GPU; behind the first line PyTorch tells who asked.
+        if args.traceback or type(error).__name__ != "DeferredCudaCallError":
+            raise
+        print(f"vidops {args.command}: error: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 2
     finally:
         warnings.formatwarning = format_others
 
