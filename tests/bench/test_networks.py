@@ -175,6 +175,49 @@ def test_compiled_networks_are_variants(monkeypatch: pytest.MonkeyPatch) -> None
     assert set(records[0]["ratios"]) == {"reference", "compiled fused", "torch.compile"}
 
 
+def test_batch_norms_know_the_clips() -> None:
+    """Or inference would be of statistics that no trained network has."""
+    data = NetworkData(
+        dataclasses.replace(SIZE, params={**SIZE.params, "clip": (2, 3, 8, 32, 32)}), torch.float32
+    )
+    net = data.network("reference", "training")
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    known = [norm.running_mean.clone() for norm in norms if norm.running_mean is not None]
+    assert len(known) == len(norms) > 0
+    for norm in norms:
+        assert norm.momentum == 0.1
+        norm.momentum = 1.0
+    data.step(net, "training")()
+    for norm, mean in zip(norms, known, strict=True):
+        torch.testing.assert_close(norm.running_mean, mean)
+
+
+def test_a_training_step_takes_the_networks_own_losses() -> None:
+    class Own(nn.Module):
+        own_losses = ("size",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3))
+
+        def forward(self, clip: torch.Tensor, return_losses: bool = False) -> Any:
+            assert return_losses
+            return torch.zeros(len(clip), 5, requires_grad=True), {"size": 2 * self.weight.sum()}
+
+    net = Own()
+    NetworkData(SIZE, torch.float32).step(net, "training")()
+    assert net.weight.grad is not None
+    assert net.weight.grad.tolist() == [2.0] * 3
+
+
+def test_cudnn_tries_its_algorithms() -> None:
+    before = torch.backends.cudnn.benchmark
+    for device in ("cuda", "cpu"):
+        with network_timing._usual_mode(device):
+            assert torch.backends.cudnn.benchmark == (before or device == "cuda")
+        assert torch.backends.cudnn.benchmark == before
+
+
 def test_graphs_are_variants_on_a_gpu() -> None:
     group = plan(Options("network/cpu/mstnet", ("reference",), (1,)))[0]
     workload = dataclasses.replace(group.workload, device="cuda")
