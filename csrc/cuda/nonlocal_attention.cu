@@ -13,15 +13,15 @@
 // what rounding took from lse and delta (D + E), query (2 D + E), key (2 D + E), value (D + E): 6 D + 4 E. One pass
 // with atomics would need 3 D + 2 E, and could not have exact deltas.
 //
-// Matrix rate. mma.sync reaches 62 % of a Hopper's peak, 77 % of the 790 TFLOP/s that are measured with wgmma.
-// Fragments from shared memory take 2 cycles a product in scores and 1.25 in sums, where the tensor core takes 1.6. A
-// block of 8 warps with up to 248 registers a thread has a multiprocessor to itself, so a tile's exponentials and
-// conversions, some 1,400 cycles of 4,800 at D = E = 256, hide behind nothing. Copies run two stages ahead (cp.async).
-// Predicted for bf16 on an H200: 45 % of the 790 at N 8, D 256, L 6272 (0.9 ms) and 28 % at D 512, L 1568 (0.18 ms; 200
-// blocks are one and a half rounds of 132); backward 5.5 x forward. The stretch of 60 and 45 % needs wgmma and warps
-// that do nothing but exponentials. Flash attention in PyTorch (D = E up to 256) should be as fast forward and twice as
-// fast backward. fp32 without tf32: half of the plain units' rate. Attention over eight frames fills a
-// thirtieth of its tiles. Not yet measured on a GPU.
+// Matrix rate. mma.sync reaches 63 % of a Hopper's peak (an H100's, Luo et al., arXiv 2402.13499), that is about 79 %
+// of the 790 TFLOP/s which are assumed for a large product on an H200. Fragments from shared memory take 2 cycles a
+// product in scores and 1.25 in sums, where the tensor core takes 1.6. A block of 8 warps with up to 248 registers a
+// thread has a multiprocessor to itself, so a tile's exponentials and conversions, some 1,400 cycles of 4,800 at D = E
+// = 256, hide behind nothing. Copies run two stages ahead (cp.async). Predicted for bf16 on an H200: 45 % of the 790 at
+// N 8, D 256, L 6272 (0.9 ms) and 28 % at D 512, L 1568 (0.18 ms; 200 blocks are one and a half rounds of 132);
+// backward 5.5 x forward. The stretch of 60 and 45 % needs wgmma and warps that do nothing but exponentials. Flash
+// attention in PyTorch (D = E up to 256) should be as fast forward and twice as fast backward. fp32 without tf32: half
+// of the plain units' rate. Attention over eight frames fills a thirtieth of its tiles. Not yet measured on a GPU.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
