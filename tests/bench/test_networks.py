@@ -175,6 +175,24 @@ def test_compiled_networks_are_variants(monkeypatch: pytest.MonkeyPatch) -> None
     assert set(records[0]["ratios"]) == {"reference", "compiled fused", "torch.compile"}
 
 
+def test_each_of_the_checks_refuses_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    for dtype, factor in ((torch.bfloat16, 1.1), (torch.float32, 1.0001)):
+        data = NetworkData(SIZE, dtype)
+        found = data.results(data.network(None, "inference"), "inference")
+        assert not data.judge(found, "inference").reason
+        assert data.judge({"logits": found["logits"] * factor}, "inference").reason
+    right = NetworkData._create
+
+    def create(self: NetworkData, backend: str | None) -> nn.Module:
+        net = right(self, backend)
+        if backend is None:
+            net.fc.register_forward_hook(lambda module, inputs, output: output * 1.00001)  # type: ignore[operator]
+        return net
+
+    monkeypatch.setattr(NetworkData, "_create", create)
+    assert NetworkData(SIZE, torch.bfloat16).same_function(None, "inference").reason
+
+
 def test_batch_norms_know_the_clips() -> None:
     """Or inference would be of statistics that no trained network has."""
     data = NetworkData(
