@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from . import layers, models, ops, reference
+from ._command import one_line as _one_line
 from .acceleration import accelerate, restore
 from .models import create_model, list_models, load_weights
 from .ops import explain, use_backend
@@ -28,7 +29,8 @@ __all__ = [
 ]
 
 _take_native()
-_arrange_tuning()  # applied once CUDA starts
+with _one_line():
+    _arrange_tuning()  # applied once CUDA starts
 
 # Imported when first asked for: most of them need an extra.
 _LAZY = ("bench", "data", "evaluation", "training", "visualize")

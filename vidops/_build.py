@@ -23,6 +23,8 @@ from typing import Any
 
 import torch
 
+from ._command import one_line
+
 LEVELS = ("baseline", "avx2", "avx512")
 LEVEL_VARIABLE = "VIDOPS_CPU_LEVEL"
 HOW_TO_BUILD = "run `pip install -e .` or `python setup.py build_ext --inplace` in the checkout"
@@ -162,7 +164,8 @@ def _load(path: Path) -> str:
 
 def _load_all(folder: Path) -> tuple[dict[str, LibraryStatus], BuildFacts]:
     """Load what there is in ``folder``."""
-    requested = requested_level()
+    with one_line():
+        requested = requested_level()
     record, bad_record = _read_record(folder)
     c, bad_c = _import_c(folder)
     facts = BuildFacts(

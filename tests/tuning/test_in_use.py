@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import vidops
+from vidops._command import is_command
 from vidops.ops.backends import BACKENDS, OPERATORS, PREFERENCE
 from vidops.tuning import KNOBS, Knob, in_use, write_tuning
 
@@ -110,6 +111,36 @@ def test_a_bad_file_is_an_error_at_import(tmp_path: Path) -> None:
     assert done.stderr.rstrip().endswith(
         f"ValueError: VIDOPS_TUNING: {path} holds no measured values; `vidops tune` writes files that do"
     )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        (in_use.VARIABLE, "none.json", "VIDOPS_TUNING: none.json cannot be read: No such file or directory"),
+        ("VIDOPS_CPU_LEVEL", "sse", "VIDOPS_CPU_LEVEL='sse' is not one of baseline, avx2, avx512"),
+    ],
+)
+def test_a_bad_setting_is_one_line_of_a_command(setting: str, value: str, reason: str) -> None:
+    command = [sys.executable, "-m", "vidops", "info"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {setting: value})
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"vidops: error: {reason}\n")
+
+
+def test_a_damaged_file_is_told_without_a_chain(tmp_path: Path) -> None:
+    path = tmp_path / "half.json"
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"half\.json is damaged or no JSON") as caught:
+        in_use.arrange({in_use.VARIABLE: str(path)})
+    assert caught.value.__suppress_context__
+
+
+def test_who_is_a_command() -> None:
+    python = ["python", "-X", "dev", "-m"]
+    assert is_command(["-m", "info"], [*python, "vidops", "info"])
+    assert is_command(["/usr/bin/vidops", "info"], ["python", "/usr/bin/vidops", "info"])
+    assert not is_command(["-m", "vidops"], [*python, "other", "vidops"])
+    assert not is_command(["-m", "info", "--traceback"], [*python, "vidops", "info", "--traceback"])
+    assert not is_command(["-c"], ["python", "-c", "import vidops"])
 
 
 def test_what_there_is_no_more_is_told(knob: Knob[int], caplog: pytest.LogCaptureFixture) -> None:

@@ -89,9 +89,9 @@ def read_tuning(path: str | Path, *, rehearsal: bool = False) -> Tuning:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:  # no JSON, or no UTF-8
-        raise ValueError(f"{path} is damaged or no JSON: {error}") from error
+        raise ValueError(f"{path} is damaged or no JSON: {error}") from None
     if not isinstance(content, dict) or content.get("kind") != _KIND:
         raise ValueError(f"{path} holds no measured values; `vidops tune` writes files that do")
     if content.get("format") != FORMAT:

@@ -81,7 +81,7 @@ def arrange(environ: Mapping[str, str] = os.environ) -> None:
         try:
             named = read_tuning(wanted)
         except ValueError as error:
-            raise ValueError(f"{VARIABLE}: {error}") from error
+            raise ValueError(f"{VARIABLE}: {error}") from None
         _state.text = f"built-in values: no GPU is in use, on which {wanted} would be"
     if torch.version.cuda is not None:  # without it CUDA never starts
         # As torch checks the GPUs' capabilities itself: they can be asked for their properties in there.
