@@ -25,11 +25,36 @@
 set -u -o pipefail
 
 usage() { sed -n '2,27s/^# \{0,1\}//p' "$0"; }
-if [ $# -lt 1 ] || [ "$1" = -h ] || [ "$1" = --help ]; then usage; exit 2; fi
+refuse() { echo "gpu_check.sh: $1" >&2; exit 2; }
 ALL=(info build test sanitize graphs networks bench tune plot)
+is_stage() { case " ${ALL[*]} " in *" ${1%%:*} "*) ;; *) return 1 ;; esac; }
+
+# Everything that was asked for is looked at before OUTDIR is made.
+if [ $# -lt 1 ]; then usage; exit 2; fi
+case $1 in -h | --help) usage; exit 0 ;; esac
+! is_stage "$1" || refuse "OUTDIR comes first, and $1 is a stage; write ./$1 for a folder of that name"
+for stage in "${@:2}"; do
+  is_stage "$stage" || { echo "no stage $stage" >&2; usage >&2; exit 2; }
+  case $stage in
+    build:carried) ;;
+    build:*) refuse "the stage build takes carried and nothing else, got $stage" ;;
+    info:* | plot:*) refuse "the stage ${stage%%:*} takes no items, got $stage" ;;
+  esac
+done
+# What was set for this call is set for the one that goes on.
+SETTINGS=
+for name in PYTHON VIDOPS_GPU_CHECK_{DEVICE,LIMIT,JOBS,PROCESSES}; do
+  [ -n "${!name:-}" ] || continue
+  SETTINGS+="$name=$(printf %q "${!name}") "
+  case $name in
+    PYTHON) ;;
+    *_DEVICE) [[ ${!name} =~ ^(cuda|cpu)$ ]] || refuse "$name must be cuda or cpu, got ${!name}" ;;
+    *) [[ ${!name} =~ ^[1-9][0-9]{0,6}$ ]] || refuse "$name must be a whole number above 0, got ${!name}" ;;
+  esac
+done
 mkdir -p "$1" || exit 2
 OUT=$(cd "$1" && pwd)
-ASKED=$1
+ASKED=$(printf %q "$1")
 shift
 cd "$(dirname "$0")/.." || exit 2
 PYTHON=${PYTHON:-python3}
@@ -40,10 +65,6 @@ JOBS=${VIDOPS_GPU_CHECK_JOBS:-$((CORES > 8 ? 6 : CORES > 2 ? CORES / 2 : 1))}
 END=$((SECONDS + LIMIT))
 STAGES=("$@")
 [ ${#STAGES[@]} -gt 0 ] || STAGES=("${ALL[@]}")
-case $DEVICE in cuda | cpu) ;; *) echo "VIDOPS_GPU_CHECK_DEVICE must be cuda or cpu, got $DEVICE" >&2; exit 2 ;; esac
-for stage in "${STAGES[@]}"; do
-  case " ${ALL[*]} " in *" ${stage%%:*} "*) ;; *) echo "no stage $stage" >&2; usage >&2; exit 2 ;; esac
-done
 export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 export MAX_JOBS=${MAX_JOBS:-$CORES}
 unset VIDOPS_BACKEND
@@ -69,7 +90,7 @@ run_jobs() { # WIDTH LEAST [RESERVE]
   while IFS=$'\t' read -r name command; do
     while [ "$(jobs -rp | wc -l)" -ge "$width" ]; do wait -n; done
     if [ "$(seconds "$((reserve - 5))")" -lt "$least" ]; then left "$name"; continue; fi
-    names+=("$name")
+    names+=("$name") BEGUN=1
     (
       begin=$SECONDS log="$NOTES/logs/$STAGE-${name//\//-}.log"
       timeout -k 5 "$(seconds "$reserve")" bash -c "$command" > "$log" 2>&1 < /dev/null
@@ -129,14 +150,16 @@ EOF
 
 build() { # [carried]
   local arch
-  if [ "$DEVICE" = cpu ]; then
+  BEGUN=1
+  if [ "${1:-}" = carried ]; then
+    echo "nothing is compiled: what came with the checkout is loaded"
+  elif [ "$DEVICE" = cpu ]; then
     echo "no GPU: rehearsing with VIDOPS_BUILD=cpu; the result goes to $OUT/build and is not used"
     VIDOPS_BUILD=cpu timeout -k 5 "$(seconds)" "$PYTHON" setup.py -q build_ext --build-lib "$OUT/build" ||
       { built_no $?; return; }
     ls -l "$OUT/build/vidops"
     return
-  fi
-  if [ "${1:-}" != carried ]; then
+  else
     arch=$("$PYTHON" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())') || { FAILURES=1; return; }
     echo "GPU of compute capability $arch"
     TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-$arch} VIDOPS_BUILD=cuda \
@@ -145,10 +168,12 @@ build() { # [carried]
       { built_no $?; return; }
   fi
   "$PYTHON" -m vidops info || FAILURES=1
-  "$PYTHON" - << 'EOF' || FAILURES=1
+  "$PYTHON" - "$DEVICE" << 'EOF' || FAILURES=1
 import sys
 from vidops.ops.backends import OPERATORS
 missing = {f"{b}: {why}" for o in OPERATORS.values() for b, why in o.missing.items() if why}
+if sys.argv[1] == "cpu":
+    missing = {line for line in missing if line.startswith("cpu: ")}
 print("\n".join(sorted(missing)) or "every operator has a kernel on every backend")
 sys.exit(bool(missing))
 EOF
@@ -225,6 +250,8 @@ test_part() { # PART [PATHS]
     echo "the GPU ran nothing more after these:"
     cat "$NOTES/broken"
   fi
+  # Ended before its first test, for want of time, it did nothing.
+  if [ "$status" != 2 ] || tail -2 "$log" | grep -qE '[0-9]+ (passed|failed|skipped|error)'; then BEGUN=1; fi
   tail -2 "$log" | grep -qE '(^|[ ,=])[0-9]+ (failed|errors?)( |,|$)' && FAILURES=1
   case $status in
     0 | 5) ;;
@@ -318,6 +345,7 @@ measure() { # ITEM PATTERN FILE
   local item=$1 file="$OUT/$3" log="$NOTES/logs/$STAGE-$1.log" status options=()
   [ "$DEVICE" = cuda ] || options=(--quick)
   if [ "$(seconds)" -lt 60 ]; then left "$item"; return; fi
+  BEGUN=1
   timeout -k 5 "$(seconds 5)" "$PYTHON" -m vidops bench "$2" ${options[@]+"${options[@]}"} \
     --limit "$(seconds 45)" --json "$file" > "$log" 2>&1
   status=$?
@@ -379,6 +407,7 @@ tune() { # [ITEMS]
   for item in "${items[@]}"; do
     log="$NOTES/logs/tune${item:+-$item}.log"
     if [ "$(seconds)" -lt 60 ]; then left "$item"; continue; fi
+    BEGUN=1
     ${rehearse[@]+"${rehearse[@]}"} timeout -k 5 "$(seconds 5)" "$PYTHON" -m vidops tune ${item:+"$item"} \
       --limit "$(($(seconds 45) / todo))" --out "$OUT/tuning${item:+_$item}.json" \
       ${rehearse[@]+--rehearse} 2>&1 | tee "$log"
@@ -403,16 +432,16 @@ plot() {
     timeout -k 5 "$(seconds)" "$PYTHON" -m vidops bench --show "$OUT/$name.json" --plot "$OUT/$name.png" | tail -4
     [ -s "$OUT/$name.png" ] || FAILURES=1
   done
-  [ $found = 1 ] || echo "there is nothing to draw in $OUT: bench and networks write it"
+  [ $found = 1 ] || { echo "there is nothing to draw in $OUT: bench and networks write it"; VERDICT="nothing to draw"; }
 }
 
 SUMMARY=()
 LEFT=()
 FAILED=0
 main() {
-  local stage argument begin verdict items
+  local stage argument begin items
   for stage in "${STAGES[@]}"; do
-    STAGE=${stage%%:*} argument= FAILURES=0 PARTIAL=
+    STAGE=${stage%%:*} argument= FAILURES=0 PARTIAL= VERDICT=ok BEGUN=0
     [ "$STAGE" = "$stage" ] || argument=${stage#*:}
     begin=$SECONDS
     rm -f "$NOTES/left.$STAGE"
@@ -426,21 +455,20 @@ main() {
       test) run_tests ${argument:+"$argument"} ;;
       *) "$STAGE" ${argument:+"$argument"} ;;
     esac
-    verdict=ok
-    [ $FAILURES = 0 ] || verdict=FAILED
-    [ $FAILURES = 0 ] || FAILED=1
+    [ $FAILURES = 0 ] || { VERDICT=FAILED; FAILED=1; }
     if [ -e "$NOTES/left.$STAGE" ]; then
       items=$(sort -u "$NOTES/left.$STAGE" | sed '/^$/d' | paste -sd, -)
       LEFT+=("$STAGE${items:+:$items}")
-      verdict+=", not finished: the time is over"
+      if [ $BEGUN$FAILURES = 00 ]; then VERDICT="not begun"; else VERDICT+=", not finished"; fi
+      VERDICT+=": the time is over"
     fi
-    SUMMARY+=("$(printf '%-24s %4d s  %s' "${stage:0:60}" $((SECONDS - begin)) "$verdict$PARTIAL")")
+    SUMMARY+=("$(printf '%-24s %4d s  %s' "${stage:0:60}" $((SECONDS - begin)) "$VERDICT$PARTIAL")")
     tar -czf "$OUT/logs.tgz" -C "$NOTES" logs 2> /dev/null
   done
   [ "$DEVICE" = cuda ] || SUMMARY+=("no GPU: this was a rehearsal on the CPU")
   { echo "=== summary"; printf '%s\n' "${SUMMARY[@]}"; } | tee -a "$OUT/summary.txt"
   if [ ${#LEFT[@]} -gt 0 ]; then
-    echo "to go on: benchmarks/gpu_check.sh $ASKED ${LEFT[*]}" | tee -a "$OUT/summary.txt"
+    echo "to go on: ${SETTINGS}benchmarks/gpu_check.sh $ASKED ${LEFT[*]}" | tee -a "$OUT/summary.txt"
     return $((FAILED ? 1 : 3))
   fi
   return $FAILED

@@ -54,11 +54,16 @@ def main() -> int:
     )
     parser.add_argument("operator", choices=sorted(load_benchmarks()))
     parser.add_argument("--backend", help="names with commas between (default: all that the device has)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda")
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--graph", action="store_true", help="capture in CUDA graphs and replay")
     what.add_argument("--sizes", action="store_true", help="the sizes of `vidops bench`, not the small ones")
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        print("no GPU is visible")
+        return 2
     run: Callable[[str, str, str], Iterator[SmallResult]] = (
         replay_small if args.graph else run_sizes if args.sizes else run_small
     )

@@ -18,7 +18,7 @@ SCRIPT = ROOT / "benchmarks" / "gpu_check.sh"
 if not SCRIPT.is_file():
     pytest.skip("there is no benchmarks folder beside the tests", allow_module_level=True)
 
-GO_ON = "to go on: benchmarks/gpu_check.sh"
+GO_ON = "to go on: "
 # A Python that knows two operators and does at once, or in $SLOW seconds, what the script asks of the real one.
 STUB = """#!/bin/bash
 case "$*" in
@@ -54,6 +54,13 @@ def check(out: Path, *stages: str, **environment: str) -> subprocess.CompletedPr
         text=True,
         timeout=240,
     )
+
+
+def going_on(done: subprocess.CompletedProcess[str]) -> str:
+    """OUTDIR and stages of the command that goes on, which is the last line."""
+    command = done.stdout.splitlines()[-1]
+    assert command.startswith(GO_ON)
+    return command.split("benchmarks/gpu_check.sh ")[1]
 
 
 @pytest.fixture
@@ -121,7 +128,7 @@ def test_tests_end_in_time_and_what_is_left_is_named(tmp_path: Path) -> None:
     assert done.returncode == 3, done.stdout
     assert "1 passed" in done.stdout
     assert "ok, not finished: the time is over" in done.stdout
-    (left,) = done.stdout.splitlines()[-1].removeprefix(GO_ON).split()[1:]
+    (left,) = going_on(done).split()[1:]
     assert left.startswith("test:")
     assert left.endswith("test_some.py::test_second")
 
@@ -132,7 +139,7 @@ def test_a_test_that_hangs_ends_with_the_time(tmp_path: Path) -> None:
     slow.write_text("import time\n\ndef test_slow():\n    time.sleep(60)\n")
     done = check(tmp_path / "out", f"test:{slow}", "info", VIDOPS_GPU_CHECK_LIMIT="12")
     assert done.returncode == 3
-    assert done.stdout.splitlines()[-1] == f"{GO_ON} {tmp_path}/out test:{slow} info"
+    assert going_on(done) == f"{tmp_path}/out test:{slow} info"
 
 
 def test_a_broken_context_is_told_with_its_error(tmp_path: Path) -> None:
@@ -161,8 +168,68 @@ def test_unknown_stages(stages: tuple[str, ...], tmp_path: Path) -> None:
     assert not done.stdout
 
 
+@pytest.mark.parametrize(
+    ("stages", "settings", "text"),
+    [
+        (("info:x",), {}, "the stage info takes no items, got info:x"),
+        (("plot:x",), {}, "the stage plot takes no items, got plot:x"),
+        (("build:all",), {}, "the stage build takes carried and nothing else, got build:all"),
+        ((), {"LIMIT": "abc"}, "VIDOPS_GPU_CHECK_LIMIT must be a whole number above 0, got abc"),
+        ((), {"JOBS": "0"}, "VIDOPS_GPU_CHECK_JOBS must be a whole number above 0, got 0"),
+        ((), {"DEVICE": "tpu"}, "VIDOPS_GPU_CHECK_DEVICE must be cuda or cpu, got tpu"),
+    ],
+)
+def test_what_is_refused_leaves_no_folder(
+    stages: tuple[str, ...], settings: dict[str, str], text: str, tmp_path: Path
+) -> None:
+    given = {f"VIDOPS_GPU_CHECK_{name}": value for name, value in settings.items()}
+    done = check(tmp_path / "out", *stages, **given)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"gpu_check.sh: {text}\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stage_is_no_folder() -> None:
+    done = check(Path("info"))
+    assert done.returncode == 2
+    assert done.stderr == (
+        "gpu_check.sh: OUTDIR comes first, and info is a stage; write ./info for a folder of that name\n"
+    )
+
+
+def test_without_time_nothing_is_begun(stubs: Path) -> None:
+    stages = "build:carried", "bench", "tune:one", "plot"
+    done = check_gpu(stubs, *stages, VIDOPS_GPU_CHECK_LIMIT="15")
+    assert done.returncode == 3, done.stdout
+    summary = (stubs.parent / "out" / "summary.txt").read_text().splitlines()[1:-1]
+    assert [line.split(" s  ")[1] for line in summary] == [
+        "ok", "not begun: the time is over", "not begun: the time is over", "nothing to draw",
+    ]  # fmt: skip
+    assert going_on(done) == f"{stubs.parent}/out bench:one,two tune:one"
+
+
+def test_what_goes_on_has_the_settings(tmp_path: Path, stubs: Path) -> None:
+    out = tmp_path / "a folder"
+    python = str(stubs / "python")
+    done = check(out, "build:carried", PYTHON=python, VIDOPS_GPU_CHECK_LIMIT="5", VIDOPS_GPU_CHECK_JOBS="2")
+    settings = f"PYTHON={python} VIDOPS_GPU_CHECK_DEVICE=cpu VIDOPS_GPU_CHECK_LIMIT=5 VIDOPS_GPU_CHECK_JOBS=2"
+    folder = str(out).replace(" ", "\\ ")
+    assert done.stdout.splitlines()[-1] == f"{GO_ON}{settings} benchmarks/gpu_check.sh {folder} build:carried"
+
+
+def test_a_program_that_wants_a_gpu_says_so() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks/run_operator.py"), "temporal_shift", "--device", "cuda"],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "no GPU is visible\n", "")
+
+
 def test_usage() -> None:
+    asked = subprocess.run([str(SCRIPT), "--help"], capture_output=True, text=True)
     done = subprocess.run([str(SCRIPT)], capture_output=True, text=True)
+    assert (asked.returncode, asked.stdout) == (0, done.stdout)
     assert done.returncode == 2
     assert "benchmarks/gpu_check.sh OUTDIR [STAGE" in done.stdout
     assert done.stdout.rstrip().endswith("PYTHON names the interpreter (python3).")
@@ -208,7 +275,7 @@ def test_jobs_that_do_not_fit_are_left(stubs: Path) -> None:
     done = check_gpu(stubs, "graphs", SLOW="3", VIDOPS_GPU_CHECK_JOBS="1", VIDOPS_GPU_CHECK_LIMIT="17")
     assert done.returncode == 3, done.stdout
     assert done.stdout.count(" ok ") == 1
-    assert done.stdout.splitlines()[-1] == f"{GO_ON} {stubs.parent}/out graphs:net_a,net_b,two"
+    assert going_on(done) == f"{stubs.parent}/out graphs:net_a,net_b,two"
 
 
 @pytest.mark.slow
@@ -218,7 +285,7 @@ def test_a_job_is_stopped_with_the_time(stubs: Path) -> None:
     )
     assert done.returncode == 3
     assert done.stdout.count("the time is over") == 4, done.stdout
-    assert done.stdout.splitlines()[-1] == f"{GO_ON} {stubs.parent}/out graphs:net_a,one plot"
+    assert going_on(done) == f"{stubs.parent}/out graphs:net_a,one plot"
 
 
 def test_bench_networks_and_plot(stubs: Path) -> None:
@@ -233,7 +300,7 @@ def test_bench_networks_and_plot(stubs: Path) -> None:
     lines = done.stdout.splitlines()
     timed = [line for line in lines if line.endswith("1 kernels measured")]
     assert [line.split(":")[0] for line in timed] == ["one", "two", "speed"]
-    assert lines[-1] == f"{GO_ON} {stubs.parent}/out bench:two"
+    assert going_on(done) == f"{stubs.parent}/out bench:two"
     (summary,) = (line for line in lines if line.startswith("bench "))
     assert "ok, not finished" in summary
 
@@ -271,6 +338,15 @@ def test_build(stubs: Path, broken: str) -> None:
     carried = check_gpu(stubs, "build:carried", BROKEN="1")
     assert carried.returncode == 0
     assert "asked for -m vidops info" in carried.stdout
+    assert "to go on" not in carried.stdout
+
+
+def test_what_was_carried_is_not_compiled_in_a_rehearsal(stubs: Path) -> None:
+    out = stubs.parent / "out"
+    done = check(out, "build:carried", PYTHON=str(stubs / "python"), BROKEN="1")
+    assert done.returncode == 0, done.stdout
+    assert "asked for -m vidops info" in done.stdout
+    assert not (out / "build").exists()
 
 
 def test_a_wrong_kernel_fails_the_program() -> None:
