@@ -13,6 +13,7 @@ Prints a line a network. Exit status: 0 all right, 1 something wrong, 2 cannot r
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from pathlib import Path
 
@@ -27,7 +28,14 @@ from vidops.models import list_models
 def chosen(args: argparse.Namespace) -> list[str]:
     """Names of the networks, each once."""
     tiny = list_models("tiny_*")
-    names = {name for pattern in args.names for name in list_models(pattern)}
+    names = set()
+    for pattern in args.names:
+        found = list_models(pattern)
+        if not found:
+            close = difflib.get_close_matches(pattern, list_models(), n=1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"no network is called like {pattern!r}{meant}")
+        names |= set(found)
     names |= set(tiny) if args.tiny else set()
     names |= set(list_models()) - set(tiny) if args.all else set()
     return sorted(names)
@@ -47,7 +55,10 @@ def main() -> int:
     )
     parser.add_argument("--graph", action="store_true", help="capture into CUDA graphs and replay")
     args = parser.parse_args()
-    names = chosen(args)
+    try:
+        names = chosen(args)
+    except ValueError as error:
+        parser.error(str(error))
     if args.list:
         print("\n".join(names or list_models()))
         return 0

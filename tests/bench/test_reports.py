@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.common import TINY, kernel, options
-from vidops.bench import run
+from vidops.bench import harness, run
 from vidops.bench.report import read_report, summary_lines, write_report
 from vidops.cli import main
 
@@ -65,6 +65,8 @@ def test_strict_fails_on_a_missed_target(
         (["--roofline", "roof.jpg"], "picture roof.jpg: the name must end in .png, .svg or .pdf"),
         (["--against", "none.json"], "report none.json: no such file"),
         (["--backend", "cuda,nonsense"], "got 'nonsense'"),
+        (["--json", "."], "--json . is a folder; name a file"),
+        (["--json", "/dev/null/new.json"], "--json: there is no folder /dev/null"),
         (["no_such_operator"], "nothing is called like 'no_such_operator'"),
     ],
 )
@@ -76,6 +78,41 @@ def test_bad_arguments_are_one_line(
     assert captured.out == ""
     assert text in captured.err
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("tiny")
+def test_who_interrupts_a_run_is_told_where_its_figures_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    command = [
+        "bench",
+        TINY,
+        "--backend",
+        "reference",
+        "--threads",
+        "1",
+        "--json",
+        str(tmp_path / "part.json"),
+    ]
+    real = harness.Data.traffic
+
+    def second(data: harness.Data, direction: str) -> int:
+        return interrupted() or 0 if direction == "backward" else real(data, direction)
+
+    monkeypatch.setattr(harness.Data, "traffic", second)
+    assert main(command) == 130
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith(
+        "[1/2] temporal_shift/cpu/tiny/float32/forward"
+    )  # a line, where it is no terminal
+    assert told[-1] == f"vidops bench: interrupted: the figures measured so far are in {command[-1]}"
+    assert len(read_report(command[-1])["left"]) == 1
+    monkeypatch.setattr(harness.Data, "traffic", interrupted)
+    assert main([*command[:-1], str(tmp_path / "none.json")]) == 130
+    assert capsys.readouterr().err.endswith("vidops bench: interrupted\n")
 
 
 @pytest.mark.parametrize("content", ["not json", "[]", '{"format": 0, "results": []}', '{"format": 1}'])

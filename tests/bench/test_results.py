@@ -19,6 +19,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import readme_table  # noqa: E402
 import result_files  # noqa: E402
+import run_network  # noqa: E402
 
 CPU = "2026-11-22_amd-epyc-2-cores.json"
 
@@ -129,7 +130,7 @@ def test_files_of_one_run_become_one(tmp_path: Path, capsys: pytest.CaptureFixtu
     other["machine"]["revision"] = "def"
     write(tmp_path, "c.json", other)
     assert result_files.main([files[0], str(tmp_path / "c.json"), "--into", str(into)]) == 2
-    assert "their machines differ" in capsys.readouterr().err
+    assert "their revisions differ: 'def' and 'abc'" in capsys.readouterr().err
 
 
 def gpu(name: str = "NVIDIA H200") -> dict[str, Any]:
@@ -276,3 +277,13 @@ def test_a_copy_without_git_is_told_its_revision(tmp_path: Path, capsys: pytest.
     write(tmp_path, "a.json", gpu())
     assert result_files.main([*command, "--revision", "def"]) == 2
     assert "say that they are of abc" in capsys.readouterr().err
+
+
+def test_an_unknown_network_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["run_network.py", "tsm_resnet5", "--list"])
+    with pytest.raises(SystemExit) as end:
+        run_network.main()
+    assert end.value.code == 2
+    assert "no network is called like 'tsm_resnet5'; did you mean tsm_resnet50?" in capsys.readouterr().err

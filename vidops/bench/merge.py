@@ -57,9 +57,8 @@ def merge(reports: Iterable[dict[str, Any]]) -> dict[str, Any]:
 def _check_same_machine(one: dict[str, Any], other: dict[str, Any]) -> None:
     for key in sorted(one.keys() | other.keys()):
         if one.get(key) != other.get(key):
-            raise ValueError(
-                f"reports: their machines differ: {key} is {one.get(key)!r} and {other.get(key)!r}"
-            )
+            what = "revisions differ:" if key == "revision" else f"machines differ: {key} is"
+            raise ValueError(f"reports: their {what} {one.get(key)!r} and {other.get(key)!r}")
 
 
 def _highest(ceilings: list[dict[str, Any]]) -> list[dict[str, Any]]:

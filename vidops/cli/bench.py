@@ -8,6 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from ._outputs import writable
+
 if TYPE_CHECKING:
     from vidops.bench.judge import Record
 
@@ -43,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="time torch.compile(reference) too, and of networks both; takes minutes",
     )
     parser.add_argument(
-        "--limit", type=_seconds, metavar="SECONDS", help="measure no further group after this time"
+        "--limit",
+        type=_seconds,
+        metavar="SECONDS",
+        help="start no further group after this time; the one at hand is finished",
     )
     parser.add_argument("--json", metavar="FILE", help="write every figure, after each group")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the result (also .svg, .pdf)")
@@ -111,6 +116,8 @@ def run(args: argparse.Namespace) -> int:
     from vidops.bench import harness, report
 
     before = report.read_report(args.against) if args.against else None
+    if args.json:
+        writable("--json", args.json, new_folder=True)
     for picture in filter(None, (args.plot, args.roofline)):
         from vidops.visualize import check_picture
 
@@ -125,20 +132,30 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(group.name for group in groups))
         return 0
     progress = sys.stderr.isatty()
+    kept = False
 
     def started(name: str, number: int, count: int) -> None:
-        if progress:
-            print(f"\r\033[K[{number}/{count}] {name}", end="", file=sys.stderr, flush=True)
+        begin, end = ("\r\033[K", "") if progress else ("", "\n")
+        print(f"{begin}[{number}/{count}] {name}", end=end, file=sys.stderr, flush=True)
 
     def finished(records: list[Record], so_far: dict[str, Any]) -> None:
+        nonlocal kept
         if progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
         print("\n".join(report.group_lines(records)), end="\n\n", flush=True)
         if args.json:
             report.write_report(args.json, so_far)
+            kept = True
 
     end = time.monotonic() + (args.limit or math.inf)
-    result = harness.run(options, started=started, finished=finished, enough=lambda: time.monotonic() > end)
+    try:
+        result = harness.run(
+            options, started=started, finished=finished, enough=lambda: time.monotonic() > end
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            *([f"the figures measured so far are in {args.json}"] if kept else [])
+        ) from None
     return _finish(args, result, before, tables=False)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
-from pathlib import Path
+
+from ._outputs import writable
 
 HELP = "measure block shapes, widths, runs and the order of CUDA and Triton on this GPU, and write them to a file"
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from vidops.tuning import write_tuning
     from vidops.tuning.tune import Options, plan, tune
 
-    path = _writable(args.out)
+    path = writable("--out", args.out)
     options = Options(args.pattern, args.limit, args.quick, args.rehearse)
     plans = plan(options)
     if args.rehearse:
@@ -63,16 +63,3 @@ def run(args: argparse.Namespace) -> int:
     if result.not_reached:
         print(f"not reached: {'; '.join(result.not_reached)}")
     return 0
-
-
-def _writable(text: str) -> Path:
-    """The file to write, checked before anything is measured."""
-    path = Path(text)
-    if path.is_dir():
-        raise ValueError(f"--out {path} is a folder; name a file")
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise ValueError(f"--out: there is no folder {folder}")
-    if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise ValueError(f"--out {path} cannot be written")
-    return path
