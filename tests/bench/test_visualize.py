@@ -130,19 +130,19 @@ def test_bars_begin_at_one_and_say_what_they_are() -> None:
     ]
     machine = {"gpu": {"name": "NVIDIA Y"}, "versions": {"torch": "2.11.0"}}
     figure = visualize.benchmark_bars({"results": records, "machine": machine, "date": "then"})
-    left, right = figure.axes
     ends = [[bar.get_x() + bar.get_width() for bar in axes.patches] for axes in figure.axes]
-    assert ends[0] == pytest.approx([2.0, 0.9, 4.0, 4.0])
-    assert ends[1] == pytest.approx([3.0, 0.5, 1.6, 1.0])
-    assert (left.get_xscale(), right.get_xscale()) == ("log", "log")
+    # A block an operator, of floors and speed-ups.
+    assert [pytest.approx(own) for own in ends] == [[2.0, 0.9, 4.0], [3.0, 0.5, 1.0], [4.0], [1.6]]
+    assert {axes.get_xscale() for axes in figure.axes} == {"log"}
+    left, right, other, _ = figure.axes
     assert [text.get_text() for text in right.texts] == [
-        " 3.0 x cat, 8.0 x a",
-        " 0.5 x cat, 8.0 x a",
-        " 1.6 x cat, 8.0 x a",
-        " no baseline ran",
+        "3.0 x cat, 8.0 x a",
+        "0.5 x cat, 8.0 x a",
+        "no baseline ran",
     ]
-    heads = [text.get_text() for text in left.texts if text.get_weight() == "bold"]
-    assert heads == ["op w bf16 forward", "network w bf16 training", "op w bf16 forward"]
+    assert left.get_title() == "op: time in multiples of the floor"
+    heads = [text.get_text() for text in left.texts + other.texts if text.get_weight() == "bold"]
+    assert heads == ["w bf16 forward", "w bf16 training"]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == ["cuda", "triton", "fused", "another", "target"]
 
@@ -175,10 +175,26 @@ def test_roofline_has_a_point_a_size() -> None:
         ("backward", 0.0, 0.0, 2e9),
     ]
     machine = {"gpu": None, "cpu": "X", "cores": 2, "versions": {"torch": "2.11.0"}}
-    for some in (records, records[:1], records[-1:]):
-        left, right = visualize.roofline({"results": some, "machine": machine, "date": "then"}).axes
-        assert (len(left.lines) > 0) == (records[-1] in some)
-        assert (right.get_xscale() == "log") == (records[0] in some)
+    for some, scales in ((records, ["linear", "log"]), (records[:1], ["log"]), (records[-1:], ["linear"])):
+        figure = visualize.roofline({"results": some, "machine": machine, "date": "then"})
+        assert [axes.get_xscale() for axes in figure.axes] == scales  # no panel without points
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert legend == ["op", "forward", "backward"]
+
+
+def test_an_operator_has_one_colour() -> None:
+    def record(operator: str, products: float) -> dict[str, Any]:
+        names = {"workload": "w", "dtype": "float32", "device": "cpu", "direction": "forward"}
+        figures = {"bytes": 8e9, "copy_bytes_per_second": 1e10, "products_ceiling": 1e11}
+        rates = {"products": products, "products_per_second": products, "bytes_per_second": 8e9}
+        own = {"kind": "kernel", "status": "ok", "threads": 1, "seconds": 1.0, "operator": operator}
+        return {**names, **figures, **rates, **own}
+
+    records = [record(f"op{i}", 16e9 * (i % 2)) for i in range(10)]
+    machine = {"gpu": None, "cpu": "X", "cores": 2, "versions": {"torch": "2.11.0"}}
+    figure = visualize.roofline({"results": records, "machine": machine, "date": "then"})
+    drawn = [line.get_color() for axes in figure.axes for line in axes.lines if line.get_marker() == "o"]
+    assert len(drawn) == len(set(drawn)) == 10
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])

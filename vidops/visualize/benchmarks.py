@@ -14,6 +14,7 @@ __all__ = ["benchmark_bars"]
 Record = dict[str, Any]
 _VARIANTS = dict(zip(("cpu", "cuda", "triton", "reference", "fused"), COLORS, strict=False))
 _OTHERS = "0.5"
+_TALL = 26  # inches
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
@@ -26,7 +27,8 @@ def benchmark_bars(report: dict[str, Any]) -> Figure:
         report: what :func:`vidops.bench.run` returned, or ``vidops.bench.report.read_report`` read.
 
     Returns:
-        The figure: a bar a kernel, layout and number of threads, below a line a size, dtype and direction.
+        The figure: a block an operator, in several columns where they are many; in it a bar a kernel, layout and
+        number of threads, below a line a size, dtype and direction.
 
     Raises:
         ValueError: the report holds no kernel that was measured against a floor.
@@ -39,25 +41,70 @@ def benchmark_bars(report: dict[str, Any]) -> Figure:
     records = [r for r in report["results"] if r["kind"] == "kernel" and "floor_multiple" in r]
     if not records:
         raise ValueError("the report holds no kernel with a floor to draw")
+    blocks: dict[str, list[Record]] = {}
+    for record in records:
+        blocks.setdefault(record["operator"], []).append(record)
+    columns = _columns(blocks)
+    tallest = max(sum(map(_height, column)) for column in columns)
+    figure = new_figure(11 * len(columns), 0.8 + tallest)
+    # Each column in a figure of its own: those of one grid would have blocks of one height beside each other.
+    parts = figure.subfigures(1, len(columns), squeeze=False)[0]
+    for part, column in zip(parts, columns, strict=True):
+        heights = [*map(_height, column), tallest - sum(map(_height, column))]
+        heights = [height for height in heights if height > 0]
+        places = part.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for place, block in zip(places, column, strict=False):
+            _block(place, block)
+    _legend(figure, records)
+    figure.suptitle(_title(report), fontsize=8, color="0.3")
+    return figure
+
+
+def _columns(blocks: dict[str, list[Record]]) -> list[list[list[Record]]]:
+    """The operators' blocks, the tallest first, each in the first column of _TALL inches that has room for it."""
+    highest = max(_TALL, *map(_height, blocks.values()))
+    columns: list[list[list[Record]]] = []
+    for block in sorted(blocks.values(), key=_height, reverse=True):
+        for column in columns:
+            if sum(map(_height, [*column, block])) <= highest:
+                column.append(block)
+                break
+        else:
+            columns.append([block])
+    return columns
+
+
+def _rows(records: list[Record]) -> tuple[list[tuple[float, str]], list[float], float]:
+    """Where headings and bars of a block are, downwards from 0, and where it ends."""
     heads: list[tuple[float, str]] = []
     places: list[float] = []
     row = 0.0
-    for record in records:  # downwards, a line of its own before each group
+    for record in records:  # a line of its own before each group
         if not heads or heads[-1][1] != _head(record):
             row -= 1.2
             heads.append((row, _head(record)))
         row -= 1
         places.append(row)
-    figure = new_figure(11, 1.4 + 0.19 * -row)
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1))
+    return heads, places, row
+
+
+def _height(records: list[Record]) -> float:
+    return 0.9 - 0.19 * _rows(records)[2]
+
+
+def _block(figure: Any, records: list[Record]) -> None:
+    """One operator: its floors and its speed-ups, on axes of their own."""
+    heads, places, row = _rows(records)
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.2))
     fill = [_VARIANTS.get(r["variant"], _OTHERS) for r in records]
     _floors(left, places, records, fill)
     _speedups(right, places, records, fill)
     left.set_yticks(places, [_label(r) for r in records], fontsize=7)
     left.set_ylim(row - 0.8, -0.5)
     for place, text in heads:
-        beside = {"transform": left.get_yaxis_transform(), "ha": "right", "va": "center"}
-        left.text(-0.02, place, text, fontsize=8, weight="bold", **beside)
+        inside = {"transform": left.get_yaxis_transform(), "ha": "left", "va": "center"}
+        paper = {"color": "white", "pad": 0.5}  # so that the line at 1 does not strike it through
+        left.text(0.005, place, text, fontsize=8, weight="bold", bbox=paper, **inside)
         for axes in (left, right):
             axes.axhline(place + 0.6, color="0.9", linewidth=0.6, zorder=0)
     for axes in (left, right):
@@ -65,9 +112,6 @@ def benchmark_bars(report: dict[str, Any]) -> Figure:
         axes.grid(axis="x", alpha=0.25)
         axes.set_axisbelow(True)
         axes.tick_params(axis="y", length=0)
-    _legend(figure, records)
-    figure.suptitle(_title(report), fontsize=8, color="0.3")
-    return figure
 
 
 def _log(axes: Any, low: float, highest: float, room: float) -> None:
@@ -97,7 +141,7 @@ def _floors(axes: Any, places: list[float], records: list[Record], fill: list[st
     highest = max(*floors, *(limit for limit, _ in limits), 2)
     low = min(*floors, 1) / 1.1
     _log(axes, low, highest, 0.2)
-    axes.set_title("time, in multiples of the least possible (1 = floor)", fontsize=9)
+    axes.set_title(f"{records[0]['operator']}: time in multiples of the floor", fontsize=9)
     for place, value in zip(places, floors, strict=True):
         beside = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
         axes.text(0.995, place, f"{value:.2f}", fontsize=7, **beside)
@@ -110,10 +154,11 @@ def _speedups(axes: Any, places: list[float], records: list[Record], fill: list[
     ratios = [r["best"]["eager"]["ratio"] if r["best"].get("eager") else 1.0 for r in records]
     _bars(axes, places, ratios, fill)
     low, highest = min(*ratios, 1) / 1.2, max(*ratios, 2)
-    _log(axes, low, highest, 1.1)
-    axes.set_title("speed-up over the fastest eager PyTorch", fontsize=9)
-    for place, record, ratio in zip(places, records, ratios, strict=True):
-        axes.text(max(ratio, 1), place, f" {_ratios(record)}", va="center", fontsize=7)
+    _log(axes, low, highest, 1.4)
+    axes.set_title("speed-up over the fastest eager form", fontsize=9)
+    for place, record in zip(places, records, strict=True):
+        beside = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+        axes.text(0.995, place, _ratios(record), fontsize=7, **beside)
 
 
 def _legend(figure: Figure, records: list[Record]) -> None:
@@ -133,7 +178,7 @@ def _legend(figure: Figure, records: list[Record]) -> None:
 
 def _head(record: Record) -> str:
     dtype = record["dtype"].replace("bfloat", "bf").replace("float", "fp")
-    return f"{record['operator']} {record['workload']} {dtype} {record['direction']}"
+    return f"{record['workload']} {dtype} {record['direction']}"
 
 
 def _label(record: Record) -> str:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["roofline", "roofline_points"]
 
 Point = dict[str, Any]
-# Ten operators and six colours: those that compute and those that only move stand in panels of their own.
+# More operators than the palette has colours: four more, which stand apart from those and from the grey of copies.
+_COLORS = (*COLORS, "#222222", "#8C510A", "#6A3D9A", "#A6A600")
 _MARKERS = {"forward": "o", "backward": "s"}
 
 
@@ -56,8 +57,9 @@ def roofline_points(report: dict[str, Any]) -> list[Point]:
 def roofline(report: dict[str, Any]) -> Figure:
     """Draw the kernels of a report under the rates of a copy and of multiply-adds.
 
-    Kernels that compute stand at their multiply-adds a byte, those whose floor is bytes alone beside them, on an axis
-    of their own. The roof is that of the median copy, its shade that of the slowest and the fastest.
+    Kernels that compute stand at their multiply-adds a byte, those whose floor is bytes alone beside them, in a panel
+    of their own; a panel without kernels is left out. An operator has one colour throughout. The roof is that of the
+    median copy, its shade that of the slowest and the fastest.
 
     Args:
         report: what :func:`vidops.bench.run` returned, or ``vidops.bench.report.read_report`` read.
@@ -78,19 +80,46 @@ def roofline(report: dict[str, Any]) -> Figure:
         raise ValueError("the report holds no kernel with a floor to draw")
     computing = [p for p in points if p["intensity"] > 0]
     moving = [p for p in points if not p["intensity"]]
-    figure = new_figure(10, 5.2)
-    left, right = figure.subplots(1, 2, width_ratios=(1, 2.4))
-    _moving(left, moving)
-    _computing(right, computing)
-    for axes in (left, right):
+    names = sorted({p["operator"] for p in points})
+    colors = {name: _COLORS[place % len(_COLORS)] for place, name in enumerate(names)}
+    panels = [
+        (draw, own, width) for draw, own, width in ((_moving, moving, 1), (_computing, computing, 2.4)) if own
+    ]
+    figure = new_figure(10, 5.6)
+    widths = [width for *_, width in panels]
+    grid = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
+    for axes, (draw, own, _) in zip(grid, panels, strict=True):
+        draw(axes, own, colors)
         plain(axes)
         axes.grid(alpha=0.25, linewidth=0.5)
         axes.set_axisbelow(True)
+    _legend(figure, colors)
     figure.suptitle(_title(report), fontsize=8, color="0.3")
     return figure
 
 
-def _moving(axes: Any, points: list[Point]) -> None:
+def _legend(figure: Figure, colors: dict[str, str]) -> None:
+    """One for all panels: an operator's colour, a direction's mark."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=color, marker="o", linestyle="", markersize=5, label=name)
+        for name, color in colors.items()
+    ]
+    for direction, marker in _MARKERS.items():
+        fill = "0.4" if direction == "forward" else "none"
+        mark: dict[str, Any] = {
+            "color": "0.4",
+            "markerfacecolor": fill,
+            "marker": marker,
+            "linestyle": "",
+            "markersize": 5,
+        }
+        handles.append(Line2D([], [], label=direction, **mark))
+    figure.legend(handles=handles, frameon=False, fontsize=8, loc="outside lower center", ncols=6)
+
+
+def _moving(axes: Any, points: list[Point], colors: dict[str, str]) -> None:
     """Rates of moving bytes, operator by operator; a dash is the copy's of the same size."""
     axes.set_title("kernels without multiply-adds", fontsize=9)
     names = list(dict.fromkeys(p["operator"] for p in points))
@@ -99,20 +128,18 @@ def _moving(axes: Any, points: list[Point]) -> None:
         for i, p in enumerate(own):
             x = place + (i - (len(own) - 1) / 2) * min(0.09, 0.7 / len(own))
             axes.plot(x, p["copy"] / 1e9, "_", color="0.35", markersize=7, zorder=2)
-            _point(axes, x, p["bandwidth"] / 1e9, p, COLORS[place % len(COLORS)])
+            _point(axes, x, p["bandwidth"] / 1e9, p, colors[name])
     axes.set_xticks(range(len(names)), [n.replace("_", "\n") for n in names], fontsize=8)
     axes.set_xlim(-0.6, max(len(names) - 0.4, 0.6))
     axes.set_ylim(bottom=0)
     axes.set_ylabel("GB/s moved; dash: a copy of as many bytes", fontsize=8)
 
 
-def _computing(axes: Any, points: list[Point]) -> None:
+def _computing(axes: Any, points: list[Point], colors: dict[str, str]) -> None:
     """The roofline proper."""
     axes.set_title("kernels that compute", fontsize=9)
     axes.set_xlabel("multiply-adds a byte moved", fontsize=8)
     axes.set_ylabel("G multiply-adds/s", fontsize=8)
-    if not points:
-        return
     axes.set_xscale("log")
     axes.set_yscale("log")
     copies = sorted(p["copy"] for p in points)
@@ -129,16 +156,9 @@ def _computing(axes: Any, points: list[Point]) -> None:
     axes.text(high, ceiling / 1e9 * 1.06, f"{ceiling / 1e9:.0f} G multiply-adds/s", ha="right", fontsize=7)
     copied = f"grey: copies of these sizes,\n{copies[0] / 1e9:.0f} to {copies[-1] / 1e9:.0f} GB/s"
     axes.text(0.015, 0.94, copied, transform=axes.transAxes, va="top", fontsize=7)
-    names = list(dict.fromkeys(p["operator"] for p in points))
     for p in points:
-        _point(axes, p["intensity"], p["rate"] / 1e9, p, COLORS[names.index(p["operator"]) % len(COLORS)])
-    for place, name in enumerate(names):
-        axes.plot([], [], "o", color=COLORS[place % len(COLORS)], markersize=5, label=name)
-    for direction, marker in _MARKERS.items():
-        fill = "0.4" if direction == "forward" else "none"
-        axes.plot([], [], marker, color="0.4", markerfacecolor=fill, markersize=5, label=direction)
+        _point(axes, p["intensity"], p["rate"] / 1e9, p, colors[p["operator"]])
     axes.set_xlim(low, high)
-    axes.legend(frameon=False, fontsize=7, loc="lower right")
 
 
 def _point(axes: Any, x: float, y: float, point: Point, color: str) -> None:
