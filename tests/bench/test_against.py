@@ -40,7 +40,8 @@ def form(seconds: float, name: str = "cat", spread: float = 0.0, **more: Any) ->
 
 
 def report(*records: dict[str, Any], machine: dict[str, Any] = MACHINE, **more: Any) -> dict[str, Any]:
-    return {"format": 1, "date": "then", "machine": machine, "results": [*records], **more}
+    common = {"format": 1, "date": "then", "machine": machine, "options": {"pattern": ""}, "ceilings": []}
+    return {**common, "results": [*records], **more}
 
 
 def verdict(new: dict[str, Any], old: dict[str, Any], tolerance: float = 0.1) -> str:
@@ -207,6 +208,22 @@ def test_the_command_fails_on_a_slower_kernel(tmp_path: Path, capsys: pytest.Cap
     ]
     assert main(["bench", "--show", str(new), "--against", str(old), "--tolerance", "30%"]) == 0
     assert main(["bench", "--show", str(old), "--against", str(old)]) == 0
+
+
+def test_a_comparison_of_nothing_has_not_passed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    write_report(old, report(record(1.0), machine=GPU))
+    write_report(new, report(record(1.0, group="other"), options={"pattern": "other"}))
+    command = ["bench", "--show", str(new), "--against", str(old)]
+    assert main(command) == 1
+    assert "no kernel in common, nothing was compared" in capsys.readouterr().out
+    write_report(new, report(record(1.0, foreign_load=0.5)))
+    assert main(command) == 0
+    assert "NO kernel was judged" in capsys.readouterr().out
+    assert main([*command, "--strict"]) == 1
+    write_report(new, report(record(1.0)))
+    assert main([*command, "--strict"]) == 0
+    assert capsys.readouterr().out.count("NO kernel was judged") == 1  # of the run before
 
 
 @pytest.mark.parametrize("text", ["-1", "much", "inf", "nan"])

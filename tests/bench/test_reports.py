@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.bench.common import TINY, kernel, options
+from tests.bench.test_against import record as timed
+from tests.bench.test_against import report as made_of
 from vidops.bench import harness, run
 from vidops.bench.report import read_report, summary_lines, write_report
 from vidops.cli import main
@@ -119,8 +124,48 @@ def test_who_interrupts_a_run_is_told_where_its_figures_are(
 def test_a_file_that_is_no_report(content: str, tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     file.write_text(content)
-    with pytest.raises(ValueError, match=r"report .*report\.json: (is not JSON|was not written by)"):
+    with pytest.raises(ValueError, match=r"report .*report\.json (is no JSON|was not written by)"):
         read_report(file)
+
+
+def test_a_folder_is_no_report(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"report {tmp_path} is a folder"):
+        read_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda r: r.pop("machine"), "machine is no table"),
+        (lambda r: r["machine"].pop("cpu"), "machine has no cpu"),
+        (lambda r: r["machine"].update(gpu="H200"), "the machine's gpu is no table with a name"),
+        (lambda r: r.pop("options"), "options is no table with a pattern"),
+        (lambda r: r["results"].append(3), "results is no list of tables"),
+        (lambda r: r["results"].append({}), "record 2 of results: group is missing or no text"),
+        (
+            lambda r: r["results"][0].update(seconds="1.0"),
+            "record 1 of results: seconds is missing or no number",
+        ),
+        (lambda r: r["results"][0].update(quartiles=[1]), "quartiles is missing or no pair of numbers"),
+        (lambda r: r["results"][0].update(floor_multiple="2"), "floor_multiple is no number"),
+        (lambda r: r["results"][0].pop("targets"), "targets is missing or no list of targets"),
+    ],
+)
+def test_a_damaged_report_is_one_line(
+    change: Callable[[dict[str, Any]], object],
+    fault: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made, file = copy.deepcopy(made_of(timed(1.0))), tmp_path / "report.json"
+    write_report(file, made)
+    assert main(["bench", "--show", str(file)]) == 0
+    change(made)
+    write_report(file, made)
+    assert main(["bench", "--show", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"vidops bench: error: report {file} is damaged: ")
+    assert told.endswith(f"{fault}\n")
 
 
 def test_summary_counts() -> None:

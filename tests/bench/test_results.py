@@ -39,8 +39,16 @@ def report(**more: Any) -> dict[str, Any]:
 
 
 def record(group: str = "g", **more: Any) -> dict[str, Any]:
-    common = {"kind": "kernel", "variant": "cuda", "layout": "NCTHW", "status": "ok", "device": "cuda"}
-    return {"group": group, "operator": group, **common, "targets": [], **more}
+    common: dict[str, Any] = {
+        "kind": "kernel",
+        "variant": "cuda",
+        "layout": "NCTHW",
+        "status": "ok",
+        "device": "cuda",
+    }
+    common |= {"workload": "w", "dtype": "float32", "direction": "forward", "threads": None, "reason": ""}
+    figures = {"seconds": 1.0, "quartiles": [1.0, 1.0], "error": 0.0, "foreign_load": 0.0}
+    return {"group": group, "operator": group, **common, **figures, "targets": [], **more}
 
 
 def write(folder: Path, name: str, content: dict[str, Any]) -> None:

@@ -93,6 +93,11 @@ class Comparison:
         """The changes with a verdict."""
         return [change for change in self.changes if change.verdict == verdict]
 
+    @property
+    def judged(self) -> bool:
+        """Whether a kernel was judged at all; a comparison of none shows nothing."""
+        return len(self.of("not judged")) < len(self.changes) or bool(self.wrong or self.missing)
+
 
 def compare(report: Report, before: Report, tolerance: float = TOLERANCE) -> Comparison:
     """Tell which kernels of a report are slower or faster than in an older one.
@@ -273,11 +278,11 @@ def compare_lines(found: Comparison) -> list[str]:
     Example:
         >>> report = {"date": "2026-01-01", "machine": {"cpu": "X", "cores": 2, "gpu": None}, "results": []}
         >>> compare_lines(compare(report, report))
-        ['against the report of 2026-01-01, beyond 10 %: no kernel in common']
+        ['against the report of 2026-01-01, beyond 10 %: no kernel in common, nothing was compared']
     """
     head = f"against the report of {found.of_report}, beyond {100 * found.tolerance:g} %"
     if not found.changes and not found.wrong and not found.missing:
-        return [f"{head}: no kernel in common"]
+        return [f"{head}: no kernel in common, nothing was compared"]
     told = [
         f"{len(found.of(verdict))} {verdict}"
         for verdict in ("slower", "faster", "same", "not judged")
@@ -292,6 +297,8 @@ def compare_lines(found: Comparison) -> list[str]:
     lines += [f"  SLOWER  {_told(change)}" for change in found.of("slower")]
     lines += [f"  faster  {_told(change)}" for change in reversed(found.of("faster"))]
     lines += _unjudged(found.of("not judged"))
+    if not found.judged:
+        lines.append("  NO kernel was judged: this run neither shows nor rules out a slower one")
     lines += [f"  wrong now  {_name(r)}: {r['reason']}" for r in found.wrong]
     lines += [f"  missing  {_name(r)}" for r in found.missing]
     if found.left_out:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .._files import write_text
+from .damage import damage
 from .harness import FORMAT
 from .judge import Record
 
@@ -272,8 +273,9 @@ def write_report(path: str | Path, report: dict[str, Any]) -> None:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "bench.json"
         >>> write_report(file, {"format": 1, "results": []})
-        >>> read_report(file)["results"]
-        []
+        >>> read_report(file)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: report ...bench.json is damaged: date is no text
     """
     write_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
 
@@ -289,7 +291,7 @@ def read_report(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not such a report.
+        ValueError: the file is not such a report, or is damaged.
 
     Example:
         >>> read_report("none.json")
@@ -301,8 +303,12 @@ def read_report(path: str | Path) -> dict[str, Any]:
         report = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"report {path}: no such file") from None
-    except (IsADirectoryError, ValueError) as error:
-        raise ValueError(f"report {path}: is not JSON") from error
+    except IsADirectoryError:
+        raise ValueError(f"report {path} is a folder") from None
+    except ValueError as error:
+        raise ValueError(f"report {path} is no JSON: {error}") from None
     if not isinstance(report, dict) or report.get("format") != FORMAT or "results" not in report:
-        raise ValueError(f"report {path}: was not written by `vidops bench --json` of this version")
+        raise ValueError(f"report {path} was not written by `vidops bench --json` of this version")
+    if fault := damage(report):
+        raise ValueError(f"report {path} is damaged: {fault}")
     return report

@@ -66,7 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against",
         metavar="FILE",
-        help="compare with an older --json file: exit with status 1 where a kernel is slower than there or missing",
+        help="compare with an older --json file: exit with status 1 where a kernel is slower than there or missing,"
+        " or none is in common",
     )
     parser.add_argument(
         "--tolerance",
@@ -76,7 +77,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how much slower than in --against a kernel may be ({TOLERANCE:.0%})".replace("%", " %%"),
     )
     parser.add_argument(
-        "--strict", action="store_true", help="exit with status 1 when a judged target is missed"
+        "--strict",
+        action="store_true",
+        help="exit with status 1 when a judged target is missed, or --against could judge no kernel",
     )
 
 
@@ -112,7 +115,7 @@ def _seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, write; return 1: a result is wrong, a kernel slower or missing, or (--strict) a target missed."""
+    """Measure, print, write; return 1: a result is wrong, a kernel slower or missing, none compared; see --strict."""
     from vidops.bench import harness, report
 
     before = report.read_report(args.against) if args.against else None
@@ -172,7 +175,8 @@ def _finish(
     if before:
         compared = against.compare(result, before, args.tolerance)
         print("\n".join(["", *against.compare_lines(compared)]))
-        slower = bool(compared.of("slower") or compared.missing)
+        slower = bool(compared.of("slower") or compared.missing or not (compared.changes or compared.wrong))
+        slower |= args.strict and not compared.judged
     if args.json:
         report.write_report(args.json, result)
         print(f"figures: {args.json}")
