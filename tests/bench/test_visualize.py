@@ -12,6 +12,7 @@ import torch
 pytest.importorskip("matplotlib")
 
 from vidops import visualize
+from vidops.visualize.benchmarks import _columns
 from vidops.visualize.figures import new_figure
 from vidops.visualize.training import read_curves
 
@@ -145,6 +146,19 @@ def test_bars_begin_at_one_and_say_what_they_are() -> None:
     assert heads == ["w bf16 forward", "w bf16 training"]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == ["cuda", "triton", "fused", "another", "target"]
+
+
+def test_blocks_that_are_many_stand_in_columns() -> None:
+    names = {"workload": "w", "dtype": "float32", "direction": "forward"}
+    blocks = {
+        name: [{"operator": name, **names}] * rows
+        for name, rows in (("a", 60), ("b", 60), ("c", 300), ("d", 100))
+    }
+    columns = [[block[0]["operator"] for block in column] for column in _columns(blocks)]
+    assert columns == [["c"], ["d", "a", "b"]]  # none taller than the tallest block
+    del blocks["c"]
+    columns = [[block[0]["operator"] for block in column] for column in _columns(blocks)]
+    assert columns == [["d"], ["a", "b"]]
 
 
 def test_roofline_has_a_point_a_size() -> None:
