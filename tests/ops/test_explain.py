@@ -109,3 +109,13 @@ def test_functions_that_call_another_operator() -> None:
     assert text.endswith("'max' is PyTorch's pooling on every backend")
     text = vidops.explain("region_attention", X, X)
     assert text.startswith("region_attention on cpu, by nonlocal_attention: ")
+
+
+def test_a_function_stands_for_its_name() -> None:
+    assert vidops.explain(vidops.ops.temporal_shift, X) == vidops.explain("temporal_shift", X)
+    with pytest.raises(ValueError, match=r"operator must be one of .*, got <built-in function len>"):
+        vidops.explain(len, X)
+    with pytest.raises(
+        TypeError, match="temporal_conv: x is missing; give explain what a call would be given"
+    ):
+        vidops.explain("temporal_conv")

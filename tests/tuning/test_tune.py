@@ -55,6 +55,20 @@ def test_a_limit_is_kept_and_what_it_left_out_is_told(
 
 
 @NO_GPU
+@pytest.mark.skipif(bool(BACKENDS["triton"].missing), reason="Triton is not here")
+def test_a_rehearsal_turns_the_interpreter_on_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    path = tmp_path / "new.json"
+    assert main(["tune", "resize", "--rehearse", "--quick", "--limit", "1e-9", "--out", str(path)]) == 0
+    assert read_tuning(path, rehearsal=True).not_reached
+    assert "a rehearsal: these figures mean nothing" in capfd.readouterr().out
+    assert main(["tune", "flow", "--rehearse", "--out", str(path)]) == 2
+    assert capfd.readouterr().err == "vidops tune: error: no operator is called like 'flow'\n"
+
+
+@NO_GPU
 def test_without_a_gpu_nothing_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "new.json"
     assert main(["tune", "--out", str(path)]) == 2

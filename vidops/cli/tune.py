@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
+import subprocess
+import sys
 
 from ._outputs import writable
 
 HELP = "measure block shapes, widths, runs and the order of CUDA and Triton on this GPU, and write them to a file"
 
+_INTERPRET = "TRITON_INTERPRET"  # Triton reads it when kernels are imported, which they are by now
 _EPILOG = """\
 A value is kept where results are right and it is faster beyond the spread of the samples, by the geometric mean over
 the operator's GPU sizes, types, layouts and directions. The file says what was measured, on what, and what the limit
@@ -45,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     from vidops.tuning.tune import Options, plan, tune
 
     path = writable("--out", args.out)
+    if args.rehearse and os.environ.get(_INTERPRET, "") not in ("1", "true", "True"):
+        return _interpreted(args)
     options = Options(args.pattern, args.limit, args.quick, args.rehearse)
     plans = plan(options)
     if args.rehearse:
@@ -63,3 +69,11 @@ def run(args: argparse.Namespace) -> int:
     if result.not_reached:
         print(f"not reached: {'; '.join(result.not_reached)}")
     return 0
+
+
+def _interpreted(args: argparse.Namespace) -> int:
+    """Run the command again in a process that has Triton's interpreter on, and give its exit status."""
+    command = [sys.executable, "-m", "vidops", "tune", "--rehearse", "--out", args.out]
+    command += [] if args.limit is None else [f"--limit={args.limit}"]
+    command += [f"--{name}" for name in ("quick", "traceback") if getattr(args, name)]
+    return subprocess.run([*command, "--", args.pattern], env=os.environ | {_INTERPRET: "1"}).returncode

@@ -22,11 +22,11 @@ REMARKS: dict[str, Remark] = {}
 PLAIN = "plain PyTorch on every device, no backend is chosen"
 
 
-def explain(operator: str, *args: Any, **keywords: Any) -> str:
+def explain(operator: str | Callable[..., Any], *args: Any, **keywords: Any) -> str:
     """Say, for every backend, whether it could run a call of an operator, and which would be chosen; run nothing.
 
     Args:
-        operator: name of a function of `vidops.ops`, for example ``"temporal_conv"``.
+        operator: a function of `vidops.ops`, or its name, for example ``"temporal_conv"``.
         *args: its arguments. With the first one alone, a clip, the answer is what that clip tells.
         **keywords: its arguments by name, ``backend`` too.
 
@@ -43,7 +43,8 @@ def explain(operator: str, *args: Any, **keywords: Any) -> str:
         temporal_shift on cpu...
     """
     known = functions()
-    if operator not in known:
+    operator = next((name for name, function in known.items() if function is operator), operator)
+    if not isinstance(operator, str) or operator not in known:
         close = difflib.get_close_matches(str(operator), known, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise ValueError(f"operator must be one of {', '.join(sorted(known))}, got {operator!r}{meant}")
@@ -86,7 +87,7 @@ def _bound(
     required = [name for name, p in signature.parameters.items() if p.default is p.empty]
     missing = [name for name in required if name not in bound.arguments]
     if required[0] in missing:
-        raise TypeError(f"{operator}: {required[0]} is missing")
+        raise TypeError(f"{operator}: {required[0]} is missing; give explain what a call would be given")
     bound.apply_defaults()
     given = {name: value for name, value in bound.arguments.items() if name not in missing}
     return given, missing
