@@ -15,6 +15,7 @@ from vidops.bench import Options, load_benchmarks, network_cases, network_timing
 from vidops.bench import machine as machine_module
 from vidops.bench.against import compare
 from vidops.bench.case import Workload
+from vidops.bench.damage import damage
 from vidops.bench.harness import plan
 from vidops.bench.network_timing import NetworkVariant, network_variants
 from vidops.bench.networks import NetworkData, awake, compare_networks
@@ -114,6 +115,7 @@ def test_networks_are_measured_when_they_are_named() -> None:
 @pytest.mark.usefixtures("tiny")
 def test_a_report_holds_every_figure() -> None:
     report = json.loads(json.dumps(run(Options("network", threads=(1,))), allow_nan=False))
+    assert damage(report) == ""
     assert [records[0]["direction"] for records in grouped(report)] == list(DIRECTIONS)
     for records in grouped(report):
         fused, reference = records
