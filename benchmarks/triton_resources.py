@@ -66,9 +66,9 @@ class Operator:
         for name, module in sys.modules.items():
             for value in vars(module).values() if name.startswith("vidops.triton_kernels") else ():
                 if isinstance(value, JITCallable):
-                    value.starting_line_number = (
-                        0  # which line a kernel begins in is part of Triton's own key
-                    )
+                    # Triton's own key holds the line that a kernel begins in, and constants of what it calls only where
+                    # that has a key already, be it of another operator's.
+                    value.starting_line_number, value.hash, value.used_global_vals = 0, None, {}
         made_of = hashlib.sha256()
         for case, launches in zip(self.cases, self.launches, strict=True):
             made_of.update(repr((case.name, case.quick, case.capabilities)).encode())
