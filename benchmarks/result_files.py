@@ -25,7 +25,6 @@ from vidops.bench.report import read_report, write_report
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NAME = re.compile(r"(\d{4}-\d\d-\d\d)_([a-z0-9]+(?:-[a-z0-9]+)*)(?:_([a-z0-9]+(?:_[a-z0-9]+)*))?\.json")
-OTHER = ("cuda_resources.json",)  # no measurements
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,6 @@ def load(folder: Path = RESULTS) -> list[Result]:
     """
     found: list[tuple[str, Path, dict[str, Any]]] = []
     for path in sorted(folder.glob("*.json")):
-        if path.name in OTHER:
-            continue
         report = read_report(path)
         wrong = faults(path.name, report)
         if wrong:

@@ -15,9 +15,9 @@ from .case import Benchmark, Workload
 from .ceilings import Rates, copy_step, measure_rates
 from .judge import FOREIGN_LOAD_LIMIT, Record, relate
 from .plan import Group, Options, left_out, plan
-from .records import ceiling_of, record_of
+from .records import ceiling_of, judged, record_of
 from .timing import Timing, clock_for, interleave
-from .variants import Data, Prepared, Variant, compiled, first_line, launch_errors
+from .variants import Data, Prepared, Variant, compiled
 
 __all__ = ["FORMAT", "Group", "Options", "plan", "run", "variants"]
 
@@ -168,23 +168,8 @@ def variants(group: Group, *, compile_reference: bool = False) -> list[Variant]:
 
 def _measure(group: Group, data: Data, rates: Rates, options: Options) -> list[Record]:
     direction, device = group.direction, group.workload.device
-    ready: list[Prepared] = []
-    records: list[Record] = []
-    for variant in variants(group, compile_reference=options.compile):
-        try:
-            prepared = data.prepare(variant, direction)
-        except launch_errors() as error:
-            reason = first_line(error)
-            ours = variant.kind == "kernel" and not isinstance(error, torch.OutOfMemoryError)
-            status = "wrong" if ours else "unavailable"
-            records.append(record_of(group, variant, status=status, reason=reason))
-            continue
-        if prepared.verdict.reason:
-            records.append(
-                record_of(group, variant, prepared.verdict, status="wrong", reason=prepared.verdict.reason)
-            )
-        else:
-            ready.append(prepared)
+    chosen = variants(group, compile_reference=options.compile)
+    ready, records = judged(group, chosen, lambda variant: data.prepare(variant, direction))
     steps = {p.variant.key: p.step for p in ready}
     traffic = data.traffic(direction)
     timed_call = direction.startswith("call")

@@ -18,9 +18,9 @@ from .check import Verdict
 from .judge import Record
 from .networks import COMPILED_SLACK, NetworkData, graphed
 from .plan import FUSED, Group, Options
-from .records import ceiling_of, record_of
+from .records import ceiling_of, judged, record_of
 from .timing import Effort, Timing, clock_for, interleave
-from .variants import first_line, launch_errors
+from .variants import first_line
 
 __all__ = ["MeasuredNetwork", "NetworkVariant", "network_variants"]
 
@@ -107,26 +107,10 @@ class MeasuredNetwork:
 
     def _judged(self, group: Group, options: Options) -> tuple[list[Ready], list[Record]]:
         """The variants to time, and records of those that are wrong or do not run."""
-        records: list[Record] = []
-        ready: list[Ready] = []
         # What a training step keeps for backward would not fit a GPU once for each graph.
         pool = torch.cuda.graph_pool_handle() if self.workload.device == "cuda" else None
-        for variant in network_variants(group, compiled=options.compile):
-            try:
-                found = self._prepare(variant, group.direction, pool)
-            except launch_errors() as error:
-                reason = first_line(error)
-                ours = variant.kind == "kernel" and not isinstance(error, torch.OutOfMemoryError)
-                status = "wrong" if ours else "unavailable"
-                records.append(record_of(group, variant, status=status, reason=reason))
-                continue
-            if found.verdict.reason:
-                records.append(
-                    record_of(group, variant, found.verdict, status="wrong", reason=found.verdict.reason)
-                )
-            else:
-                ready.append(found)
-        return ready, records
+        chosen = network_variants(group, compiled=options.compile)
+        return judged(group, chosen, lambda variant: self._prepare(variant, group.direction, pool))
 
     def _prepare(self, variant: NetworkVariant, direction: str, pool: Any) -> Ready:
         """Build a variant's step, and judge its result; graphs share a pool of memory."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
+
+import torch
 
 from .ceilings import Rates
 from .check import Verdict
 from .judge import Record
 from .plan import Group
 from .timing import Timing
+from .variants import first_line, launch_errors
 
-__all__ = ["ceiling_of", "record_of"]
+__all__ = ["ceiling_of", "judged", "record_of"]
 
 
 class Named(Protocol):
@@ -27,6 +31,47 @@ class Named(Protocol):
     @property
     def layout(self) -> str:
         """Memory layout of clips."""
+
+
+class Judged(Protocol):
+    """A variant that is ready to be timed."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """On its results."""
+
+
+N = TypeVar("N", bound=Named)
+J = TypeVar("J", bound=Judged)
+
+
+def judged(group: Group, variants: Iterable[N], prepare: Callable[[N], J]) -> tuple[list[J], list[Record]]:
+    """Prepare the variants of a group and keep those with right results.
+
+    Args:
+        group: what is measured.
+        variants: how.
+        prepare: runs a variant once and judges its results; what it raises makes a kernel wrong, any other variant
+            unavailable.
+
+    Returns:
+        What to time, and records of those that are wrong or do not run.
+    """
+    ready: list[J] = []
+    records: list[Record] = []
+    for variant in variants:
+        try:
+            found = prepare(variant)
+        except launch_errors() as error:
+            ours = variant.kind == "kernel" and not isinstance(error, torch.OutOfMemoryError)
+            status = "wrong" if ours else "unavailable"
+            records.append(record_of(group, variant, status=status, reason=first_line(error)))
+            continue
+        if reason := found.verdict.reason:
+            records.append(record_of(group, variant, found.verdict, status="wrong", reason=reason))
+        else:
+            ready.append(found)
+    return ready, records
 
 
 def record_of(group: Group, variant: Named, verdict: Verdict | None = None, **more: Any) -> Record:
